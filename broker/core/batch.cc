@@ -1,0 +1,27 @@
+#include "core/batch.h"
+
+namespace holdfast::broker {
+
+namespace {
+// What a small record costs in the store, key and page overhead included; an estimate.
+constexpr std::size_t kRecordBytes = 128;
+}  // namespace
+
+bool Batch::empty() const {
+  return next_id == 0 && queues.empty() && subscriptions.empty() && blocks_removed.empty() &&
+         blocks.empty() && block_trims.empty() && acks_removed.empty() && acks.empty() &&
+         retries_removed.empty() && retries.empty() && dedup_trims.empty() && dedup.empty() &&
+         subscriptions_removed.empty() && queues_removed.empty();
+}
+
+std::size_t Batch::bytes() const {
+  std::size_t bytes = kRecordBytes * (queues.size() + subscriptions.size() + retries.size());
+  for (const std::shared_ptr<const Block>& block : blocks) bytes += block->bytes().size();
+  bytes += acks.size() * sizeof(AckRecord);
+  for (const DedupRecord& record : dedup) {
+    bytes += kRecordBytes + record.hashes.size() * sizeof(MessageIdHash);
+  }
+  return bytes;
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,243 @@
+// What gathers for the next commit, and what follows a commit.
+//
+// Changes mark their queue as touched; sealing asks each touched queue what differs from what was
+// sealed before. So a message that came and went between two commits costs nothing but its block,
+// and a batch is a function of state.
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+// So that removing a large queue takes many short commits and not one long one.
+constexpr std::uint32_t kTrimLimit = 256;
+}  // namespace
+
+void Core::State::touch(Queue& queue) {
+  if (queue.touched_in == gathering_number) return;
+  queue.touched_in = gathering_number;
+  gathering.queues.push_back(&queue);
+}
+
+bool Core::State::gathering_is_empty() const {
+  return gathering.queues.empty() && gathering.next_id == 0;
+}
+
+void Core::State::say_after_commit(Effect effect) {
+  if (!gathering_is_empty()) {
+    gathering.promises.said.push_back(std::move(effect));
+  } else if (!sealed.empty()) {
+    sealed.back().promises.said.push_back(std::move(effect));
+  } else if (under_way) {
+    under_way->promises.said.push_back(std::move(effect));
+  } else {
+    say(std::move(effect));
+  }
+}
+
+std::uint64_t Core::State::pending_bytes() const {
+  std::uint64_t bytes = gathering.bytes + (under_way ? under_way->bytes : 0);
+  for (const Sealed& waiting : sealed) bytes += waiting.bytes;
+  return bytes;
+}
+
+void Core::State::seal_if_full() {
+  if (gathering.bytes >= kBatchBytes) seal();
+}
+
+void Core::State::seal() {
+  Sealed next;
+  next.batch = std::make_unique<Batch>();
+  next.number = next.batch->number = gathering_number;
+  next.bytes = gathering.bytes;
+  next.batch->next_id = gathering.next_id;
+  next.batch->blocks_removed = std::move(gathering.blocks_removed);
+  next.batch->blocks = std::move(gathering.blocks_rewritten);
+  for (Queue* queue : gathering.queues) seal_queue(*queue, next);
+  next.promises = std::move(gathering.promises);
+  gathering = Gathering();
+  ++gathering_number;
+  if (!next.batch->empty()) {
+    sealed.push_back(std::move(next));
+    return;
+  }
+  // Nothing changed after all; what was promised is as true as the batch before.
+  --gathering_number;
+  for (const Sealed::Advance& advance : next.advances) {
+    if (Queue* const queue = find_queue(advance.queue)) queue->touched_in = 0;
+  }
+  CHECK(next.promises.started.empty());
+  for (Effect& effect : next.promises.said) say_after_commit(std::move(effect));
+}
+
+void Core::State::seal_queue(Queue& queue, Sealed& next) {
+  Batch& batch = *next.batch;
+  if (queue.record.deleted) {
+    seal_removal(queue, batch);
+    if (!batch.queues_removed.empty() && batch.queues_removed.back() == queue.record.id) {
+      next.queues_removed.push_back(queue.record.id);
+      return;
+    }
+  }
+  Subscription& subscription = queue.subscription;
+  Sealed::Advance advance{queue.record.id, queue.last_sequence(), 0, nullptr, 0};
+  if (!queue.builder.empty()) {
+    advance.block = queue.builder.finish();
+    batch.blocks.push_back(advance.block);
+  }
+  const Sequence watermark = watermark_target(queue);
+  if (queue.subscription_touched || watermark > subscription.record.delivered_to ||
+      subscription.settled.floor() > subscription.record.floor) {
+    queue.subscription_touched = false;
+    subscription.record.delivered_to = std::max(watermark, subscription.record.delivered_to);
+    subscription.record.floor = subscription.settled.floor();
+    batch.subscriptions.push_back(subscription.record);
+  }
+  advance.delivered_to = subscription.record.delivered_to;
+  if (!queue.record.deleted) subscription.settled.collect(batch.acks_removed, batch.acks);
+  seal_retries(queue, batch);
+  for (DedupRecord& record : queue.dedup_gathered) {
+    // On a slow disk the window may have moved past what still waits to be stored.
+    if (std::pair(record.time_ms, record.first) < queue.dedup.begin_key()) continue;
+    batch.dedup.push_back(std::move(record));
+  }
+  queue.dedup_gathered.clear();
+  if (queue.trim_blocks) {
+    advance.trimmed_below = queue.record.trim_below;
+    batch.block_trims.push_back({queue.record.id, queue.record.trim_below, kTrimLimit});
+    queue.trim_blocks = false;
+  }
+  if (queue.trim_dedup) {
+    const auto [time_ms, first] = queue.dedup.begin_key();
+    const std::uint64_t before_ms = queue.record.deleted ? ~std::uint64_t{0} : time_ms;
+    batch.dedup_trims.push_back({queue.record.id, before_ms, first, kTrimLimit});
+    queue.trim_dedup = false;
+  }
+  if (queue.record_touched) {
+    batch.queues.push_back(queue.record);
+    queue.record_touched = false;
+  }
+  next.advances.push_back(std::move(advance));
+}
+
+void Core::State::seal_retries(Queue& queue, Batch& batch) {
+  Subscription& subscription = queue.subscription;
+  std::vector<Sequence>& touched = subscription.touched_retries;
+  std::sort(touched.begin(), touched.end());
+  touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+  for (const Sequence sequence : touched) {
+    const Outstanding* const entry = subscription.outstanding.find(sequence);
+    if (entry == nullptr) {
+      if (subscription.stored_retries.erase(sequence) > 0) {
+        batch.retries_removed.push_back({subscription.record.id, sequence});
+      }
+      continue;
+    }
+    RetryRecord record;
+    record.subscription = subscription.record.id;
+    record.sequence = sequence;
+    record.attempts = entry->attempts;
+    record.in_flight =
+        entry->state == OutstandingState::kInFlight || entry->state == OutstandingState::kStarting;
+    if (entry->history) record.history = entry->history->attempts;
+    // Reckoned from a wall time that is stored beside it, so that a restart knows how long it was.
+    if (entry->state == OutstandingState::kWaiting) {
+      record.due = record.history.back().ended_at + Milliseconds(entry->wait_ms);
+    }
+    batch.retries.push_back(std::move(record));
+    subscription.stored_retries.insert(sequence);
+  }
+  touched.clear();
+}
+
+// A deleted queue goes in steps: acks, retries and the ids' window at once, blocks and stored ids a
+// few at a time, its own records last.
+void Core::State::seal_removal(Queue& queue, Batch& batch) {
+  Subscription& subscription = queue.subscription;
+  subscription.settled.collect_removal(batch.acks_removed);
+  if (!queue.trim_blocks && !queue.trim_dedup && queue.record.trim_below == 0) {
+    batch.subscriptions_removed.push_back(subscription.record.id);
+    batch.queues_removed.push_back(queue.record.id);
+  }
+}
+
+// As far as the consumers' credit reaches, so that what this batch appends can be delivered as soon
+// as it is committed; never further, because after a crash what lies up to the watermark counts as
+// delivered once.
+Sequence Core::State::watermark_target(const Queue& queue) const {
+  const Subscription& subscription = queue.subscription;
+  if (draining || subscription.available.empty()) return subscription.record.delivered_to;
+  const std::uint64_t outstanding_max = queue.setting(QueueSetting::kOutstandingMax);
+  const std::uint64_t outstanding = subscription.outstanding.size();
+  if (outstanding >= outstanding_max) return subscription.record.delivered_to;
+  const std::uint64_t wanted =
+      std::min(outstanding_max - outstanding, queue.last_sequence() + 1 - subscription.read_next);
+  std::uint64_t credit = 0;
+  for (const Consumer* consumer : subscription.available) {
+    if (credit >= wanted) break;
+    credit += consumer->free_credit();
+  }
+  return std::max(subscription.record.delivered_to,
+                  subscription.read_next - 1 + std::min(wanted, credit));
+}
+
+std::unique_ptr<Batch> Core::State::take_batch() {
+  if (under_way) return nullptr;
+  if (sealed.empty() && !gathering_is_empty()) seal();
+  if (sealed.empty()) return nullptr;
+  under_way = std::move(sealed.front());
+  sealed.pop_front();
+  return std::move(under_way->batch);
+}
+
+void Core::State::committed(const CommitResult& result, Now now) {
+  CHECK(under_way && under_way->number == result.number, "commit {} was not under way",
+        result.number);
+  Sealed done = std::move(*under_way);
+  under_way.reset();
+  space = result.space;
+  commit_durations_us[commits % commit_durations_us.size()] = result.duration_us;
+  ++commits;
+
+  const auto listed = [](const std::vector<QueueId>& list, QueueId id) {
+    return std::find(list.begin(), list.end(), id) != list.end();
+  };
+  for (Effect& effect : done.promises.said) say(std::move(effect));
+  for (const Sealed::Advance& advance : done.advances) {
+    Queue* const queue = find_queue(advance.queue);
+    if (queue == nullptr) continue;
+    Subscription& subscription = queue->subscription;
+    queue->committed_to = advance.committed_to;
+    subscription.delivered_to_durable = advance.delivered_to;
+    if (listed(result.blocks_left, advance.queue)) {
+      queue->trim_blocks = true;
+      touch(*queue);
+    } else if (queue->record.trim_below > 0 && !queue->trim_blocks &&
+               advance.trimmed_below == queue->record.trim_below) {
+      queue->record.trim_below = 0;
+      queue->record_touched = true;
+      touch(*queue);
+    }
+    if (listed(result.dedup_left, advance.queue)) {
+      queue->trim_dedup = true;
+      touch(*queue);
+    }
+    if (queue->record.deleted) touch(*queue);  // its removal goes on
+    // Kept for readers that are about to come to it.
+    if (advance.block && !subscription.consumers.empty() &&
+        advance.block->first_sequence() <=
+            subscription.read_next + queue->setting(QueueSetting::kOutstandingMax)) {
+      cache.insert(advance.block);
+    }
+  }
+  for (const StartedRetry& started : done.promises.started) send_started(started, done.number, now);
+  for (const Sealed::Advance& advance : done.advances) {
+    if (Queue* const queue = find_queue(advance.queue)) pump(*queue, now);
+  }
+  for (const QueueId id : done.queues_removed) queues.erase(id);
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,323 @@
+#include "core/core.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+constexpr Milliseconds kSecond{1000};
+// The longest that a nack can ask for, and more than any backoff.
+constexpr Milliseconds kWaitMax{7LL * 86'400'000};
+}  // namespace
+
+// ---- start ----
+
+void Core::State::load(const StoredState& state, Now now) {
+  CHECK(!loaded);
+  loaded = true;
+  started_at = now;
+  newest_log_time_ms = to_unix_ms(now.wall);
+  next_second = now.monotonic + kSecond;
+  gathering_number = state.batch_number + 1;
+  next_id = state.next_id;
+  space = state.space;
+  records_corrupt = state.records_corrupt;
+
+  std::map<QueueId, SubscriptionRecord> subscriptions;
+  for (const SubscriptionRecord& record : state.subscriptions) {
+    subscriptions.emplace(record.queue, record);
+  }
+  std::map<SubscriptionId, Queue*> owners;
+  for (const QueueRecord& record : state.queues) {
+    const auto subscription = subscriptions.find(record.id);
+    CHECK(subscription != subscriptions.end(), "queue {} has no subscription", record.name);
+    auto queue = std::make_unique<Queue>(record, subscription->second);
+    owners[subscription->second.id] = queue.get();
+    if (!record.deleted) {
+      queues_by_name.emplace(record.name, queue.get());
+      if (!record.source_queue) ++source_queues;
+    }
+    queues.emplace(record.id, std::move(queue));
+  }
+  for (const AckRecord& record : state.acks) {
+    const auto owner = owners.find(record.subscription);
+    if (owner != owners.end()) owner->second->subscription.settled.load(record);
+  }
+  std::map<Queue*, std::vector<RetryRecord>> retries;
+  for (const RetryRecord& record : state.retries) {
+    const auto owner = owners.find(record.subscription);
+    if (owner != owners.end()) retries[owner->second].push_back(record);
+  }
+  for (const auto& [id, queue] : queues) {
+    if (queue->record.deleted || queue->record.trim_below > 0) {
+      queue->trim_blocks = true;
+      queue->trim_dedup = queue->record.deleted;
+      touch(*queue);
+    }
+    recover_outstanding(*queue, std::move(retries[queue.get()]), now);
+  }
+}
+
+// Every unsettled message up to the watermark was delivered, or was about to be, when the broker
+// stopped: what has a record goes on from it, the others were in their first attempt.
+void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> records, Now now) {
+  Subscription& subscription = queue.subscription;
+  subscription.delivered_to_durable = subscription.record.delivered_to;
+  subscription.read_next = subscription.record.delivered_to + 1;
+  std::map<Sequence, RetryRecord*> by_sequence;
+  for (RetryRecord& record : records) {
+    subscription.stored_retries.insert(record.sequence);
+    by_sequence.emplace(record.sequence, &record);
+    if (queue.record.deleted || subscription.settled.contains(record.sequence)) {
+      subscription.touched_retries.push_back(record.sequence);
+      touch(queue);
+    }
+  }
+  if (queue.record.deleted) return;
+  std::vector<Outstanding*> exhausted;
+  const auto recover = [&](Sequence sequence) {
+    Outstanding& entry = subscription.outstanding.insert(sequence);
+    entry.attempts = 1;
+    bool was_in_flight = true;
+    entry.deadline = now.monotonic;
+    if (const auto found = by_sequence.find(sequence); found != by_sequence.end()) {
+      RetryRecord& record = *found->second;
+      entry.has_record = true;
+      entry.attempts = record.attempts;
+      was_in_flight = record.in_flight;
+      entry.ensure_history().attempts = std::move(record.history);
+      if (!was_in_flight && record.due > now.wall) {
+        // Not longer than was chosen when the last attempt ended, however far the wall clock was
+        // set back since.
+        const std::vector<AttemptRecord>& ended = entry.history->attempts;
+        const Milliseconds chosen = ended.empty() ? kWaitMax : record.due - ended.back().ended_at;
+        entry.wait_ms =
+            static_cast<std::uint32_t>(std::clamp(chosen, Milliseconds(0), kWaitMax).count());
+        entry.deadline += std::min(record.due - now.wall, Milliseconds(entry.wait_ms));
+      }
+    }
+    if (was_in_flight) {
+      entry.delivered_at = WallTime();
+      record_attempt(queue, entry, wire::Cause_BrokerRestarted, "", now);
+    }
+    // Also when its last attempt had ended: a stop may have come between the commit that says so
+    // and the one that moves it.
+    const std::uint64_t limit = queue.setting(QueueSetting::kMaxAttempts);
+    if (limit > 0 && entry.attempts >= limit) {
+      exhausted.push_back(&entry);
+      return;
+    }
+    const bool due = entry.deadline <= now.monotonic;
+    entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
+    (due ? subscription.ready : subscription.waiting).emplace(entry.deadline, sequence);
+    if (!due) arm(queue, entry.deadline);
+  };
+  const Sequence watermark = std::min(subscription.record.delivered_to, queue.last_sequence());
+  subscription.settled.for_each_unsettled(subscription.settled.floor() + 1, watermark, recover);
+  for (Outstanding* entry : exhausted) {
+    start_move(queue, *entry, wire::Cause_RetryLimit, "", nullptr, now);
+  }
+}
+
+// ---- sessions ----
+
+void Core::State::session_closed(SessionId id, Now now) {
+  const auto found = sessions.find(id);
+  if (found == sessions.end()) return;
+  const std::vector<ConsumerId> ended = found->second.consumers;
+  // What one of them gives back must not go to another.
+  for (const ConsumerId consumer : ended) consumers.at(consumer)->writable = false;
+  for (const ConsumerId consumer : ended) {
+    end_consumer(*consumers.at(consumer), wire::Cause_ConnectionLost, now);
+  }
+  sessions.erase(id);
+}
+
+void Core::State::session_writable(SessionId id, bool writable, Now now) {
+  const auto found = sessions.find(id);
+  if (found == sessions.end() || found->second.writable == writable) return;
+  found->second.writable = writable;
+  for (const ConsumerId id_of_consumer : found->second.consumers) {
+    Consumer& consumer = *consumers.at(id_of_consumer);
+    consumer.writable = writable;
+    if (!writable) continue;
+    make_available(consumer);
+    pump(*consumer.queue, now);
+  }
+}
+
+// ---- time ----
+
+void Core::State::arm(Queue& queue, MonotonicTime when) {
+  if (when >= queue.subscription.armed_at) return;
+  queue.subscription.armed_at = when;
+  wakes.emplace(when, queue.record.id);
+}
+
+void Core::State::advance(Now now) {
+  while (!wakes.empty() && wakes.top().first <= now.monotonic) {
+    const auto [when, id] = wakes.top();
+    wakes.pop();
+    Queue* const queue = find_queue(id);
+    // A wake that was overtaken by an earlier one finds its queue armed for another time.
+    if (queue == nullptr || queue->subscription.armed_at != when) continue;
+    queue->subscription.armed_at = MonotonicTime::max();
+    run_due(*queue, now);
+  }
+  if (next_second <= now.monotonic) {
+    next_second = now.monotonic + kSecond;
+    once_a_second(now);
+  }
+}
+
+void Core::State::once_a_second(Now now) {
+  for (const auto& [id, queue] : queues) {
+    queue->publish_rate.tick(queue->counters.published);
+    queue->deliver_rate.tick(queue->counters.delivered);
+    queue->ack_rate.tick(queue->counters.acked);
+    expire_dedup(*queue, now);
+  }
+}
+
+std::optional<MonotonicTime> Core::State::next_wake() const {
+  if (!loaded) return std::nullopt;
+  return wakes.empty() ? next_second : std::min(next_second, wakes.top().first);
+}
+
+std::uint64_t Core::State::log_time_ms(Now now) const {
+  const Milliseconds passed = now.monotonic - started_at.monotonic;
+  return newest_log_time_ms + static_cast<std::uint64_t>(passed.count());
+}
+
+// ---- finding and refusing ----
+
+void Core::State::refuse(Asker asker, ErrorCode code, std::string sentence) {
+  say(ErrorReply{asker, Status(code, std::move(sentence))});
+}
+
+Queue* Core::State::find_queue(QueueId id) const {
+  const auto found = queues.find(id);
+  return found == queues.end() ? nullptr : found->second.get();
+}
+
+Queue* Core::State::find_queue(std::string_view name) const {
+  const auto found = queues_by_name.find(name);
+  return found == queues_by_name.end() ? nullptr : found->second;
+}
+
+Queue* Core::State::queue_or_refuse(Asker asker, std::string_view name) {
+  Queue* const queue = find_queue(name);
+  if (queue == nullptr) {
+    refuse(asker, ErrorCode::kQueueNotFound,
+           fmt::format("There is no queue '{}'. Create it first: holdfast queue create {}", name,
+                       name));
+  }
+  return queue;
+}
+
+// ---- the interface ----
+
+Core::Core(const CoreOptions& options) : state_(std::make_unique<State>(options)) {}
+Core::~Core() = default;
+
+void Core::load(const StoredState& state, Now now) { state_->load(state, now); }
+
+void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
+                      std::span<const MessageIdHash> hashes, Now now) {
+  Queue* const found = state_->find_queue(queue);
+  if (found == nullptr || found->record.deleted) return;
+  // The clock may have been set back since: what is stored stays in order, and time goes on from
+  // it.
+  state_->newest_log_time_ms = std::max(state_->newest_log_time_ms, time_ms);
+  static_cast<void>(now);
+  found->dedup.load(hashes, first, time_ms);
+  state_->dedup_ids += hashes.size();
+}
+
+void Core::session_opened(SessionId session, std::string_view client_name) {
+  const auto [at, inserted] =
+      state_->sessions.try_emplace(session, Session{session, std::string(client_name), true, {}});
+  CHECK(inserted, "session {} was opened twice", session.value);
+}
+void Core::session_closed(SessionId session, Now now) { state_->session_closed(session, now); }
+void Core::session_writable(SessionId session, bool writable, Now now) {
+  state_->session_writable(session, writable, now);
+}
+
+void Core::publish(const PublishRequest& request, Now now) { state_->publish(request, now); }
+void Core::subscribe(const SubscribeRequest& request, Now now) { state_->subscribe(request, now); }
+void Core::unsubscribe(Asker asker, ConsumerId consumer, Now now) {
+  state_->unsubscribe(asker, consumer, now);
+}
+void Core::set_credit(Asker asker, ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes,
+                      Now now) {
+  state_->set_credit(asker, consumer, messages, bytes, now);
+}
+void Core::settle(const SettleRequest& request, Now now) { state_->settle(request, now); }
+void Core::extend(const ExtendRequest& request, Now now) { state_->extend(request, now); }
+
+void Core::open_queue(Asker asker, std::string_view name, Now /*now*/) {
+  if (Queue* const queue = state_->queue_or_refuse(asker, name)) {
+    state_->say_after_commit(QueueReply{asker, state_->report(*queue)});
+  }
+}
+void Core::create_queue(const CreateQueueRequest& request, Now now) {
+  state_->create_queue(request, now);
+}
+void Core::edit_queue(const EditQueueRequest& request, Now /*now*/) { state_->edit_queue(request); }
+void Core::delete_queue(Asker asker, std::string_view name, Now now) {
+  state_->delete_queue(asker, name, now);
+}
+void Core::purge_queue(Asker asker, std::string_view name, Now now) {
+  state_->purge_queue(asker, name, now);
+}
+void Core::list_queues(Asker asker, bool dead_only, Now /*now*/) {
+  state_->list_queues(asker, dead_only);
+}
+void Core::peek(const PeekRequest& request, Now /*now*/) { state_->peek(request); }
+void Core::redrive(const MoveRequest& request, Now /*now*/) {
+  state_->start_move_task(request, true);
+}
+void Core::discard(const MoveRequest& request, Now /*now*/) {
+  state_->start_move_task(request, false);
+}
+void Core::list_consumers(Asker asker, std::string_view queue, Now now) {
+  state_->list_consumers(asker, queue, now);
+}
+CoreReport Core::report(Now /*now*/) const { return state_->report(); }
+
+void Core::committed(const CommitResult& result, Now now) { state_->committed(result, now); }
+void Core::fetched(const FetchResult& result, Now now) { state_->fetched(result, now); }
+
+void Core::space_changed(const SpaceReport& space, Now /*now*/) { state_->space = space; }
+
+void Core::advance(Now now) { state_->advance(now); }
+std::optional<MonotonicTime> Core::next_wake() const { return state_->next_wake(); }
+
+std::unique_ptr<Batch> Core::take_batch(Now /*now*/) { return state_->take_batch(); }
+Effects& Core::effects() { return state_->effects; }
+
+void Core::begin_drain() {
+  state_->draining = true;
+  // What the watermark covers and will not be delivered any more must not count as delivered when
+  // the broker is back.
+  for (const auto& [id, queue] : state_->queues) {
+    Subscription& subscription = queue->subscription;
+    if (queue->record.deleted || subscription.record.delivered_to < subscription.read_next)
+      continue;
+    subscription.record.delivered_to = subscription.read_next - 1;
+    queue->subscription_touched = true;
+    state_->touch(*queue);
+  }
+}
+bool Core::drained() const {
+  return state_->in_flight == 0 && !state_->under_way && state_->sealed.empty() &&
+         state_->gathering_is_empty();
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,111 @@
+// The core: the state machine of queues, subscriptions, consumers and messages.
+//
+// It is told an event and the time, and answers with effects (what to say, what to read), a batch
+// (what to store) and the time at which it wants to be woken. It does no I/O, reads no clock and
+// rolls no dice, so that a simulator can drive it through years and replay a run.
+//
+// Happy path of one message: publish() puts it into the gathering batch; take_batch() hands that to
+// the store; committed() answers the publisher and delivers to a consumer with credit; settle()
+// takes it out again in a later batch, whose committed() answers the consumer.
+//
+// Rules that hold everywhere:
+// - What depends on a batch is said in committed() of that batch, not before.
+// - At most one batch is under way; meanwhile the next one gathers.
+// - A request that is refused changes nothing and is answered with an ErrorReply.
+// - `now.monotonic` never goes back from call to call.
+//
+// One thread owns a Core. After every call the owner takes the effects, and the batch if there is
+// one.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "base/clock.h"
+#include "core/batch.h"
+#include "core/requests.h"
+
+namespace holdfast::broker {
+
+struct CoreOptions {
+  std::uint32_t queues_max = 100'000;  // dead-letter queues not counted
+  std::uint32_t consumers_max = 100'000;
+  std::size_t cache_bytes_max = 32u << 20;  // recent blocks kept in memory
+  std::uint64_t dedup_ids_max = 8'000'000;  // bound by count, over all queues
+};
+
+class Core {
+ public:
+  explicit Core(const CoreOptions& options);
+  ~Core();
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+  // ---- start: load() once, then load_dedup() for each record, then any event ----
+  void load(const StoredState& state, Now now);
+  void load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
+                  std::span<const MessageIdHash> hashes, Now now);
+
+  // ---- sessions ----
+  void session_opened(SessionId session, std::string_view client_name);
+  // Its consumers end; what they hold counts as lost.
+  void session_closed(SessionId session, Now now);
+  // While not writable, nothing is delivered to this session.
+  void session_writable(SessionId session, bool writable, Now now);
+
+  // ---- requests ----
+  void publish(const PublishRequest& request, Now now);
+  void subscribe(const SubscribeRequest& request, Now now);
+  void unsubscribe(Asker asker, ConsumerId consumer, Now now);
+  void set_credit(Asker asker, ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes,
+                  Now now);
+  void settle(const SettleRequest& request, Now now);
+  void extend(const ExtendRequest& request, Now now);
+  void open_queue(Asker asker, std::string_view name, Now now);
+  void create_queue(const CreateQueueRequest& request, Now now);
+  void edit_queue(const EditQueueRequest& request, Now now);
+  void delete_queue(Asker asker, std::string_view name, Now now);
+  void purge_queue(Asker asker, std::string_view name, Now now);
+  void list_queues(Asker asker, bool dead_only, Now now);
+  void peek(const PeekRequest& request, Now now);
+  void redrive(const MoveRequest& request, Now now);
+  void discard(const MoveRequest& request, Now now);
+  void list_consumers(Asker asker, std::string_view queue, Now now);
+  CoreReport report(Now now) const;
+
+  // ---- the store's answers ----
+  void committed(const CommitResult& result, Now now);
+  void fetched(const FetchResult& result, Now now);
+  // The store looked at its room between two commits.
+  void space_changed(const SpaceReport& space, Now now);
+
+  // ---- time ----
+  // Does what is due.
+  void advance(Now now);
+  // When advance() has something to do; nullopt: not before another event.
+  std::optional<MonotonicTime> next_wake() const;
+
+  // ---- what must now be done ----
+  // The next batch to commit; null while one is under way or when nothing changed.
+  std::unique_ptr<Batch> take_batch(Now now);
+  // What was said since the last call. The reference is valid until the next call of any method;
+  // the caller clears it.
+  Effects& effects();
+
+  // ---- drain ----
+  // From now on publishes and subscriptions are refused with kDraining, nothing is delivered any
+  // more; settles, extensions and reads go on.
+  void begin_drain();
+  // No delivery is in flight and nothing waits for a commit.
+  bool drained() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace holdfast::broker

@@ -1,0 +1,317 @@
+// Messages that leave their queue otherwise than by an ack: to the dead-letter queue when their
+// attempts are used up, when they are rejected, or when their bytes are damaged; and from there
+// back, or away for good, by a person's hand. Each move is in one batch: appended there, settled
+// here.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+constexpr std::size_t kMoveReadBytes = 1 << 20;
+constexpr std::size_t kMoveMax = 256;
+}  // namespace
+
+Queue& Core::State::dead_queue_of(Queue& queue) {
+  if (queue.is_dead_queue()) return queue;
+  Queue* const dead = find_queue(queue.record.dead_queue);
+  CHECK(dead != nullptr, "queue {} has no dead-letter queue", queue.record.name);
+  return *dead;
+}
+
+// ---- to the dead-letter queue ----
+
+void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reason,
+                             std::string_view error,
+                             const std::shared_ptr<SettleOperation>& operation, Now now) {
+  const Sequence sequence = entry.sequence;
+  entry.state = OutstandingState::kMoving;
+  queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(error), operation});
+  if (operation) ++operation->moves_left;
+  touch(queue);
+  const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
+  if (block && block->find(sequence)) {
+    open(queue, *block);
+    finish_moves(queue, *block, now);
+  } else {
+    fetch_for(queue, sequence);
+  }
+}
+
+void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
+  std::map<Sequence, PendingMove>& moves = queue.subscription.moves;
+  std::vector<Sequence> here;
+  for (auto move = moves.lower_bound(block.first_sequence());
+       move != moves.end() && move->first <= block.last_sequence(); ++move) {
+    here.push_back(move->first);
+  }
+  for (const Sequence sequence : here) {
+    const std::optional<std::size_t> index = block.find(sequence);
+    if (!index) continue;
+    if (block.is_corrupt(*index)) {
+      set_aside(queue, block, *index, now);
+    } else {
+      move_to_dead(queue, *queue.subscription.outstanding.find(sequence), block.entry(*index), now);
+    }
+  }
+}
+
+void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message,
+                               Now now) {
+  const PendingMove move = queue.subscription.moves.at(entry.sequence);
+  DeadLetter letter;
+  letter.source = queue.record.name;
+  letter.source_sequence = entry.sequence;
+  letter.subscription = queue.subscription.record.name;
+  letter.reason = move.reason;
+  letter.error = move.error;
+  letter.dead_at = now.wall;
+  letter.published_at = message.published_at;
+  letter.attempts = entry.attempts;
+  if (entry.history) letter.history = &entry.history->attempts;
+  // A dead letter that is rejected goes to the end of its queue, with the story it came with.
+  const std::vector<std::uint8_t> story =
+      queue.is_dead_queue() && !message.provenance.empty()
+          ? std::vector<std::uint8_t>(message.provenance.begin(), message.provenance.end())
+          : encode_provenance(letter);
+  append(dead_queue_of(queue), now.wall, message.message_checksum, message.message, story);
+  ++queue.counters.dead_lettered;
+  finish(queue, entry);
+  moves_done(move.operation);
+  seal_if_full();
+}
+
+void Core::State::moves_done(const std::shared_ptr<SettleOperation>& operation) {
+  if (!operation || --operation->moves_left > 0 || !operation->looked_through) return;
+  say_after_commit(std::move(operation->reply));
+}
+
+// ---- what can no longer be read ----
+
+void Core::State::set_aside(Queue& queue, const Block& block, std::size_t index, Now now) {
+  const Sequence sequence = block.entry(index).sequence;
+  Subscription& subscription = queue.subscription;
+  if (subscription.settled.contains(sequence)) return;
+  Outstanding* const entry = subscription.outstanding.find(sequence);
+  if (entry != nullptr && entry->holder != nullptr) return;  // its consumer has good bytes
+  append_corrupt(queue, sequence, block.raw_entry(index),
+                 "The stored bytes of this message no longer match their checksum.", now);
+  drop_unreadable(queue, sequence, block.raw_entry(index).size());
+  seal_if_full();
+}
+
+void Core::State::set_aside_unreadable(Queue& queue, const UnreadableBlock& block, Now now) {
+  std::vector<Sequence> lost;
+  queue.subscription.settled.for_each_unsettled(
+      block.first, std::min(block.last, queue.committed_to),
+      [&](Sequence sequence) { lost.push_back(sequence); });
+  if (lost.empty()) return;
+  append_corrupt(
+      queue, block.first, block.raw,
+      fmt::format("A stored block can no longer be read: messages {} to {}, {} of them unsettled.",
+                  block.first, block.last, lost.size()),
+      now);
+  for (const Sequence sequence : lost) {
+    Outstanding* const entry = queue.subscription.outstanding.find(sequence);
+    if (entry != nullptr && entry->holder != nullptr) continue;
+    drop_unreadable(queue, sequence, 0);
+  }
+  if (!block.raw.empty() && open_block_of(queue, block.first) == nullptr) {
+    gathering.blocks_removed.push_back({queue.record.id, block.first});
+  }
+  seal_if_full();
+}
+
+void Core::State::drop_unreadable(Queue& queue, Sequence sequence, std::size_t stored_bytes) {
+  ++queue.counters.corrupt;
+  Outstanding* const entry = queue.subscription.outstanding.find(sequence);
+  if (entry == nullptr) {
+    settle_sequence(queue, sequence, stored_bytes);
+    return;
+  }
+  std::shared_ptr<SettleOperation> operation;
+  if (const auto move = queue.subscription.moves.find(sequence);
+      move != queue.subscription.moves.end()) {
+    operation = move->second.operation;
+  }
+  finish(queue, *entry);
+  moves_done(operation);
+}
+
+void Core::State::append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw,
+                                 std::string_view error, Now now) {
+  const std::vector<std::uint8_t> wrapper =
+      encode_corrupt_wrapper(queue.record.name, sequence, raw);
+  DeadLetter letter;
+  letter.source = queue.record.name;
+  letter.source_sequence = sequence;
+  letter.subscription = queue.subscription.record.name;
+  letter.reason = wire::Cause_Corrupt;
+  letter.error = error;
+  letter.dead_at = now.wall;
+  if (const Outstanding* const entry = queue.subscription.outstanding.find(sequence)) {
+    letter.attempts = entry->attempts;
+    if (entry->history) letter.history = &entry->history->attempts;
+  }
+  append(dead_queue_of(queue), now.wall, checksum(wrapper), wrapper, encode_provenance(letter));
+  ++queue.counters.dead_lettered;
+}
+
+// ---- redrive and discard ----
+
+void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
+  Queue* const named = queue_or_refuse(request.asker, request.queue);
+  if (named == nullptr) return;
+  if (request.all ? request.limit == 0 || request.limit > kMoveMax
+                  : request.sequences.empty() || request.sequences.size() > kMoveMax) {
+    refuse(request.asker, ErrorCode::kInvalidArgument,
+           fmt::format("Between 1 and {} dead letters can be moved at a time; {} were asked for.",
+                       kMoveMax, request.all ? request.limit : request.sequences.size()));
+    return;
+  }
+  Queue& dead = dead_queue_of(*named);
+  auto task = std::make_shared<MoveTask>();
+  task->reply.to = request.asker;
+  task->dead_queue = dead.record.id;
+  task->redrive = redrive;
+  task->dry_run = request.dry_run;
+  task->all = request.all;
+  task->sequences.assign(request.sequences.begin(), request.sequences.end());
+  std::sort(task->sequences.begin(), task->sequences.end(), std::greater<>());
+  task->sequences.erase(std::unique(task->sequences.begin(), task->sequences.end()),
+                        task->sequences.end());
+  task->next = std::max(request.from, dead.subscription.settled.floor() + 1);
+  task->stop = dead.committed_to;
+  task->left = request.limit;
+  continue_move_task(dead, task);
+}
+
+void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task) {
+  Sequence from = task->next;
+  Sequence to = task->stop;
+  if (task->all) {
+    if (task->left == 0 || from > to) {
+      task->reply.next = from <= to ? from : 0;
+      finish_move_task(*task);
+      return;
+    }
+  } else {
+    while (!task->sequences.empty() &&
+           (task->sequences.back() > dead.committed_to ||
+            dead.subscription.settled.contains(task->sequences.back()))) {
+      ++task->reply.not_found;
+      task->sequences.pop_back();
+    }
+    if (task->sequences.empty()) {
+      finish_move_task(*task);
+      return;
+    }
+    from = to = task->sequences.back();
+  }
+  fetch(
+      dead, from, to, task->all ? kMoveReadBytes : 1,
+      [this, task](Queue& read_queue, const FetchResult& result, Now now) {
+        move_task_read(read_queue, task, result, now);
+      },
+      [this, task] {
+        refuse(task->reply.to, ErrorCode::kQueueNotFound,
+               "The queue was deleted while its dead letters were moved.");
+      });
+}
+
+void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task,
+                                 const FetchResult& result, Now now) {
+  blocks_read(dead, result, now);
+  for (const std::shared_ptr<const Block>& block : result.blocks) {
+    if (task->all) {
+      std::size_t index = block->lower_bound(task->next);
+      for (; index < block->entry_count() && task->left > 0; ++index) {
+        const Sequence sequence = block->entry(index).sequence;
+        task->next = sequence + 1;
+        if (sequence > task->stop) break;
+        if (dead.subscription.settled.contains(sequence)) continue;
+        --task->left;
+        move_task_entry(*task, dead, *block, index, now);
+      }
+      if (task->left == 0) break;
+      continue;
+    }
+    while (!task->sequences.empty() && task->sequences.back() <= block->last_sequence()) {
+      const Sequence sequence = task->sequences.back();
+      task->sequences.pop_back();
+      const std::optional<std::size_t> index = block->find(sequence);
+      if (!index || dead.subscription.settled.contains(sequence)) {
+        ++task->reply.not_found;
+      } else {
+        move_task_entry(*task, dead, *block, *index, now);
+      }
+    }
+  }
+  if (result.blocks.empty()) {
+    // Nothing is there up to where was looked.
+    if (task->all) {
+      task->next = task->stop + 1;
+    } else {
+      task->sequences.pop_back();
+      ++task->reply.not_found;
+    }
+  }
+  continue_move_task(dead, task);
+}
+
+void Core::State::move_task_entry(MoveTask& task, Queue& dead, const Block& block,
+                                  std::size_t index, Now now) {
+  const BlockEntry letter = block.entry(index);
+  Outstanding* const entry = dead.subscription.outstanding.find(letter.sequence);
+  if (entry != nullptr && (entry->holder != nullptr || entry->state == OutstandingState::kMoving)) {
+    ++task.reply.skipped_in_flight;
+    return;
+  }
+  if (task.redrive) {
+    Status status = redrive_one(dead, letter, task.dry_run, now);
+    if (!status.ok()) {
+      if (task.reply.refused++ == 0) task.reply.first_refusal = std::move(status);
+      return;
+    }
+  } else if (!task.dry_run) {
+    ++dead.counters.discarded;
+  }
+  ++task.reply.moved;
+  if (task.dry_run) return;
+  if (entry != nullptr) {
+    finish(dead, *entry);
+  } else {
+    settle_sequence(dead, letter.sequence, letter.stored_bytes());
+  }
+  seal_if_full();
+}
+
+Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, bool dry_run, Now now) {
+  Queue* const source = find_queue(dead.record.source_queue);
+  CHECK(source != nullptr, "dead-letter queue {} has no source", dead.record.name);
+  const wire::Provenance* const provenance = read_provenance(letter.provenance);
+  if (provenance != nullptr && provenance->reason() == wire::Cause_Corrupt) {
+    return {
+        ErrorCode::kMessageCorrupt,
+        fmt::format("Dead letter {} holds the raw bytes of a damaged message and cannot go back "
+                    "to '{}'. Export it, then discard it.",
+                    letter.sequence, source->record.name)};
+  }
+  Status room = check_room(*source, letter.message.size());
+  if (!room.ok() || dry_run) return room;
+  append(*source, now.wall, letter.message_checksum, letter.message, {});
+  ++source->counters.redriven;
+  return {};
+}
+
+void Core::State::finish_move_task(MoveTask& task) {
+  if (!sessions.contains(task.reply.to.session)) return;
+  say_after_commit(std::move(task.reply));
+}
+
+}  // namespace holdfast::broker

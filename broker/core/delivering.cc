@@ -1,0 +1,386 @@
+// Consumers and deliveries.
+//
+// A message's first delivery goes out in sequence order once the watermark that covers it is
+// durable. A retry that is due goes before unread messages; it is counted in a commit before it is
+// sent, so that no crash makes an attempt uncounted.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+constexpr std::uint32_t kCreditMax = 65'536;
+constexpr std::uint32_t kLeaseMsMin = 100;
+constexpr std::uint32_t kLeaseMsMax = 12 * 3'600'000;
+// A cold read: about as much as one commit writes.
+constexpr std::size_t kReadBytes = 1 << 20;
+// How many due retries are looked at for one whose block is in memory.
+constexpr int kRetryLookahead = 16;
+
+Milliseconds lease_of(const Queue& queue, std::uint32_t lease_ms) {
+  return Milliseconds(lease_ms > 0 ? lease_ms : queue.setting(QueueSetting::kLease));
+}
+}  // namespace
+
+// ---- consumers ----
+
+void Core::State::subscribe(const SubscribeRequest& request, Now now) {
+  Queue* const queue = queue_or_refuse(request.asker, request.queue);
+  if (queue == nullptr) return;
+  if (!request.subscription.empty() && request.subscription != queue->subscription.record.name) {
+    refuse(request.asker, ErrorCode::kNotSupported,
+           fmt::format("Queue '{}' has no subscription '{}'; it has '{}'.", request.queue,
+                       request.subscription, queue->subscription.record.name));
+    return;
+  }
+  if (draining) {
+    refuse(
+        request.asker, ErrorCode::kDraining,
+        "The broker is shutting down and takes no new consumers. Subscribe again when it is back.");
+    return;
+  }
+  if (request.credit_messages > kCreditMax) {
+    refuse(request.asker, ErrorCode::kInvalidArgument,
+           fmt::format("A credit of {} messages is over the limit of {}.", request.credit_messages,
+                       kCreditMax));
+    return;
+  }
+  if (request.lease_ms != 0 && (request.lease_ms < kLeaseMsMin || request.lease_ms > kLeaseMsMax)) {
+    refuse(request.asker, ErrorCode::kInvalidArgument,
+           fmt::format("A lease of {} ms is outside the limits, {} ms to {} ms.", request.lease_ms,
+                       kLeaseMsMin, kLeaseMsMax));
+    return;
+  }
+  if (consumers.size() >= options.consumers_max) {
+    refuse(
+        request.asker, ErrorCode::kLimitReached,
+        fmt::format("The broker has {} consumers, its limit (consumers_max).", consumers.size()));
+    return;
+  }
+  Session& session = sessions.at(request.asker.session);
+  auto owned = std::make_unique<Consumer>();
+  Consumer& consumer = *owned;
+  consumer.id = ConsumerId(++last_consumer);
+  consumer.session = session.id;
+  consumer.queue = queue;
+  consumer.name = request.consumer_name.empty() ? session.client_name : request.consumer_name;
+  consumer.credit_messages = request.credit_messages;
+  consumer.credit_bytes = request.credit_bytes;
+  consumer.lease_is_the_queues = request.lease_ms == 0;
+  consumer.lease = lease_of(*queue, request.lease_ms);
+  consumer.writable = session.writable;
+  session.consumers.push_back(consumer.id);
+  queue->subscription.consumers.push_back(&consumer);
+  consumers.emplace(consumer.id, std::move(owned));
+  say(SubscribedReply{request.asker, consumer.id, queue->record.id,
+                      static_cast<std::uint32_t>(consumer.lease.count())});
+  make_available(consumer);
+  pump(*queue, now);
+}
+
+Consumer* Core::State::find_consumer(Asker asker, ConsumerId id) {
+  const auto found = consumers.find(id);
+  if (found != consumers.end() && found->second->session == asker.session) {
+    return found->second.get();
+  }
+  refuse(
+      asker, ErrorCode::kConsumerNotFound,
+      fmt::format("This connection has no consumer {}: it was ended. Subscribe again.", id.value));
+  return nullptr;
+}
+
+void Core::State::unsubscribe(Asker asker, ConsumerId id, Now now) {
+  Consumer* const consumer = find_consumer(asker, id);
+  if (consumer == nullptr) return;
+  end_consumer(*consumer, wire::Cause_ConnectionLost, now);
+  say_after_commit(OkReply{asker});
+}
+
+void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
+                             std::uint64_t bytes, Now now) {
+  Consumer* const consumer = find_consumer(asker, id);
+  if (consumer == nullptr) return;
+  if (messages > kCreditMax) {
+    refuse(asker, ErrorCode::kInvalidArgument,
+           fmt::format("A credit of {} messages is over the limit of {}.", messages, kCreditMax));
+    return;
+  }
+  consumer->credit_messages = messages;
+  consumer->credit_bytes = bytes;
+  give_back_starting(*consumer, messages, now);
+  say(OkReply{asker});
+  make_available(*consumer);
+  pump(*consumer->queue, now);
+}
+
+void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
+  Queue& queue = *consumer.queue;
+  consumer.writable = false;  // takes nothing of what it gives back
+  while (consumer.earliest != nullptr) {
+    ++queue.counters.deliveries_lost;
+    end_attempt(queue, *consumer.earliest, cause, "", std::nullopt, nullptr, now);
+  }
+  give_back_starting(consumer, 0, now);
+  Subscription& subscription = queue.subscription;
+  std::erase(subscription.consumers, &consumer);
+  std::erase(subscription.available, &consumer);
+  std::erase(sessions.at(consumer.session).consumers, consumer.id);
+  consumers.erase(consumer.id);
+  pump(queue, now);
+}
+
+void Core::State::give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now) {
+  Queue& queue = *consumer.queue;
+  while (consumer.held > held_max && !consumer.starting.empty()) {
+    const Sequence latest = std::prev(consumer.starting.end())->first;
+    give_back(queue, *queue.subscription.outstanding.find(latest), now);
+  }
+}
+
+void Core::State::make_available(Consumer& consumer) {
+  if (consumer.available || consumer.free_credit() == 0) return;
+  consumer.available = true;
+  consumer.queue->subscription.available.push_back(&consumer);
+}
+
+// ---- deliveries ----
+
+Consumer* Core::State::next_consumer(Subscription& subscription) {
+  while (!subscription.available.empty()) {
+    Consumer* const consumer = subscription.available.front();
+    if (consumer->free_credit() > 0) return consumer;
+    consumer->available = false;
+    subscription.available.pop_front();
+  }
+  return nullptr;
+}
+
+void Core::State::pump(Queue& queue, Now now) {
+  if (draining || queue.record.deleted) return;
+  Subscription& subscription = queue.subscription;
+  bool retries = true;
+  while (Consumer* const consumer = next_consumer(subscription)) {
+    if (retries && !subscription.ready.empty()) {
+      // Retries whose blocks are being read hold up nothing else.
+      retries = start_retry(queue, *consumer, now);
+      if (!retries) continue;
+    } else if (deliver_next(queue, *consumer, now) == FirstDelivery::kLater) {
+      return;
+    }
+    // The next one is another's turn.
+    if (subscription.available.size() > 1 && subscription.available.front() == consumer) {
+      subscription.available.pop_front();
+      subscription.available.push_back(consumer);
+    }
+  }
+}
+
+bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
+  Subscription& subscription = queue.subscription;
+  std::vector<Sequence> looked_at;
+  for (const auto& [due, sequence] : subscription.ready) {
+    looked_at.push_back(sequence);
+    if (looked_at.size() == kRetryLookahead) break;
+  }
+  for (const Sequence sequence : looked_at) {
+    const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
+    const std::optional<std::size_t> index = block ? block->find(sequence) : std::nullopt;
+    if (!index) {
+      fetch_for(queue, sequence);
+      continue;
+    }
+    if (block->is_corrupt(*index)) {
+      set_aside(queue, *block, *index, now);
+      continue;
+    }
+    OpenBlock* const open_block = open(queue, *block);
+    Outstanding& entry = *subscription.outstanding.find(sequence);
+    CHECK(open_block != nullptr && entry.block == open_block);
+    subscription.ready.erase({entry.deadline, sequence});
+    entry.state = OutstandingState::kStarting;
+    entry.holder = &consumer;
+    ++entry.attempts;
+    ++open_block->held;
+    ++consumer.held;
+    consumer.held_bytes += entry.bytes;
+    consumer.starting.emplace(sequence, gathering_number);
+    ++subscription.in_flight;
+    ++in_flight;
+    touch_retry(queue, entry);
+    gathering.promises.started.push_back({queue.record.id, sequence, consumer.id, block, *index});
+    return true;
+  }
+  return false;
+}
+
+void Core::State::send_started(const StartedRetry& started, std::uint64_t batch, Now now) {
+  Queue* const queue = find_queue(started.queue);
+  if (queue == nullptr) return;
+  Outstanding* const entry = queue->subscription.outstanding.find(started.sequence);
+  if (entry == nullptr || entry->state != OutstandingState::kStarting ||
+      entry->holder->id != started.consumer ||
+      entry->holder->starting.at(started.sequence) != batch) {
+    return;  // purged, or given back
+  }
+  if (draining) {
+    give_back(*queue, *entry, now);
+    return;
+  }
+  entry->holder->starting.erase(started.sequence);
+  pin(started.block);
+  ++queue->counters.redelivered;
+  hand_over(*queue, *entry->holder, *entry, started.block->entry(started.index), now);
+}
+
+void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry,
+                            const BlockEntry& message, Now now) {
+  entry.state = OutstandingState::kInFlight;
+  entry.deadline = now.monotonic + consumer.lease;
+  entry.delivered_at = now.wall;
+  consumer.link(entry);
+  ++consumer.delivered;
+  ++queue.counters.delivered;
+  arm(queue, entry.deadline);
+  say(Delivery{consumer.session, consumer.id, queue.record.id, entry.attempts,
+               static_cast<std::uint32_t>(consumer.lease.count()), message});
+}
+
+void Core::State::pin(const std::shared_ptr<const Block>& block) {
+  if (effects.pinned.empty() || effects.pinned.back() != block) effects.pinned.push_back(block);
+}
+
+// Finds the block that read_next is in; false if it must be read first.
+bool Core::State::find_current(Queue& queue) {
+  Subscription& subscription = queue.subscription;
+  if (subscription.current != nullptr &&
+      subscription.read_next <= subscription.current->last_sequence()) {
+    return true;
+  }
+  std::shared_ptr<const Block> cached = cache.find(queue.record.id, subscription.read_next);
+  if (cached == nullptr) {
+    subscription.current.reset();
+    read_ahead(queue, subscription.read_next);
+    return false;
+  }
+  use_block(queue, std::move(cached));
+  const Sequence following = subscription.current->last_sequence() + 1;
+  if (following <= queue.committed_to && !cache.find(queue.record.id, following)) {
+    read_ahead(queue, following);
+  }
+  return true;
+}
+
+void Core::State::use_block(Queue& queue, std::shared_ptr<const Block> block) {
+  Subscription& subscription = queue.subscription;
+  subscription.current_open = open(queue, *block);
+  subscription.current_index = block->lower_bound(subscription.read_next);
+  subscription.current = std::move(block);
+}
+
+void Core::State::read_ahead(Queue& queue, Sequence from) {
+  if (queue.subscription.reading) return;
+  queue.subscription.reading = true;
+  const Sequence to = queue.committed_to;
+  fetch(queue, from, to, kReadBytes,
+        [this, to](Queue& read_queue, const FetchResult& result, Now now) {
+          read_queue.subscription.reading = false;
+          blocks_read(read_queue, result, now);
+          // What lies between the blocks is settled, or the store has lost it.
+          Sequence next = result.from;
+          for (const auto& block : result.blocks) {
+            report_lost(read_queue, next, block->first_sequence() - 1, now);
+            next = block->last_sequence() + 1;
+          }
+          if (result.blocks.empty()) report_lost(read_queue, next, to, now);
+          Subscription& subscription = read_queue.subscription;
+          if (subscription.read_next == result.from) {
+            subscription.read_next =
+                result.blocks.empty()
+                    ? to + 1
+                    : std::max(result.from, result.blocks.front()->first_sequence());
+            // However small the cache: what was read for this place is used for it.
+            if (!result.blocks.empty()) use_block(read_queue, result.blocks.front());
+          }
+          pump(read_queue, now);
+        });
+}
+
+Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& consumer, Now now) {
+  Subscription& subscription = queue.subscription;
+  if (subscription.outstanding.size() >= queue.setting(QueueSetting::kOutstandingMax)) {
+    return FirstDelivery::kLater;
+  }
+  for (;; ++subscription.read_next) {
+    if (subscription.read_next > queue.committed_to) return FirstDelivery::kLater;
+    if (subscription.settled.contains(subscription.read_next)) continue;
+    if (!find_current(queue)) return FirstDelivery::kLater;
+    const Block& block = *subscription.current;
+    std::size_t& index = subscription.current_index;
+    BlockEntry message = block.entry(index);
+    while (message.sequence < subscription.read_next) message = block.entry(++index);
+    // A rewritten block lacks only what is settled.
+    if (message.sequence > subscription.read_next) {
+      subscription.read_next = message.sequence - 1;
+      continue;
+    }
+    if (block.is_corrupt(index)) {
+      const std::shared_ptr<const Block> kept = subscription.current;
+      set_aside(queue, *kept, index, now);
+      continue;
+    }
+    if (subscription.read_next > subscription.delivered_to_durable) {
+      if (subscription.record.delivered_to < subscription.read_next) touch(queue);
+      return FirstDelivery::kLater;
+    }
+    CHECK(subscription.current_open != nullptr, "queue {} reads a block with nothing unsettled",
+          queue.record.name);
+    Outstanding& entry = subscription.outstanding.insert(message.sequence);
+    entry.attempts = 1;
+    entry.block = subscription.current_open;
+    entry.bytes = static_cast<std::uint32_t>(message.stored_bytes());
+    entry.holder = &consumer;
+    ++entry.block->held;
+    ++consumer.held;
+    consumer.held_bytes += entry.bytes;
+    ++subscription.in_flight;
+    ++in_flight;
+    pin(subscription.current);
+    hand_over(queue, consumer, entry, message, now);
+    ++subscription.read_next;
+    return FirstDelivery::kDone;
+  }
+}
+
+// ---- what is due ----
+
+void Core::State::run_due(Queue& queue, Now now) {
+  if (queue.record.deleted) return;
+  Subscription& subscription = queue.subscription;
+  MonotonicTime next = MonotonicTime::max();
+  for (Consumer* consumer : subscription.consumers) {
+    LeaseLostNotice notice{consumer->session, consumer->id, wire::Cause_LeaseExpired, {}};
+    while (consumer->earliest != nullptr && consumer->earliest->deadline <= now.monotonic) {
+      add_to_ranges(notice.ranges, consumer->earliest->sequence);
+      ++queue.counters.leases_expired;
+      end_attempt(queue, *consumer->earliest, wire::Cause_LeaseExpired, "", std::nullopt, nullptr,
+                  now);
+    }
+    if (!notice.ranges.empty()) say(std::move(notice));
+    if (consumer->earliest != nullptr) next = std::min(next, consumer->earliest->deadline);
+  }
+  while (!subscription.waiting.empty() && subscription.waiting.begin()->first <= now.monotonic) {
+    const Sequence sequence = subscription.waiting.begin()->second;
+    subscription.outstanding.find(sequence)->state = OutstandingState::kReady;
+    subscription.ready.insert(subscription.waiting.extract(subscription.waiting.begin()));
+  }
+  if (!subscription.waiting.empty()) next = std::min(next, subscription.waiting.begin()->first);
+  if (next != MonotonicTime::max()) arm(queue, next);
+  pump(queue, now);
+}
+
+}  // namespace holdfast::broker

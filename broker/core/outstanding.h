@@ -1,0 +1,89 @@
+// The messages of one subscription that were delivered at least once, or are about to be, and are
+// not settled: in flight, waiting for a retry, ready for one, or on their way to the dead-letter
+// queue.
+//
+// Entries are found by sequence in an open-addressing table and stay at their address until they
+// are removed. An entry in flight is linked into its consumer's list in the order of lease
+// deadlines.
+
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "core/batch.h"
+
+namespace holdfast::broker {
+
+struct Consumer;
+struct OpenBlock;
+
+enum class OutstandingState : std::uint8_t {
+  kReady,     // a retry is due
+  kWaiting,   // a retry is not yet due
+  kStarting,  // chosen for a consumer; sent when the commit that counts the attempt is done
+  kInFlight,  // a consumer holds it
+  kMoving,    // goes to the dead-letter queue once its bytes are read
+};
+
+// Kept only for messages with an attempt behind them.
+struct History {
+  std::vector<AttemptRecord> attempts;   // ended, oldest first, at most kHistoryMax
+  std::vector<ConsumerId> past_holders;  // of this broker run: whose late acks are accepted
+};
+
+struct Outstanding {
+  Sequence sequence = 0;
+  OpenBlock* block = nullptr;  // null: its block has not been read since the start
+  Consumer* holder = nullptr;  // kStarting, kInFlight
+  MonotonicTime deadline;      // kInFlight: end of the lease; kReady, kWaiting: when due
+  WallTime delivered_at;       // kInFlight
+  std::uint32_t bytes = 0;     // stored bytes, once the block is known
+  std::uint32_t attempts = 0;  // that count, one under way included
+  std::uint32_t wait_ms = 0;   // kWaiting: from the end of the last attempt until it is due
+  OutstandingState state = OutstandingState::kReady;
+  bool has_record = false;         // its state is, or will be, a record in the store
+  Outstanding* earlier = nullptr;  // neighbours in the holder's list
+  Outstanding* later = nullptr;
+  std::unique_ptr<History> history;
+
+  History& ensure_history() {
+    if (!history) history = std::make_unique<History>();
+    return *history;
+  }
+};
+
+class OutstandingTable {
+ public:
+  Outstanding* find(Sequence sequence) const;
+  // The sequence must not be there.
+  Outstanding& insert(Sequence sequence);
+  void erase(Outstanding& entry);
+  std::size_t size() const { return size_; }
+  // Visits every entry, in no particular order that matters: the order depends on the sequences
+  // only.
+  template <typename Visit>
+  void for_each(Visit visit) {
+    for (const Slot& slot : slots_) {
+      if (slot.entry != nullptr) visit(*slot.entry);
+    }
+  }
+  void clear();
+
+ private:
+  struct Slot {
+    Sequence sequence = 0;
+    Outstanding* entry = nullptr;
+  };
+  std::size_t home(Sequence sequence) const;
+  void grow();
+
+  std::vector<Slot> slots_;  // power of two, at most half full
+  std::size_t size_ = 0;
+  std::deque<Outstanding> pool_;
+  std::vector<Outstanding*> free_;
+};
+
+}  // namespace holdfast::broker

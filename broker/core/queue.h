@@ -1,0 +1,116 @@
+// A queue in memory: its log's head and tail, the blocks that are being worked on, its dedup
+// window, and the delivery state of its subscription. Plain state; what happens to it is in the
+// files that work on Core::State.
+
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "core/batch.h"
+#include "core/consumer.h"
+#include "core/dedup_window.h"
+#include "core/outstanding.h"
+#include "core/rate_meter.h"
+#include "core/requests.h"
+#include "core/settled_set.h"
+
+namespace holdfast::broker {
+
+// A block that was read and still has unsettled messages. Dropped, and removed from the store, when
+// the last of them is settled.
+struct OpenBlock {
+  Sequence first = 0;
+  Sequence last = 0;
+  std::uint32_t bytes = 0;
+  std::uint32_t live = 0;        // unsettled messages
+  std::uint32_t live_bytes = 0;  // theirs
+  std::uint32_t held = 0;        // of those, by consumers
+  bool rewriting = false;        // its bytes are being fetched for that
+};
+
+// A settle request whose answer waits for moves to the dead-letter queue.
+struct SettleOperation {
+  SettledReply reply;
+  std::uint32_t moves_left = 0;
+  bool looked_through = false;  // every range of the request has been dealt with
+};
+
+// A message on its way to the dead-letter queue, while its bytes are read.
+struct PendingMove {
+  wire::Cause reason = wire::Cause_None;
+  std::string error;
+  std::shared_ptr<SettleOperation> operation;  // may be null
+};
+
+struct Subscription {
+  explicit Subscription(SubscriptionRecord stored)
+      : record(std::move(stored)), settled(record.id, record.floor) {}
+
+  SubscriptionRecord record;  // as of the last sealed batch
+  SettledSet settled;
+  OutstandingTable outstanding;
+  std::set<std::pair<MonotonicTime, Sequence>> waiting;  // retries not yet due
+  std::set<std::pair<MonotonicTime, Sequence>> ready;    // retries that are due
+  std::map<Sequence, PendingMove> moves;
+
+  Sequence read_next = 1;                // the next first delivery, unless settled
+  Sequence delivered_to_durable = 0;     // the watermark as committed
+  std::shared_ptr<const Block> current;  // where read_next is, once read
+  std::size_t current_index = 0;
+  OpenBlock* current_open = nullptr;
+  bool reading = false;         // a fetch for read_next is under way
+  std::set<Sequence> fetching;  // fetches for retries and moves that are under way, by `from`
+
+  std::vector<Consumer*> consumers;
+  std::deque<Consumer*> available;  // those that may have credit, next in turn first
+  std::uint64_t in_flight = 0;      // starting included
+
+  std::vector<Sequence> touched_retries;          // whose records change, with repeats
+  std::unordered_set<Sequence> stored_retries;    // that have a record after the last sealed batch
+  MonotonicTime armed_at = MonotonicTime::max();  // earliest wake asked for
+};
+
+class Queue {
+ public:
+  Queue(QueueRecord stored, SubscriptionRecord subscription_record)
+      : record(std::move(stored)),
+        subscription(std::move(subscription_record)),
+        builder(record.id),
+        committed_to(record.next_sequence - 1) {}
+
+  bool is_dead_queue() const { return static_cast<bool>(record.source_queue); }
+  std::uint64_t setting(QueueSetting which) const { return record.settings.get(which); }
+  Sequence last_sequence() const { return record.next_sequence - 1; }
+  // Stored and not settled, those of the gathering batch included.
+  std::uint64_t messages() const { return subscription.settled.unsettled_count(last_sequence()); }
+
+  QueueRecord record;
+  Subscription subscription;
+  BlockBuilder builder;                                        // what the gathering batch appends
+  Sequence committed_to;                                       // last sequence that is durable
+  std::map<Sequence, std::unique_ptr<OpenBlock>> open_blocks;  // by first sequence
+  DedupWindow dedup;
+  std::vector<DedupRecord> dedup_gathered;
+  std::uint64_t dedup_cut_short = 0;
+
+  std::uint64_t touched_in = 0;  // number of the batch whose gathering lists it
+  bool record_touched = false;
+  bool subscription_touched = false;
+  bool trim_blocks = false;  // the next batch removes blocks below record.trim_below
+  bool trim_dedup = false;   // the next batch removes expired dedup records
+
+  QueueCounters counters;
+  RateMeter publish_rate;
+  RateMeter deliver_rate;
+  RateMeter ack_rate;
+};
+
+}  // namespace holdfast::broker

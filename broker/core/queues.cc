@@ -1,0 +1,310 @@
+// Queues as a person manages and sees them.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/check.h"
+#include "core/state.h"
+#include "holdfast/text.h"
+
+namespace holdfast::broker {
+
+namespace {
+constexpr std::string_view kDefaultSubscription = "default";
+
+Status apply(QueueSettings& settings, std::span<const SettingChange> changes) {
+  for (const SettingChange& change : changes) {
+    if (Status status = settings.set(change.setting, change.value); !status.ok()) return status;
+  }
+  return settings.check();
+}
+}  // namespace
+
+void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
+  const std::string name(request.name);
+  const std::string dead_name = name + std::string(kDeadSuffix);
+  if (Status status = check_queue_name(dead_name); !status.ok()) {
+    say(ErrorReply{request.asker, std::move(status)});
+    return;
+  }
+  if (is_dead_queue_name(name)) {
+    refuse(
+        request.asker, ErrorCode::kNameInvalid,
+        fmt::format("'{}' is the name of a dead-letter queue: it is made together with its queue. "
+                    "Create '{}' instead.",
+                    name, name.substr(0, name.size() - kDeadSuffix.size())));
+    return;
+  }
+  if (Queue* const existing = find_queue(request.name)) {
+    if (request.if_not_exists) {
+      say_after_commit(QueueReply{request.asker, report(*existing)});
+    } else {
+      refuse(request.asker, ErrorCode::kQueueExists,
+             fmt::format("Queue '{}' exists already. Use --if-not-exists to accept it as it is.",
+                         name));
+    }
+    return;
+  }
+  if (draining) {
+    refuse(request.asker, ErrorCode::kDraining, "The broker is shutting down.");
+    return;
+  }
+  if (source_queues >= options.queues_max) {
+    refuse(request.asker, ErrorCode::kLimitReached,
+           fmt::format("The broker has {} queues, its limit (queues_max).", source_queues));
+    return;
+  }
+  if (!space.publishes_allowed) {
+    refuse(request.asker, ErrorCode::kStorageFull, space.reason);
+    return;
+  }
+  QueueSettings settings;
+  if (Status status = apply(settings, request.settings); !status.ok()) {
+    say(ErrorReply{request.asker, std::move(status)});
+    return;
+  }
+  Queue& queue = add_queue(name, settings, QueueId(), now);
+  Queue& dead = add_queue(dead_name, QueueSettings::for_dead_letters(), queue.record.id, now);
+  queue.record.dead_queue = dead.record.id;
+  ++source_queues;
+  say_after_commit(QueueReply{request.asker, report(queue)});
+}
+
+Queue& Core::State::add_queue(std::string name, const QueueSettings& settings, QueueId source,
+                              Now now) {
+  QueueRecord record;
+  record.id = QueueId(next_id++);
+  record.name = std::move(name);
+  record.settings = settings;
+  record.created_at = now.wall;
+  record.source_queue = source;
+  SubscriptionRecord subscription;
+  subscription.id = SubscriptionId(next_id++);
+  subscription.queue = record.id;
+  subscription.name = kDefaultSubscription;
+  gathering.next_id = next_id;
+  auto owned = std::make_unique<Queue>(std::move(record), std::move(subscription));
+  Queue& queue = *owned;
+  queue.record_touched = queue.subscription_touched = true;
+  queues_by_name.emplace(queue.record.name, &queue);
+  queues.emplace(queue.record.id, std::move(owned));
+  touch(queue);
+  return queue;
+}
+
+void Core::State::edit_queue(const EditQueueRequest& request) {
+  Queue* const queue = queue_or_refuse(request.asker, request.name);
+  if (queue == nullptr) return;
+  QueueSettings settings = queue->record.settings;
+  if (Status status = apply(settings, request.settings); !status.ok()) {
+    say(ErrorReply{request.asker, std::move(status)});
+    return;
+  }
+  queue->record.settings = settings;
+  const Milliseconds lease(static_cast<std::int64_t>(settings.get(QueueSetting::kLease)));
+  for (Consumer* consumer : queue->subscription.consumers) {
+    if (consumer->lease_is_the_queues) consumer->lease = lease;
+  }
+  queue->record_touched = true;
+  touch(*queue);
+  say_after_commit(QueueReply{request.asker, report(*queue)});
+}
+
+void Core::State::purge_queue(Asker asker, std::string_view name, Now now) {
+  Queue* const queue = queue_or_refuse(asker, name);
+  if (queue == nullptr) return;
+  MovedReply reply;
+  reply.to = asker;
+  reply.moved = empty_queue(*queue, now);
+  queue->counters.purged += reply.moved;
+  say_after_commit(std::move(reply));
+}
+
+std::uint64_t Core::State::empty_queue(Queue& queue, Now now) {
+  Subscription& subscription = queue.subscription;
+  const std::uint64_t count = queue.messages();
+  for (Consumer* consumer : subscription.consumers) {
+    LeaseLostNotice notice{consumer->session, consumer->id, wire::Cause_Purged, {}};
+    while (consumer->earliest != nullptr) {
+      add_to_ranges(notice.ranges, consumer->earliest->sequence);
+      take_back(queue, *consumer->earliest);
+    }
+    while (!consumer->starting.empty()) {
+      take_back(queue, *subscription.outstanding.find(consumer->starting.begin()->first));
+    }
+    if (!notice.ranges.empty()) say(std::move(notice));
+  }
+  subscription.outstanding.for_each([&](Outstanding& entry) {
+    if (entry.has_record) subscription.touched_retries.push_back(entry.sequence);
+  });
+  std::map<Sequence, PendingMove> moves = std::move(subscription.moves);
+  subscription.moves.clear();
+  subscription.outstanding.clear();
+  subscription.waiting.clear();
+  subscription.ready.clear();
+  subscription.current.reset();
+  subscription.current_open = nullptr;
+  subscription.settled.settle_through(queue.last_sequence());
+  subscription.read_next = queue.record.next_sequence;
+  subscription.record.delivered_to = queue.last_sequence();
+  queue.subscription_touched = true;
+  std::erase_if(gathering.blocks_rewritten,
+                [&](const auto& block) { return block->queue() == queue.record.id; });
+  queue.open_blocks.clear();
+  cache.erase_queue(queue.record.id);
+  queue.record.bytes = 0;
+  queue.record.trim_below = queue.record.next_sequence;
+  queue.record_touched = true;
+  queue.trim_blocks = true;
+  touch(queue);
+  for (const auto& [sequence, move] : moves) moves_done(move.operation);
+  static_cast<void>(now);
+  return count;
+}
+
+void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
+  Queue* const queue = queue_or_refuse(asker, name);
+  if (queue == nullptr) return;
+  if (queue->is_dead_queue()) {
+    refuse(asker, ErrorCode::kOperationRefused,
+           fmt::format("'{}' is a dead-letter queue: it goes together with its queue. Purge it to "
+                       "remove its messages.",
+                       queue->record.name));
+    return;
+  }
+  for (Queue* going : {queue, &dead_queue_of(*queue)}) {
+    empty_queue(*going, now);
+    while (!going->subscription.consumers.empty()) {
+      Consumer& consumer = *going->subscription.consumers.front();
+      say(ConsumerEndedNotice{consumer.session, consumer.id,
+                              Status(ErrorCode::kQueueNotFound,
+                                     fmt::format("Queue '{}' was deleted.", going->record.name))});
+      end_consumer(consumer, wire::Cause_Purged, now);
+    }
+    dedup_ids -= going->dedup.size();
+    going->dedup.clear();
+    going->dedup_gathered.clear();
+    queues_by_name.erase(going->record.name);
+    going->record.deleted = true;
+    going->record.trim_below = ~Sequence{0};
+    going->trim_dedup = true;
+  }
+  --source_queues;
+  say_after_commit(OkReply{asker});
+}
+
+// ---- reports ----
+
+std::shared_ptr<const QueueReport> Core::State::report(const Queue& queue) const {
+  const Subscription& subscription = queue.subscription;
+  auto report = std::make_shared<QueueReport>();
+  report->id = queue.record.id;
+  report->name = queue.record.name;
+  report->settings = queue.record.settings;
+  if (const Queue* const dead = find_queue(queue.record.dead_queue)) {
+    report->dead_queue = dead->record.name;
+    report->dead = dead->messages();
+  }
+  if (const Queue* const source = find_queue(queue.record.source_queue)) {
+    report->source_queue = source->record.name;
+  }
+  report->next_sequence = queue.record.next_sequence;
+  report->floor = subscription.settled.floor();
+  report->messages = queue.messages();
+  report->bytes = queue.record.bytes;
+  report->in_flight = subscription.in_flight;
+  report->waiting = subscription.waiting.size();
+  report->ready = report->messages - report->in_flight - report->waiting;
+  report->consumers = static_cast<std::uint32_t>(subscription.consumers.size());
+  report->counters = queue.counters;
+  report->dedup_ids = queue.dedup.size();
+  report->dedup_cut_short = queue.dedup_cut_short;
+  report->rates = {queue.publish_rate.per_second(), queue.deliver_rate.per_second(),
+                   queue.ack_rate.per_second()};
+  report->created_at = queue.record.created_at;
+  return report;
+}
+
+void Core::State::list_queues(Asker asker, bool dead_only) {
+  std::uint32_t count = 0;
+  for (const auto& [name, queue] : queues_by_name) {
+    if (dead_only && !queue->is_dead_queue()) continue;
+    say(QueueReply{asker, report(*queue)});
+    ++count;
+  }
+  say(ListEndReply{asker, count, 0});
+}
+
+void Core::State::list_consumers(Asker asker, std::string_view name, Now now) {
+  Queue* only = nullptr;
+  if (!name.empty() && (only = queue_or_refuse(asker, name)) == nullptr) return;
+  std::uint32_t count = 0;
+  for (const auto& [queue_name, queue] : queues_by_name) {
+    if (only != nullptr && queue != only) continue;
+    for (const Consumer* consumer : queue->subscription.consumers) {
+      auto report = std::make_shared<ConsumerReport>();
+      report->id = consumer->id;
+      report->session = consumer->session;
+      report->queue = queue_name;
+      report->subscription = queue->subscription.record.name;
+      report->name = consumer->name;
+      report->credit_messages = consumer->credit_messages;
+      report->credit_bytes = consumer->credit_bytes;
+      report->in_flight = consumer->held;
+      report->in_flight_bytes = consumer->held_bytes;
+      report->lease_ms = static_cast<std::uint32_t>(consumer->lease.count());
+      report->delivered = consumer->delivered;
+      report->acked = consumer->acked;
+      WallTime oldest = now.wall;
+      for (const Outstanding* entry = consumer->earliest; entry != nullptr; entry = entry->later) {
+        oldest = std::min(oldest, entry->delivered_at);
+      }
+      report->oldest_lease_ms = static_cast<std::uint64_t>((now.wall - oldest).count());
+      say(ConsumerReply{asker, std::move(report)});
+      ++count;
+    }
+  }
+  say(ListEndReply{asker, count, 0});
+}
+
+CoreReport Core::State::report() const {
+  CoreReport total;
+  total.queues = source_queues;
+  total.consumers = static_cast<std::uint32_t>(consumers.size());
+  for (const auto& [name, queue] : queues_by_name) {
+    const Subscription& subscription = queue->subscription;
+    if (queue->is_dead_queue()) {
+      total.dead += queue->messages();
+    } else {
+      total.ready += queue->messages() - subscription.in_flight - subscription.waiting.size();
+      total.in_flight += subscription.in_flight;
+      total.waiting += subscription.waiting.size();
+    }
+    total.rates.publish += queue->publish_rate.per_second();
+    total.rates.deliver += queue->deliver_rate.per_second();
+    total.rates.ack += queue->ack_rate.per_second();
+    total.counters.published += queue->counters.published;
+    total.counters.delivered += queue->counters.delivered;
+    total.counters.acked += queue->counters.acked;
+    total.counters.corrupt += queue->counters.corrupt;
+    total.counters.refused += queue->counters.refused;
+  }
+  total.space = space;
+  total.draining = draining;
+  total.batch_number = under_way ? under_way->number - 1 : gathering_number - 1 - sealed.size();
+  total.commits = commits;
+  std::vector<std::uint32_t> durations(
+      commit_durations_us.begin(),
+      commit_durations_us.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(
+                                        commits, commit_durations_us.size())));
+  if (!durations.empty()) {
+    std::sort(durations.begin(), durations.end());
+    total.commit_us_p50 = durations[durations.size() / 2];
+    total.commit_us_p99 = durations[durations.size() * 99 / 100];
+  }
+  return total;
+}
+
+}  // namespace holdfast::broker

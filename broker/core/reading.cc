@@ -1,0 +1,274 @@
+// Reading blocks back, and what is known of those that were read.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+constexpr std::size_t kPeekReadBytes = 256 * 1024;
+// A peek's answer is cut at about this much; the asker goes on from where it ended.
+constexpr std::size_t kPeekBytesMax = 1 << 20;
+constexpr std::uint32_t kPeekMessagesMax = 1000;
+// Fetches for single messages that may be under way at once, per subscription.
+constexpr std::size_t kFetchesMax = 8;
+// A block of a page or two gains nothing by being rewritten.
+constexpr std::uint32_t kRewriteBytesMin = 8192;
+}  // namespace
+
+// ---- fetches ----
+
+void Core::State::fetch(Queue& queue, Sequence from, Sequence to, std::size_t bytes_max,
+                        FetchDone done, std::function<void()> gone) {
+  const FetchId id(++last_fetch);
+  fetches.emplace(id, PendingFetch{queue.record.id, std::move(done), std::move(gone)});
+  effects.fetches.push_back({id, queue.record.id, from, to, bytes_max});
+}
+
+void Core::State::fetched(const FetchResult& result, Now now) {
+  const auto found = fetches.find(result.id);
+  CHECK(found != fetches.end(), "fetch {} was not asked for", result.id.value);
+  const PendingFetch pending = std::move(found->second);
+  fetches.erase(found);
+  Queue* const queue = find_queue(pending.queue);
+  if (queue == nullptr || queue->record.deleted) {
+    if (pending.gone) pending.gone();
+    return;
+  }
+  pending.done(*queue, result, now);
+}
+
+void Core::State::fetch_for(Queue& queue, Sequence sequence) {
+  std::set<Sequence>& fetching = queue.subscription.fetching;
+  if (fetching.size() >= kFetchesMax || !fetching.insert(sequence).second) return;
+  fetch(queue, sequence, sequence, 1,
+        [this, sequence](Queue& read_queue, const FetchResult& result, Now now) {
+          Subscription& subscription = read_queue.subscription;
+          subscription.fetching.erase(sequence);
+          blocks_read(read_queue, result, now);
+          const bool found = std::any_of(
+              result.blocks.begin(), result.blocks.end(),
+              [sequence](const auto& block) { return block->find(sequence).has_value(); });
+          if (!found) report_lost(read_queue, sequence, sequence, now);
+          if (!subscription.moves.empty()) fetch_for(read_queue, subscription.moves.begin()->first);
+          pump(read_queue, now);
+        });
+}
+
+void Core::State::blocks_read(Queue& queue, const FetchResult& result, Now now) {
+  for (const UnreadableBlock& block : result.unreadable) set_aside_unreadable(queue, block, now);
+  for (const std::shared_ptr<const Block>& block : result.blocks) {
+    // A block that was emptied while it was being read is not wanted any more.
+    if (open(queue, *block) == nullptr) continue;
+    cache.insert(block);
+    for (const std::uint32_t index : block->corrupt()) set_aside(queue, *block, index, now);
+    finish_moves(queue, *block, now);
+  }
+}
+
+void Core::State::report_lost(Queue& queue, Sequence first, Sequence last, Now now) {
+  if (!queue.subscription.settled.any_unsettled(first, last)) return;
+  set_aside_unreadable(queue, UnreadableBlock{first, last, {}}, now);
+}
+
+// ---- open blocks ----
+
+OpenBlock* Core::State::open_block_of(Queue& queue, Sequence sequence) {
+  auto found = queue.open_blocks.upper_bound(sequence);
+  if (found == queue.open_blocks.begin()) return nullptr;
+  OpenBlock* const block = std::prev(found)->second.get();
+  return block->last >= sequence ? block : nullptr;
+}
+
+OpenBlock* Core::State::open(Queue& queue, const Block& block) {
+  Subscription& subscription = queue.subscription;
+  // A block that was rewritten since these bytes were read spans less than they do.
+  if (const auto after = queue.open_blocks.upper_bound(block.last_sequence());
+      after != queue.open_blocks.begin()) {
+    OpenBlock* const before = std::prev(after)->second.get();
+    if (before->last >= block.first_sequence()) return before;
+  }
+  auto opened = std::make_unique<OpenBlock>();
+  OpenBlock& open_block = *opened;
+  open_block.first = block.first_sequence();
+  open_block.last = block.last_sequence();
+  open_block.bytes = static_cast<std::uint32_t>(block.bytes().size());
+  const bool untouched = block.first_sequence() >= subscription.read_next &&
+                         subscription.settled.highest() < block.first_sequence();
+  if (untouched) {
+    open_block.live = static_cast<std::uint32_t>(block.entry_count());
+    open_block.live_bytes = open_block.bytes;
+  } else {
+    for (std::size_t i = 0; i < block.entry_count(); ++i) {
+      const BlockEntry entry = block.entry(i);
+      if (subscription.settled.contains(entry.sequence)) continue;
+      ++open_block.live;
+      const auto stored_bytes = static_cast<std::uint32_t>(entry.stored_bytes());
+      open_block.live_bytes += stored_bytes;
+      Outstanding* const outstanding = subscription.outstanding.find(entry.sequence);
+      if (outstanding == nullptr) continue;
+      outstanding->block = &open_block;
+      outstanding->bytes = stored_bytes;
+      if (outstanding->holder != nullptr) ++open_block.held;
+    }
+  }
+  if (open_block.live == 0) return nullptr;
+  queue.open_blocks.emplace(open_block.first, std::move(opened));
+  return &open_block;
+}
+
+void Core::State::remove_block(Queue& queue, OpenBlock& block) {
+  Subscription& subscription = queue.subscription;
+  const Sequence first = block.first;
+  drop_rewritten(queue.record.id, first);
+  gathering.blocks_removed.push_back({queue.record.id, first});
+  touch(queue);
+  cache.erase(queue.record.id, first);
+  if (subscription.current_open == &block) {
+    subscription.current_open = nullptr;
+    subscription.current.reset();
+  }
+  queue.open_blocks.erase(first);
+}
+
+void Core::State::drop_rewritten(QueueId queue, Sequence first) {
+  std::erase_if(gathering.blocks_rewritten, [&](const std::shared_ptr<const Block>& block) {
+    return block->queue() == queue && block->first_sequence() == first;
+  });
+}
+
+// ---- rewriting ----
+
+// A block more than half of whose bytes are settled is rewritten with the rest, so that a few
+// messages that wait long do not hold up the space of many. Not while a consumer holds some of it:
+// those are about to be settled, and in the ordinary course every block passes through that state.
+void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
+  if (block.live_bytes * std::uint64_t{2} >= block.bytes || block.bytes < kRewriteBytesMin ||
+      block.held > 0 || block.rewriting || block.last >= queue.subscription.read_next ||
+      !space.publishes_allowed) {
+    return;
+  }
+  if (const std::shared_ptr<const Block> cached = cache.find(queue.record.id, block.last);
+      cached && cached->first_sequence() == block.first) {
+    rewrite(queue, block, *cached);
+    return;
+  }
+  block.rewriting = true;
+  fetch(queue, block.first, block.last, 1,
+        [this, first = block.first](Queue& read_queue, const FetchResult& result, Now now) {
+          blocks_read(read_queue, result, now);
+          const auto found = read_queue.open_blocks.find(first);
+          if (found == read_queue.open_blocks.end()) return;
+          found->second->rewriting = false;
+          if (result.blocks.empty() || result.blocks.front()->first_sequence() != first) return;
+          rewrite_if_sparse(read_queue, *found->second);
+        });
+}
+
+void Core::State::rewrite(Queue& queue, OpenBlock& open_block, const Block& block) {
+  if (!block.corrupt().empty()) return;  // its raw bytes are evidence
+  BlockBuilder builder(queue.record.id);
+  std::uint32_t live_bytes = 0;
+  for (std::size_t i = 0; i < block.entry_count(); ++i) {
+    const BlockEntry entry = block.entry(i);
+    if (queue.subscription.settled.contains(entry.sequence)) continue;
+    builder.append(entry.sequence, entry.published_at, entry.message_checksum, entry.message,
+                   entry.provenance);
+    live_bytes += static_cast<std::uint32_t>(entry.stored_bytes());
+  }
+  CHECK(builder.entry_count() == open_block.live,
+        "block {} of queue {} has {} live messages, not {}", open_block.first, queue.record.name,
+        builder.entry_count(), open_block.live);
+  const std::shared_ptr<const Block> rewritten = builder.finish();
+  const Sequence old_first = open_block.first;
+  drop_rewritten(queue.record.id, old_first);
+  gathering.blocks_removed.push_back({queue.record.id, old_first});
+  gathering.blocks_rewritten.push_back(rewritten);
+  gathering.bytes += rewritten->bytes().size();
+  touch(queue);
+  cache.erase(queue.record.id, old_first);
+  // What is left of it waits for a retry, which would otherwise read it back.
+  cache.insert(rewritten);
+  auto node = queue.open_blocks.extract(old_first);
+  open_block.first = rewritten->first_sequence();
+  open_block.last = rewritten->last_sequence();
+  open_block.bytes = static_cast<std::uint32_t>(rewritten->bytes().size());
+  open_block.live_bytes = live_bytes;
+  node.key() = open_block.first;
+  queue.open_blocks.insert(std::move(node));
+}
+
+// ---- peek ----
+
+void Core::State::peek(const PeekRequest& request) {
+  Queue* const queue = queue_or_refuse(request.asker, request.queue);
+  if (queue == nullptr) return;
+  if (request.limit == 0 || request.limit > kPeekMessagesMax) {
+    refuse(request.asker, ErrorCode::kInvalidArgument,
+           fmt::format("A peek of {} messages is outside the limits, 1 to {}.", request.limit,
+                       kPeekMessagesMax));
+    return;
+  }
+  PeekTask task{request.asker,
+                queue->record.id,
+                std::max(request.from, queue->subscription.settled.floor() + 1),
+                request.limit,
+                0,
+                kPeekBytesMax};
+  continue_peek(*queue, task);
+}
+
+void Core::State::continue_peek(Queue& queue, const PeekTask& task) {
+  if (task.next > queue.committed_to) {
+    say(ListEndReply{task.asker, task.count, 0});
+    return;
+  }
+  fetch(
+      queue, task.next, queue.committed_to, kPeekReadBytes,
+      [this, task](Queue& read_queue, const FetchResult& result, Now) {
+        peek_read(read_queue, task, result);
+      },
+      [this, task] {
+        refuse(task.asker, ErrorCode::kQueueNotFound, "The queue was deleted while it was read.");
+      });
+}
+
+void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& result) {
+  if (!sessions.contains(task.asker.session)) return;
+  const Subscription& subscription = queue.subscription;
+  for (const std::shared_ptr<const Block>& block : result.blocks) {
+    for (std::size_t i = block->lower_bound(task.next); i < block->entry_count(); ++i) {
+      const BlockEntry entry = block->entry(i);
+      task.next = entry.sequence + 1;
+      if (subscription.settled.contains(entry.sequence) || block->is_corrupt(i)) continue;
+      PeekReply reply{task.asker, queue.record.id, 0, wire::MessageState_Ready, entry};
+      if (const Outstanding* const outstanding = subscription.outstanding.find(entry.sequence)) {
+        reply.attempts = outstanding->attempts;
+        if (outstanding->holder != nullptr) {
+          reply.state = wire::MessageState_InFlight;
+        } else if (outstanding->state == OutstandingState::kWaiting) {
+          reply.state = wire::MessageState_Waiting;
+        }
+      }
+      pin(block);
+      say(reply);
+      ++task.count;
+      task.bytes_left -= std::min(task.bytes_left, entry.stored_bytes());
+      if (--task.left == 0 || task.bytes_left == 0) {
+        say(ListEndReply{task.asker, task.count, task.next <= queue.committed_to ? task.next : 0});
+        return;
+      }
+    }
+  }
+  for (const UnreadableBlock& unreadable : result.unreadable) {
+    task.next = std::max(task.next, unreadable.last + 1);
+  }
+  if (result.blocks.empty() && result.unreadable.empty()) task.next = queue.committed_to + 1;
+  continue_peek(queue, task);
+}
+
+}  // namespace holdfast::broker

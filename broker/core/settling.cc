@@ -1,0 +1,265 @@
+// How deliveries end: settled by their consumer, or otherwise.
+
+#include <fmt/format.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+constexpr std::uint32_t kExtendMsMax = 12 * 3'600'000;
+constexpr std::uint32_t kExtendMsMin = 100;
+constexpr Milliseconds kDelayMax{7LL * 86'400'000};
+
+bool held_by(const Consumer& consumer, const Outstanding& entry) {
+  return entry.holder == &consumer && entry.state == OutstandingState::kInFlight;
+}
+}  // namespace
+
+void Core::State::settle(const SettleRequest& request, Now now) {
+  Consumer* const consumer = find_consumer(request.asker, request.consumer);
+  if (consumer == nullptr) return;
+  if (request.delay && (request.delay->count() < 0 || *request.delay > kDelayMax)) {
+    refuse(request.asker, ErrorCode::kInvalidArgument,
+           fmt::format("A delay of {} ms is outside the limits, 0 to {} ms.",
+                       request.delay->count(), kDelayMax.count()));
+    return;
+  }
+  Queue& queue = *consumer->queue;
+  auto operation = std::make_shared<SettleOperation>();
+  operation->reply.to = request.asker;
+  for (const SequenceRange& range : request.ranges) {
+    for (Sequence sequence = range.first; sequence <= range.last; ++sequence) {
+      Outstanding* const entry = queue.subscription.outstanding.find(sequence);
+      if (entry != nullptr && held_by(*consumer, *entry)) {
+        ++operation->reply.settled;
+        settle_one(*consumer, *entry, request, operation, now);
+      } else if (entry != nullptr && request.kind == wire::SettleKind_Ack &&
+                 accept_late_ack(*consumer, *entry)) {
+        ++operation->reply.settled;
+        ++operation->reply.late;
+      } else {
+        add_to_ranges(operation->reply.refused, sequence);
+      }
+    }
+  }
+  operation->looked_through = true;
+  if (operation->moves_left == 0) say_after_commit(std::move(operation->reply));
+  make_available(*consumer);
+  pump(queue, now);
+}
+
+void Core::State::settle_one(Consumer& consumer, Outstanding& entry, const SettleRequest& request,
+                             const std::shared_ptr<SettleOperation>& operation, Now now) {
+  Queue& queue = *consumer.queue;
+  switch (request.kind) {
+    case wire::SettleKind_Ack:
+      ++queue.counters.acked;
+      ++consumer.acked;
+      take_back(queue, entry);
+      finish(queue, entry);
+      break;
+    case wire::SettleKind_Nack:
+      ++queue.counters.nacked;
+      end_attempt(queue, entry, wire::Cause_Nacked, request.reason, request.delay, operation, now);
+      break;
+    case wire::SettleKind_Reject:
+      ++queue.counters.rejected;
+      record_attempt(queue, entry, wire::Cause_Rejected, request.reason, now);
+      take_back(queue, entry);
+      start_move(queue, entry, wire::Cause_Rejected, request.reason, operation, now);
+      break;
+    case wire::SettleKind_Release:
+      ++queue.counters.released;
+      give_back(queue, entry, now);
+      break;
+  }
+}
+
+// The work was done, though the lease had ended: whoever held the message once may still ack it. A
+// consumer that holds it meanwhile is told.
+bool Core::State::accept_late_ack(Consumer& consumer, Outstanding& entry) {
+  Queue& queue = *consumer.queue;
+  if (!entry.history || entry.state == OutstandingState::kMoving) return false;
+  const std::vector<ConsumerId>& holders = entry.history->past_holders;
+  if (std::find(holders.begin(), holders.end(), consumer.id) == holders.end()) return false;
+  if (entry.holder != nullptr) {
+    if (entry.state == OutstandingState::kInFlight && entry.holder != &consumer) {
+      say(LeaseLostNotice{entry.holder->session,
+                          entry.holder->id,
+                          wire::Cause_SettledElsewhere,
+                          {{entry.sequence, entry.sequence}}});
+    }
+    take_back(queue, entry);
+  }
+  ++queue.counters.late_acks;
+  ++queue.counters.acked;
+  ++consumer.acked;
+  finish(queue, entry);
+  return true;
+}
+
+void Core::State::extend(const ExtendRequest& request, Now now) {
+  Consumer* const consumer = find_consumer(request.asker, request.consumer);
+  if (consumer == nullptr) return;
+  if (request.lease_ms != 0 &&
+      (request.lease_ms < kExtendMsMin || request.lease_ms > kExtendMsMax)) {
+    refuse(request.asker, ErrorCode::kInvalidArgument,
+           fmt::format("A lease of {} ms is outside the limits, {} ms to {} ms.", request.lease_ms,
+                       kExtendMsMin, kExtendMsMax));
+    return;
+  }
+  const Milliseconds lease =
+      request.lease_ms == 0 ? consumer->lease : Milliseconds(request.lease_ms);
+  Queue& queue = *consumer->queue;
+  ExtendedReply reply{request.asker, 0, {}};
+  for (const SequenceRange& range : request.ranges) {
+    for (Sequence sequence = range.first; sequence <= range.last; ++sequence) {
+      Outstanding* const entry = queue.subscription.outstanding.find(sequence);
+      if (entry == nullptr || !held_by(*consumer, *entry)) {
+        add_to_ranges(reply.refused, sequence);
+        continue;
+      }
+      consumer->unlink(*entry);
+      entry->deadline = now.monotonic + lease;
+      consumer->link(*entry);
+      ++reply.extended;
+    }
+  }
+  if (reply.extended > 0) arm(queue, now.monotonic + lease);
+  say(std::move(reply));
+}
+
+void Core::State::take_back(Queue& queue, Outstanding& entry) {
+  Consumer& consumer = *entry.holder;
+  if (entry.state == OutstandingState::kInFlight) {
+    consumer.unlink(entry);
+  } else {
+    consumer.starting.erase(entry.sequence);
+  }
+  --consumer.held;
+  consumer.held_bytes -= entry.bytes;
+  --queue.subscription.in_flight;
+  --in_flight;
+  --entry.block->held;
+  entry.holder = nullptr;
+  make_available(consumer);
+}
+
+void Core::State::record_attempt(Queue& queue, Outstanding& entry, wire::Cause cause,
+                                 std::string_view error, Now now) {
+  History& history = entry.ensure_history();
+  AttemptRecord attempt;
+  attempt.number = entry.attempts;
+  attempt.cause = cause;
+  attempt.delivered_at = entry.delivered_at;
+  attempt.ended_at = now.wall;
+  if (entry.holder != nullptr) {
+    attempt.consumer = entry.holder->name;
+    history.past_holders.push_back(entry.holder->id);
+    if (history.past_holders.size() > kHistoryMax) {
+      history.past_holders.erase(history.past_holders.begin());
+    }
+  }
+  attempt.error = error.substr(0, kHistoryErrorBytesMax);
+  history.attempts.push_back(std::move(attempt));
+  if (history.attempts.size() > kHistoryMax) history.attempts.erase(history.attempts.begin());
+  touch_retry(queue, entry);
+}
+
+void Core::State::end_attempt(Queue& queue, Outstanding& entry, wire::Cause cause,
+                              std::string_view error, std::optional<Milliseconds> delay,
+                              const std::shared_ptr<SettleOperation>& operation, Now now) {
+  record_attempt(queue, entry, cause, error, now);
+  take_back(queue, entry);
+  const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
+  if (attempts_max > 0 && entry.attempts >= attempts_max) {
+    start_move(queue, entry, wire::Cause_RetryLimit, error, operation, now);
+    return;
+  }
+  entry.state = OutstandingState::kWaiting;
+  const Milliseconds wait = delay.value_or(backoff(queue, entry.sequence, entry.attempts));
+  entry.wait_ms = static_cast<std::uint32_t>(wait.count());
+  entry.deadline = now.monotonic + wait;
+  queue.subscription.waiting.emplace(entry.deadline, entry.sequence);
+  arm(queue, entry.deadline);
+  rewrite_if_sparse(queue, *entry.block);
+}
+
+void Core::State::give_back(Queue& queue, Outstanding& entry, Now now) {
+  take_back(queue, entry);
+  --entry.attempts;
+  entry.state = OutstandingState::kReady;
+  entry.deadline = now.monotonic;
+  queue.subscription.ready.emplace(entry.deadline, entry.sequence);
+  touch_retry(queue, entry);
+}
+
+// min × 2^(attempts − 1), at most max, then ±20 % chosen by a hash of sequence and attempt: retries
+// of messages that failed together spread out, and a replay finds the same times.
+Milliseconds Core::State::backoff(const Queue& queue, Sequence sequence,
+                                  std::uint32_t attempts) const {
+  const std::uint64_t longest = queue.setting(QueueSetting::kBackoffMax);
+  std::uint64_t wait = queue.setting(QueueSetting::kBackoffMin);
+  for (std::uint32_t i = 1; i < attempts && wait < longest; ++i) wait *= 2;
+  wait = std::min(wait, longest);
+  const std::uint64_t salt[2] = {sequence, attempts};
+  const std::uint64_t permille = 800 + XXH3_64bits(salt, sizeof(salt)) % 401;
+  return Milliseconds(static_cast<std::int64_t>(wait * permille / 1000));
+}
+
+void Core::State::touch_retry(Queue& queue, Outstanding& entry) {
+  entry.has_record = true;
+  queue.subscription.touched_retries.push_back(entry.sequence);
+  touch(queue);
+}
+
+void Core::State::finish(Queue& queue, Outstanding& entry) {
+  Subscription& subscription = queue.subscription;
+  const Sequence sequence = entry.sequence;
+  const std::size_t stored_bytes = entry.bytes;
+  if (entry.state == OutstandingState::kReady) {
+    subscription.ready.erase({entry.deadline, sequence});
+  } else if (entry.state == OutstandingState::kWaiting) {
+    subscription.waiting.erase({entry.deadline, sequence});
+  } else if (entry.state == OutstandingState::kMoving) {
+    subscription.moves.erase(sequence);
+  }
+  if (entry.has_record) subscription.touched_retries.push_back(sequence);
+  OpenBlock* const block = entry.block;
+  subscription.outstanding.erase(entry);
+  subscription.settled.settle(sequence);
+  queue.record.bytes -= std::min<std::uint64_t>(queue.record.bytes, stored_bytes);
+  queue.record_touched = true;
+  touch(queue);
+  if (block != nullptr) settled_in_block(queue, *block, stored_bytes);
+}
+
+void Core::State::settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes) {
+  if (!queue.subscription.settled.settle(sequence)) return;
+  queue.record.bytes -= std::min<std::uint64_t>(queue.record.bytes, stored_bytes);
+  queue.record_touched = true;
+  touch(queue);
+  if (OpenBlock* const block = open_block_of(queue, sequence)) {
+    settled_in_block(queue, *block, stored_bytes);
+  }
+}
+
+void Core::State::settled_in_block(Queue& queue, OpenBlock& block, std::size_t stored_bytes) {
+  CHECK(block.live > 0, "block {} of queue {} has nothing left to settle", block.first,
+        queue.record.name);
+  --block.live;
+  block.live_bytes -= std::min(block.live_bytes, static_cast<std::uint32_t>(stored_bytes));
+  if (block.live == 0) {
+    remove_block(queue, block);
+  } else {
+    rewrite_if_sparse(queue, block);
+  }
+}
+
+}  // namespace holdfast::broker

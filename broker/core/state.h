@@ -1,0 +1,305 @@
+// The inside of the core. One struct holds the state; its methods are told by topic in files of
+// their own:
+//
+//   core.cc          start, sessions, time, the interface
+//   committing.cc    what gathers for the next commit, and what follows a commit
+//   publishing.cc    publish, dedup
+//   delivering.cc    subscribe, credit, first deliveries and retries
+//   settling.cc      settle, extend, attempts that end otherwise
+//   dead_letters.cc  moves to the dead-letter queue, corrupt messages, redrive, discard
+//   reading.cc       fetches, open blocks, rewriting, peek
+//   queues.cc        create, edit, delete, purge, reports
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "core/block_cache.h"
+#include "core/core.h"
+#include "core/provenance.h"
+#include "core/queue.h"
+
+namespace holdfast::broker {
+
+struct Session {
+  SessionId id;
+  std::string client_name;
+  bool writable = true;
+  std::vector<ConsumerId> consumers;
+};
+
+// A retry that is sent when the commit that counts its attempt is done.
+struct StartedRetry {
+  QueueId queue;
+  Sequence sequence = 0;
+  ConsumerId consumer;
+  std::shared_ptr<const Block> block;
+  std::size_t index = 0;
+};
+
+// What a commit makes true.
+struct Promises {
+  std::vector<Effect> said;
+  std::vector<StartedRetry> started;
+};
+
+// What gathers since the last batch was sealed.
+struct Gathering {
+  std::vector<Queue*> queues;  // touched ones, in the order of touching
+  std::vector<BlockKey> blocks_removed;
+  std::vector<std::shared_ptr<const Block>> blocks_rewritten;
+  std::uint32_t next_id = 0;
+  std::size_t bytes = 0;  // of messages
+  Promises promises;
+};
+
+// A batch on its way: sealed, then under way.
+struct Sealed {
+  std::unique_ptr<Batch> batch;
+  std::uint64_t number = 0;
+  std::size_t bytes = 0;
+  Promises promises;
+  struct Advance {
+    QueueId queue;
+    Sequence committed_to = 0;
+    Sequence delivered_to = 0;
+    std::shared_ptr<const Block> block;  // null: none appended
+    Sequence trimmed_below = 0;          // what its block trim, if any, asked for
+  };
+  std::vector<Advance> advances;
+  std::vector<QueueId> queues_removed;
+};
+
+// A peek that is being answered.
+struct PeekTask {
+  Asker asker;
+  QueueId queue;
+  Sequence next = 1;
+  std::uint32_t left = 0;
+  std::uint32_t count = 0;
+  std::size_t bytes_left = 0;
+};
+
+// A redrive or discard that is being worked on.
+struct MoveTask {
+  MovedReply reply;
+  QueueId dead_queue;
+  bool redrive = false;
+  bool dry_run = false;
+  bool all = false;
+  std::vector<Sequence> sequences;  // those still to do, descending: the next is at the back
+  Sequence next = 1;                // with `all`
+  Sequence stop = 0;                // with `all`: last sequence looked at
+  std::uint32_t left = 0;           // with `all`
+};
+
+struct Core::State {
+  explicit State(const CoreOptions& core_options)
+      : options(core_options), cache(core_options.cache_bytes_max) {}
+
+  // ---- core.cc ----
+  void load(const StoredState& state, Now now);
+  void recover_outstanding(Queue& queue, std::vector<RetryRecord> records, Now now);
+  void session_closed(SessionId id, Now now);
+  void session_writable(SessionId id, bool writable, Now now);
+  void advance(Now now);
+  void once_a_second(Now now);
+  std::optional<MonotonicTime> next_wake() const;
+  void say(Effect effect) { effects.said.push_back(std::move(effect)); }
+  void refuse(Asker asker, ErrorCode code, std::string sentence);
+  Queue* find_queue(QueueId id) const;
+  Queue* find_queue(std::string_view name) const;  // not a deleted one
+  // Answers with kQueueNotFound and returns null if there is none.
+  Queue* queue_or_refuse(Asker asker, std::string_view name);
+  // Broker time for what must survive a restart and must not jump: the wall clock of the start, or
+  // the newest stored time if that is later, plus what has passed since.
+  std::uint64_t log_time_ms(Now now) const;
+
+  // ---- committing.cc ----
+  void touch(Queue& queue);
+  bool gathering_is_empty() const;
+  // Says it when what has been gathered so far is durable; at once if everything is.
+  void say_after_commit(Effect effect);
+  // Seals the gathering if it has grown to the size of a batch.
+  void seal_if_full();
+  void seal();
+  void seal_queue(Queue& queue, Sealed& sealed);
+  void seal_retries(Queue& queue, Batch& batch);
+  void seal_removal(Queue& queue, Batch& batch);
+  Sequence watermark_target(const Queue& queue) const;
+  std::unique_ptr<Batch> take_batch();
+  void committed(const CommitResult& result, Now now);
+  std::uint64_t pending_bytes() const;
+
+  // ---- publishing.cc ----
+  void publish(const PublishRequest& request, Now now);
+  Status check_room(const Queue& queue, std::size_t message_bytes) const;
+  Sequence append(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
+                  ByteSpan message, ByteSpan provenance);
+  void remember_id(Queue& queue, const MessageIdHash& hash, Sequence sequence, Now now);
+  void confirm(Asker asker, Sequence sequence, std::uint64_t bytes);
+  void expire_dedup(Queue& queue, Now now);
+
+  // ---- delivering.cc ----
+  void subscribe(const SubscribeRequest& request, Now now);
+  void unsubscribe(Asker asker, ConsumerId id, Now now);
+  void set_credit(Asker asker, ConsumerId id, std::uint32_t messages, std::uint64_t bytes, Now now);
+  // Delivers what can be delivered.
+  void pump(Queue& queue, Now now);
+  Consumer* next_consumer(Subscription& subscription);
+  bool start_retry(Queue& queue, Consumer& consumer, Now now);
+  enum class FirstDelivery { kDone, kLater };
+  FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
+  bool find_current(Queue& queue);
+  // Makes it the block that is delivered from.
+  void use_block(Queue& queue, std::shared_ptr<const Block> block);
+  void read_ahead(Queue& queue, Sequence from);
+  void send_started(const StartedRetry& started, std::uint64_t batch, Now now);
+  void hand_over(Queue& queue, Consumer& consumer, Outstanding& entry, const BlockEntry& message,
+                 Now now);
+  // Gives back what is not sent yet until the consumer holds no more than this many.
+  void give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now);
+  void make_available(Consumer& consumer);
+  void end_consumer(Consumer& consumer, wire::Cause cause, Now now);
+  Consumer* find_consumer(Asker asker, ConsumerId id);  // refuses if it is not the asker's
+  void pin(const std::shared_ptr<const Block>& block);
+  void arm(Queue& queue, MonotonicTime when);
+  void run_due(Queue& queue, Now now);
+
+  // ---- settling.cc ----
+  void settle(const SettleRequest& request, Now now);
+  void settle_one(Consumer& consumer, Outstanding& entry, const SettleRequest& request,
+                  const std::shared_ptr<SettleOperation>& operation, Now now);
+  bool accept_late_ack(Consumer& consumer, Outstanding& entry);
+  void extend(const ExtendRequest& request, Now now);
+  // Takes the entry from its holder.
+  void take_back(Queue& queue, Outstanding& entry);
+  // The attempt ended without an ack: waits for the next one, or goes to the dead-letter queue.
+  void end_attempt(Queue& queue, Outstanding& entry, wire::Cause cause, std::string_view error,
+                   std::optional<Milliseconds> delay,
+                   const std::shared_ptr<SettleOperation>& operation, Now now);
+  void record_attempt(Queue& queue, Outstanding& entry, wire::Cause cause, std::string_view error,
+                      Now now);
+  // Given back unstarted: ready again, without the attempt.
+  void give_back(Queue& queue, Outstanding& entry, Now now);
+  Milliseconds backoff(const Queue& queue, Sequence sequence, std::uint32_t attempts) const;
+  void touch_retry(Queue& queue, Outstanding& entry);
+  // The entry's message is done: out of every structure, its block removed if it was the last.
+  void finish(Queue& queue, Outstanding& entry);
+  // Likewise for a message that need not be outstanding; its block is open if it was ever read.
+  void settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes);
+  void settled_in_block(Queue& queue, OpenBlock& block, std::size_t stored_bytes);
+
+  // ---- dead_letters.cc ----
+  // The source queue's; of a dead-letter queue itself.
+  Queue& dead_queue_of(Queue& queue);
+  void start_move(Queue& queue, Outstanding& entry, wire::Cause reason, std::string_view error,
+                  const std::shared_ptr<SettleOperation>& operation, Now now);
+  void finish_moves(Queue& queue, const Block& block, Now now);
+  void move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message, Now now);
+  void moves_done(const std::shared_ptr<SettleOperation>& operation);
+  void set_aside(Queue& queue, const Block& block, std::size_t index, Now now);
+  void set_aside_unreadable(Queue& queue, const UnreadableBlock& block, Now now);
+  // Counts and settles a message whose bytes are set aside, or lost.
+  void drop_unreadable(Queue& queue, Sequence sequence, std::size_t stored_bytes);
+  void append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw, std::string_view error,
+                      Now now);
+  void start_move_task(const MoveRequest& request, bool redrive);
+  void continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task);
+  void move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task, const FetchResult& result,
+                      Now now);
+  void move_task_entry(MoveTask& task, Queue& dead, const Block& block, std::size_t index, Now now);
+  Status redrive_one(Queue& dead, const BlockEntry& letter, bool dry_run, Now now);
+  void finish_move_task(MoveTask& task);
+
+  // ---- reading.cc ----
+  // Called only while the queue exists and is not deleted.
+  using FetchDone = std::function<void(Queue&, const FetchResult&, Now)>;
+  // `gone` (may be empty) is called instead of `done` when the queue was deleted meanwhile.
+  void fetch(Queue& queue, Sequence from, Sequence to, std::size_t bytes_max, FetchDone done,
+             std::function<void()> gone = {});
+  // For a message whose block is needed: fetched once at a time.
+  void fetch_for(Queue& queue, Sequence sequence);
+  void fetched(const FetchResult& result, Now now);
+  // Takes note of blocks that were read to be delivered from: opens them, caches them, sets corrupt
+  // messages aside, makes the moves that waited for them.
+  void blocks_read(Queue& queue, const FetchResult& result, Now now);
+  OpenBlock* open_block_of(Queue& queue, Sequence sequence);
+  // Sequences in [first, last] that are not settled and in no block: counted and set aside.
+  void report_lost(Queue& queue, Sequence first, Sequence last, Now now);
+  // Null if nothing in it is unsettled.
+  OpenBlock* open(Queue& queue, const Block& block);
+  void rewrite_if_sparse(Queue& queue, OpenBlock& block);
+  void rewrite(Queue& queue, OpenBlock& open_block, const Block& block);
+  void remove_block(Queue& queue, OpenBlock& block);
+  // Takes back a rewritten block that has not been sealed.
+  void drop_rewritten(QueueId queue, Sequence first);
+  void peek(const PeekRequest& request);
+  void continue_peek(Queue& queue, const PeekTask& task);
+  void peek_read(Queue& queue, PeekTask task, const FetchResult& result);
+
+  // ---- queues.cc ----
+  void create_queue(const CreateQueueRequest& request, Now now);
+  Queue& add_queue(std::string name, const QueueSettings& settings, QueueId source, Now now);
+  void edit_queue(const EditQueueRequest& request);
+  void delete_queue(Asker asker, std::string_view name, Now now);
+  void purge_queue(Asker asker, std::string_view name, Now now);
+  // Settles everything; returns how many messages that were.
+  std::uint64_t empty_queue(Queue& queue, Now now);
+  void list_queues(Asker asker, bool dead_only);
+  void list_consumers(Asker asker, std::string_view name, Now now);
+  std::shared_ptr<const QueueReport> report(const Queue& queue) const;
+  CoreReport report() const;
+
+  const CoreOptions options;
+  BlockCache cache;
+  Effects effects;
+
+  std::map<QueueId, std::unique_ptr<Queue>> queues;
+  std::map<std::string, Queue*, std::less<>> queues_by_name;
+  std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted
+  std::map<SessionId, Session> sessions;
+  std::unordered_map<ConsumerId, std::unique_ptr<Consumer>> consumers;
+  std::uint64_t last_consumer = 0;
+  std::uint64_t last_fetch = 0;
+  struct PendingFetch {
+    QueueId queue;
+    FetchDone done;
+    std::function<void()> gone;
+  };
+  std::map<FetchId, PendingFetch> fetches;
+
+  Gathering gathering;
+  std::uint64_t gathering_number = 1;  // the number its batch will have
+  std::deque<Sealed> sealed;           // oldest first
+  std::optional<Sealed> under_way;
+  std::uint32_t next_id = 1;
+
+  SpaceReport space;
+  bool draining = false;
+  Now started_at{};
+  bool loaded = false;
+  std::uint64_t newest_log_time_ms = 0;
+  MonotonicTime next_second;
+  std::uint64_t dedup_ids = 0;
+  std::uint64_t in_flight = 0;  // over all subscriptions
+  std::uint64_t commits = 0;
+  std::uint64_t records_corrupt = 0;
+  std::array<std::uint32_t, 1024> commit_durations_us{};
+
+  // Wakes asked for by queues, earliest first; a queue may stand in it more than once.
+  using Wake = std::pair<MonotonicTime, QueueId>;
+  std::priority_queue<Wake, std::vector<Wake>, std::greater<>> wakes;
+};
+
+}  // namespace holdfast::broker

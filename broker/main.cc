@@ -1,0 +1,275 @@
+// holdfastd: reads the command line and the configuration, builds the parts, joins them, and runs
+// until it is told to stop.
+//
+// Exit codes: 0 stopped as told; 64 command line or configuration; 65 the data directory is foreign
+// or of a newer version; 69 an address is in use; 70 the store failed or an internal error; 75 the
+// data directory is in use by another broker.
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "config.h"
+#include "net/broker.h"
+#include "net/listen_address.h"
+#include "net/log.h"
+#include "store/store.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+constexpr int kExitDone = 0;
+constexpr int kExitUsage = 64;
+constexpr int kExitData = 65;
+constexpr int kExitUnavailable = 69;
+constexpr int kExitInternal = 70;
+constexpr int kExitTryAgain = 75;
+
+// Descriptors that are not connections: listeners, store, logs, the loop's own.
+constexpr std::size_t kDescriptorsReserved = 64;
+
+int exit_code_of(const Status& status) {
+  switch (status.code()) {
+    case ErrorCode::kConfigInvalid:
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kOperationRefused:
+      return kExitUsage;
+    case ErrorCode::kDirectoryForeign:
+    case ErrorCode::kDirectoryNewer:
+      return kExitData;
+    case ErrorCode::kAddressInUse:
+      return kExitUnavailable;
+    case ErrorCode::kDirectoryLocked:
+      return kExitTryAgain;
+    default:
+      return kExitInternal;
+  }
+}
+
+int fail(const Status& status) {
+  fmt::print(stderr, "holdfastd: {}\n", status.message());
+  return exit_code_of(status);
+}
+
+// What the handler of SIGBUS says. A signal handler can reach nothing but static storage.
+char bus_error_sentence[4352];
+std::size_t bus_error_bytes = 0;
+
+extern "C" void on_bus_error(int) {
+  [[maybe_unused]] const ssize_t written =
+      write(STDERR_FILENO, bus_error_sentence, bus_error_bytes);
+  _exit(kExitInternal);
+}
+
+// The data file is mapped into memory; where the device cannot give a page of it, the kernel sends
+// SIGBUS.
+void explain_bus_errors(const std::string& data_file) {
+  const std::string sentence = fmt::format(
+      "holdfastd: The data file \"{}\" could not be read (SIGBUS): it was truncated or its device "
+      "failed. Look at the device, then run `holdfast check` on the directory.\n",
+      data_file.substr(0, 4096));
+  bus_error_bytes = sentence.copy(bus_error_sentence, sizeof(bus_error_sentence));
+  struct sigaction action {};
+  action.sa_handler = on_bus_error;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGBUS, &action, nullptr);
+}
+
+// Raises the limit on open files as far as `connections_max` needs, and returns how many
+// connections it has room for.
+std::size_t raise_descriptor_limit(std::size_t connections_max) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return connections_max;
+  const rlim_t wanted = connections_max + kDescriptorsReserved;
+  if (limit.rlim_cur < wanted) {
+    const rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = std::min(wanted, limit.rlim_max);
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  }
+  const std::size_t descriptors = limit.rlim_cur;
+  return std::min(connections_max, descriptors > 2 * kDescriptorsReserved
+                                       ? descriptors - kDescriptorsReserved
+                                       : kDescriptorsReserved);
+}
+
+BrokerOptions options_of(const Config& config) {
+  BrokerOptions options;
+  options.listen = config.listen;
+  options.unix_path = config.unix_path;
+  options.data_directory = config.data;
+  options.core.queues_max = static_cast<std::uint32_t>(config.queues_max);
+  options.core.consumers_max = static_cast<std::uint32_t>(config.consumers_max);
+  options.core.cache_bytes_max = config.cache_bytes_max;
+  options.core.dedup_ids_max = config.dedup_ids_max;
+  options.session.broker_version = HOLDFAST_VERSION;
+  options.session.heartbeat = Milliseconds(config.heartbeat_ms);
+  options.session.unconfirmed_bytes_max = config.unconfirmed_bytes_max;
+  options.session.queue_defaults = config.queue_defaults;
+  options.deadlines.handshake = Milliseconds(config.handshake_ms);
+  options.deadlines.frame = Milliseconds(config.frame_ms);
+  options.deadlines.stall = Milliseconds(config.slow_reader_ms);
+  options.limits.connections_max = raise_descriptor_limit(config.connections_max);
+  options.limits.output_bytes_high = config.output_bytes_high;
+  options.limits.output_bytes_low = config.output_bytes_high / 4;
+  options.limits.output_bytes_total_max = config.output_bytes_total_max;
+  options.limits.unconfirmed_bytes_total_max = config.unconfirmed_bytes_total_max;
+  options.limits.input_bytes_total_max = config.input_bytes_total_max;
+  options.drain = Milliseconds(config.drain_ms);
+  return options;
+}
+
+StoreOptions store_options_of(const Config& config) {
+  StoreOptions options;
+  options.directory = config.data;
+  options.size_bytes_max = config.disk_bytes_max;
+  options.preallocate_bytes = config.preallocate_bytes;
+  options.allow_network_file_system = config.allow_network_file_system != 0;
+  return options;
+}
+
+// SIGTERM and SIGINT: the first drains, the second stops at once.
+class StopSignals {
+ public:
+  StopSignals(uv_loop_t& loop, Broker& broker) : loop_(loop) {
+    const int numbers[] = {SIGTERM, SIGINT};
+    for (std::size_t index = 0; index < std::size(signals_); ++index) {
+      uv_signal_init(&loop_, &signals_[index]);
+      signals_[index].data = &broker;
+      uv_signal_start(
+          &signals_[index],
+          [](uv_signal_t* handle, int) { static_cast<Broker*>(handle->data)->request_drain(); },
+          numbers[index]);
+    }
+  }
+  ~StopSignals() {
+    for (uv_signal_t& handle : signals_) uv_close(reinterpret_cast<uv_handle_t*>(&handle), nullptr);
+    uv_run(&loop_, UV_RUN_NOWAIT);
+  }
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+ private:
+  uv_loop_t& loop_;
+  uv_signal_t signals_[2];
+};
+
+std::string joined(const std::vector<std::string>& words) {
+  return fmt::format("{}", fmt::join(words, " and "));
+}
+
+int serve(const Config& config) {
+  signal(SIGPIPE, SIG_IGN);
+  BrokerOptions options = options_of(config);
+  Result<std::unique_ptr<Store>> store = Store::open(store_options_of(config));
+  if (!store.ok()) return fail(store.status());
+  explain_bus_errors((*store)->data_file());
+
+  Log log(stderr);
+  if (options.limits.connections_max < config.connections_max) {
+    log.warning("The limit on open files allows {} connections; connections_max is {}.",
+                options.limits.connections_max, config.connections_max);
+  }
+  uv_loop_t loop;
+  if (const int error = uv_loop_init(&loop); error != 0) {
+    return fail(Status(ErrorCode::kInternal,
+                       fmt::format("The event loop cannot be made: {}.", uv_strerror(error))));
+  }
+  int exit_code = kExitDone;
+  {
+    Result<std::unique_ptr<Broker>> broker = Broker::start(loop, **store, log, std::move(options));
+    if (!broker.ok()) {
+      exit_code = fail(broker.status());
+    } else {
+      const StopSignals signals(loop, **broker);
+      fmt::print(stderr, "holdfastd {} ready on {}, data in {}\n", HOLDFAST_VERSION,
+                 joined((*broker)->addresses()), config.data);
+      // Nothing may leave the process any more: not even an orderly end.
+      if (const Status status = (*broker)->run(); !status.ok()) _exit(exit_code_of(status));
+      log.info("Stopped.");
+    }
+  }
+  uv_loop_close(&loop);
+  return exit_code;
+}
+
+struct CommandLine {
+  std::string data;
+  std::string listen;
+  std::string unix_path;
+  std::string config_file;
+  bool check_config = false;
+};
+
+Result<Config> configuration_of(const CommandLine& line, const CLI::App& app) {
+  Config config;
+  if (!line.config_file.empty()) {
+    Result<Config> read = read_config_file(line.config_file);
+    if (!read.ok()) return read.status();
+    config = std::move(*read);
+  }
+  if (app.count("--data") > 0) config.data = line.data;
+  if (app.count("--listen") > 0) config.listen = line.listen;
+  if (app.count("--unix") > 0) config.unix_path = line.unix_path;
+  if (config.data.empty()) {
+    return Status(ErrorCode::kConfigInvalid,
+                  "No data directory is given: say --data DIR, or data = \"DIR\" under [broker] in "
+                  "the configuration file.");
+  }
+  if (config.listen.empty() && config.unix_path.empty()) {
+    return Status(ErrorCode::kConfigInvalid,
+                  "There is nothing to listen on: give --listen HOST:PORT or --unix PATH.");
+  }
+  if (!config.unix_path.empty()) {
+    if (Status status = check_unix_path(config.unix_path); !status.ok()) return status;
+  }
+  if (!config.listen.empty()) {
+    if (auto address = resolve_listen_address(config.listen); !address.ok()) {
+      return address.status();
+    }
+  }
+  return config;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("The Holdfast message broker.", "holdfastd");
+  CommandLine line;
+  app.add_option("--data", line.data, "Directory of the store; made if it does not exist")
+      ->option_text("DIR");
+  app.add_option("--listen", line.listen,
+                 "Address to listen on (127.0.0.1:7411); port 0: a free one")
+      ->option_text("HOST:PORT");
+  app.add_option("--unix", line.unix_path, "Unix socket to listen on as well")->option_text("PATH");
+  app.add_option("--config", line.config_file, "Configuration file in TOML")->option_text("FILE");
+  app.add_flag("--check-config", line.check_config,
+               "Print the configuration as it would be used, and exit");
+  app.set_version_flag("--version", std::string("holdfastd ") + HOLDFAST_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+  }
+  const Result<Config> config = configuration_of(line, app);
+  if (!config.ok()) return fail(config.status());
+  if (line.check_config) {
+    fmt::print("{}", format_config(*config));
+    return kExitDone;
+  }
+  return serve(*config);
+}
+
+}  // namespace
+
+}  // namespace holdfast::broker
+
+int main(int argc, char** argv) { return holdfast::broker::run(argc, argv); }

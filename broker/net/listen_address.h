@@ -1,0 +1,25 @@
+// Where a broker listens and who a peer is: "HOST:PORT" and socket addresses, as text and as bytes.
+
+#pragma once
+
+#include <sys/socket.h>
+
+#include <string>
+#include <string_view>
+
+#include "holdfast/status.h"
+
+namespace holdfast::broker {
+
+// The longest path that a unix socket can have, from the kernel's sockaddr_un.
+inline constexpr std::size_t kUnixPathBytesMax = 107;
+
+// "127.0.0.1:7411", "[::1]:7411", "localhost:7411"; port 0 asks the system for a free one.
+// Resolves names, which may block. kInvalidArgument if it is no address or the name is unknown.
+Result<sockaddr_storage> resolve_listen_address(std::string_view text);
+// kInvalidArgument if a unix socket cannot have this path.
+Status check_unix_path(std::string_view path);
+// "127.0.0.1:7411", "[::1]:7411"; "unix" for a unix socket.
+std::string format_address(const sockaddr_storage& address);
+
+}  // namespace holdfast::broker

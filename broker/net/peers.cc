@@ -1,0 +1,441 @@
+#include "net/peers.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/check.h"
+#include "holdfast/text.h"
+#include "net/listener.h"
+#include "net/system_clock.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+// Writers kept with their memory while no connection needs them, and how much each may have.
+constexpr std::size_t kSpareWritersMax = 8;
+constexpr std::size_t kSpareWriterBytesMax = 2u << 20;
+// From here on the part of a frame counts as large.
+constexpr std::size_t kLargeInputBytes = 256 * 1024;
+
+SessionId session_of(const LeaseLostNotice& notice) { return notice.session; }
+SessionId session_of(const Delivery& delivery) { return delivery.session; }
+SessionId session_of(const ConsumerEndedNotice& notice) { return notice.session; }
+template <typename Reply>
+SessionId session_of(const Reply& reply) {
+  return reply.to.session;
+}
+
+}  // namespace
+
+// A connection and its conversation.
+class Peers::Peer final : public ConnectionOwner {
+ public:
+  Peer(Peers& owner, std::uint64_t id, bool over_cap_, MonotonicTime now)
+      : peers(owner),
+        connection(*this, owner.connection_options_, owner.deadline_options_, id, now),
+        over_cap(over_cap_) {}
+
+  FrameVerdict on_frame(const Frame& frame, Now now) override {
+    return peers.on_frame(*this, frame, now);
+  }
+  void on_broken(const Status& error, Now now) override { peers.end_with_error(*this, error, now); }
+  void wants_attention() override { peers.wants_attention(*this); }
+  void on_closed() override { peers.on_closed(*this); }
+  Now now() const override { return read_clocks(); }
+  std::uint64_t turn() const override { return peers.turn_; }
+  FrameWriter take_writer() override { return peers.take_writer(); }
+  void give_writer(FrameWriter writer, std::size_t used_bytes) override {
+    peers.give_writer(std::move(writer), used_bytes);
+  }
+
+  Peers& peers;
+  Connection connection;
+  std::optional<Session> session;
+  const bool over_cap;
+  bool in_core = false;       // the core knows the session
+  bool ended = false;         // end_session() is done
+  bool writable = true;       // as told to the core
+  bool wants_a_look = false;  // is in attention_
+  bool is_scheduled = false;
+  Schedule::iterator scheduled;
+  // What it adds to the sums.
+  std::uint64_t unconfirmed_bytes = 0;
+  std::size_t output_bytes = 0;
+  std::size_t input_bytes = 0;
+};
+
+Peers::Peers(uv_loop_t& loop, Log& log, SessionContext& context, const PeerLimits& limits,
+             const ConnectionOptions& connection_options, const DeadlineOptions& deadline_options)
+    : loop_(loop),
+      log_(log),
+      context_(context),
+      limits_(limits),
+      connection_options_(connection_options),
+      deadline_options_(deadline_options) {}
+
+Peers::~Peers() { CHECK(peers_.empty(), "{} connections are open", peers_.size()); }
+
+// ---- from the sockets ----
+
+void Peers::accept(const Listener& listener, uv_stream_t& server) {
+  const Now now = read_clocks();
+  const std::uint64_t id = next_id_++;
+  const bool over_cap = serving_ >= limits_.connections_max;
+  Peer& peer =
+      *peers_.emplace(id, std::make_unique<Peer>(*this, id, over_cap, now.monotonic)).first->second;
+  (over_cap ? refused_ : serving_) += 1;
+  const Status status = peer.connection.accept(loop_, listener, server);
+  peer.session.emplace(context_, SessionId(id), peer.connection.peer());
+  if (!status.ok() || (over_cap && refused_ > kRefusedMax)) {
+    if (!status.ok()) log_.peer(now.monotonic, "{}", status.message());
+    close(peer);
+    return;
+  }
+  if (over_cap) {
+    end_with_error(
+        peer,
+        Status(ErrorCode::kTooManyConnections,
+               fmt::format("The broker serves {} connections, its limit (connections_max): connect "
+                           "again later.",
+                           limits_.connections_max)),
+        now);
+  }
+  schedule(peer);
+}
+
+FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
+  Session& session = *peer.session;
+  Connection& connection = peer.connection;
+  const std::uint64_t frames_out_before = session.frames_out();
+  const Status status = session.handle(frame, connection.output(), now);
+  connection.count_frames_out(session.frames_out() - frames_out_before);
+  wants_attention(peer);
+  if (!status.ok()) {
+    end_with_error(peer, status, now);
+    return FrameVerdict::kHold;
+  }
+  if (session.established() && !peer.in_core) {
+    peer.in_core = true;
+    connection.established(session.heartbeat(), now.monotonic);
+    if (goodbye_deadline_) append_goodbye(peer, now);
+  }
+  if (session.said_goodbye()) {
+    connection.end_with(Status(), now);
+    return FrameVerdict::kHold;
+  }
+  unconfirmed_bytes_ += session.unconfirmed_bytes() - peer.unconfirmed_bytes;
+  peer.unconfirmed_bytes = session.unconfirmed_bytes();
+  const bool go_on = !session.asked_for_much() && may_read(peer);
+  return go_on ? FrameVerdict::kNext : FrameVerdict::kHold;
+}
+
+void Peers::wants_attention(Peer& peer) {
+  if (peer.wants_a_look) return;
+  peer.wants_a_look = true;
+  attention_.push_back(&peer);
+}
+
+void Peers::on_closed(Peer& peer) {
+  if (peer.wants_a_look) std::erase(attention_, &peer);
+  if (last_found_ == &peer) last_found_ = nullptr;
+  (peer.over_cap ? refused_ : serving_) -= 1;
+  peers_.erase(peer.connection.id());
+}
+
+FrameWriter Peers::take_writer() {
+  if (writers_.empty()) return FrameWriter();
+  FrameWriter writer = std::move(writers_.back());
+  writers_.pop_back();
+  return writer;
+}
+
+void Peers::give_writer(FrameWriter writer, std::size_t used_bytes) {
+  if (writers_.size() < kSpareWritersMax && used_bytes <= kSpareWriterBytesMax) {
+    writers_.push_back(std::move(writer));
+  }
+}
+
+// ---- from the core ----
+
+Peers::Peer* Peers::find(SessionId session) {
+  if (last_found_ != nullptr && last_found_->connection.id() == session.value) return last_found_;
+  const auto found = peers_.find(session.value);
+  if (found == peers_.end()) return nullptr;
+  return last_found_ = found->second.get();
+}
+
+template <typename Said>
+void Peers::say_one(const Said& said) {
+  Peer* const peer = find(session_of(said));
+  if (peer == nullptr || !peer->connection.is_open()) return;
+  peer->session->answered(said);
+  unconfirmed_bytes_ += peer->session->unconfirmed_bytes() - peer->unconfirmed_bytes;
+  peer->unconfirmed_bytes = peer->session->unconfirmed_bytes();
+  Connection& connection = peer->connection;
+  connection.count_frames_out(context_.encoder.append(said, connection.output()));
+  wants_attention(*peer);
+}
+
+void Peers::say(const std::vector<Effect>& said) {
+  for (const Effect& effect : said) {
+    std::visit([this](const auto& one) { say_one(one); }, effect);
+  }
+}
+
+// ---- the end of a turn ----
+
+bool Peers::attend(Now now) {
+  if (starved_) wake_starved();
+  if (attention_.empty()) return false;
+  // Looking at one may put others, or itself, on the list again: those are for the next call.
+  std::vector<Peer*> attended;
+  attended.swap(attention_);
+  for (Peer* peer : attended) {
+    peer->wants_a_look = false;
+    attend_one(*peer, now);
+  }
+  if (output_bytes_ > limits_.output_bytes_total_max) close_longest_output();
+  if (attention_.empty()) {
+    attended.clear();
+    attention_.swap(attended);  // keeps its memory
+  }
+  return true;
+}
+
+void Peers::attend_one(Peer& peer, Now now) {
+  Connection& connection = peer.connection;
+  if (connection.state() == Connection::State::kClosed) return;
+  connection.flush(now);
+  if (!connection.is_open()) end_session(peer, now);
+  if (connection.state() == Connection::State::kLost) {
+    close(peer);
+    return;
+  }
+  update_sums(peer);
+  if (connection.is_open()) {
+    update_writable(peer, now);
+    if (input_bytes_ > limits_.input_bytes_total_max && peer.input_bytes > kLargeInputBytes) {
+      end_with_error(peer,
+                     Status(ErrorCode::kLimitReached,
+                            fmt::format("The broker holds {} bytes of frames that are only partly "
+                                        "received, its limit is {}: connect again later.",
+                                        input_bytes_, limits_.input_bytes_total_max)),
+                     now);
+    } else if (!connection.reading()) {
+      if (may_read(peer)) {
+        connection.resume(now);
+      } else {
+        starved_ = true;
+      }
+    }
+  }
+  schedule(peer);
+}
+
+std::size_t Peers::output_high() const {
+  const bool crowded = output_bytes_ > limits_.output_bytes_total_max / 2;
+  return crowded ? std::min(limits_.output_bytes_high, kCrowdedOutputBytes)
+                 : limits_.output_bytes_high;
+}
+
+void Peers::update_writable(Peer& peer, Now now) {
+  const std::size_t high = output_high();
+  const std::size_t low = std::min(limits_.output_bytes_low, high / 2);
+  if (peer.writable ? peer.output_bytes <= high : peer.output_bytes > low) return;
+  peer.writable = !peer.writable;
+  if (peer.in_core) context_.core.session_writable(peer.session->id(), peer.writable, now);
+}
+
+void Peers::update_sums(Peer& peer) {
+  const bool closed = peer.connection.state() == Connection::State::kClosed;
+  const std::size_t output = closed ? 0 : peer.connection.output_bytes();
+  const std::size_t input = closed ? 0 : peer.connection.input_bytes();
+  output_bytes_ += output - peer.output_bytes;
+  input_bytes_ += input - peer.input_bytes;
+  peer.output_bytes = output;
+  peer.input_bytes = input;
+}
+
+bool Peers::may_read(const Peer& peer) const {
+  const std::uint64_t unconfirmed = peer.unconfirmed_bytes;
+  return peer.writable && peer.connection.output_bytes() <= output_high() &&
+         !peer.session->waits_for_much() && unconfirmed < context_.options.unconfirmed_bytes_max &&
+         (unconfirmed == 0 || unconfirmed_bytes_ <= limits_.unconfirmed_bytes_total_max);
+}
+
+// Those who wait for their own answers or for their own output are looked at when these move; those
+// who wait because of the sums are not.
+void Peers::wake_starved() {
+  if (unconfirmed_bytes_ > limits_.unconfirmed_bytes_total_max / 2 ||
+      output_bytes_ > limits_.output_bytes_total_max / 2) {
+    return;
+  }
+  starved_ = false;
+  for (const auto& [id, peer] : peers_) {
+    if (peer->connection.is_open() && !peer->connection.reading()) wants_attention(*peer);
+  }
+}
+
+void Peers::close_longest_output() {
+  const auto longest = std::ranges::max_element(
+      peers_, {}, [](const auto& entry) { return entry.second->output_bytes; });
+  Peer& peer = *longest->second;
+  peer.connection.abandon(Status(
+      ErrorCode::kSlowReader,
+      fmt::format("{} bytes wait to be sent to it, the most of all, and {} bytes to all peers "
+                  "together; the limit is {}.",
+                  peer.output_bytes, output_bytes_, limits_.output_bytes_total_max)));
+}
+
+// The core and the sums forget the session as soon as its connection is no longer open.
+void Peers::end_session(Peer& peer, Now now) {
+  if (std::exchange(peer.ended, true)) return;
+  if (peer.in_core) context_.core.session_closed(peer.session->id(), now);
+  peer.in_core = false;
+  unconfirmed_bytes_ -= std::exchange(peer.unconfirmed_bytes, 0);
+  const Status& reason = peer.connection.end_reason();
+  if (!reason.ok()) {
+    log_.peer(now.monotonic, "Connection {} from {} ({}) ends: {}", peer.connection.id(),
+              peer.connection.peer(), quoted(peer.session->client_name()), reason.to_string());
+  }
+}
+
+void Peers::end_with_error(Peer& peer, const Status& error, Now now) {
+  Connection& connection = peer.connection;
+  if (!connection.is_open()) return;
+  connection.count_frames_out(context_.encoder.append_error(0, error, true, connection.output()));
+  connection.end_with(error, now);
+}
+
+void Peers::close(Peer& peer) {
+  if (peer.is_scheduled) schedule_.erase(peer.scheduled);
+  peer.is_scheduled = false;
+  peer.connection.close();
+  update_sums(peer);
+}
+
+// ---- by the clock ----
+
+void Peers::schedule(Peer& peer) {
+  const MonotonicTime at = peer.connection.next_deadline();
+  // One that was put off is looked at when it would have been due.
+  if (peer.is_scheduled && peer.scheduled->first <= at) return;
+  if (peer.is_scheduled) schedule_.erase(peer.scheduled);
+  peer.scheduled = schedule_.emplace(at, &peer);
+  peer.is_scheduled = true;
+}
+
+void Peers::begin_turn(Now now) {
+  ++turn_;
+  while (!schedule_.empty() && schedule_.begin()->first <= now.monotonic) {
+    Peer& peer = *schedule_.begin()->second;
+    schedule_.erase(schedule_.begin());
+    peer.is_scheduled = false;
+    act_on_deadline(peer, now);
+    // Whoever has something to do now is scheduled again by attend_one().
+    if (!peer.wants_a_look) schedule(peer);
+  }
+}
+
+std::optional<MonotonicTime> Peers::next_deadline() const {
+  if (schedule_.empty()) return std::nullopt;
+  return schedule_.begin()->first;
+}
+
+void Peers::act_on_deadline(Peer& peer, Now now) {
+  Connection& connection = peer.connection;
+  const auto missed = [&](std::string message) {
+    end_with_error(peer, Status(ErrorCode::kDeadlineExceeded, std::move(message)), now);
+  };
+  switch (connection.check_deadlines(now.monotonic)) {
+    case Due::kNothing:
+      break;
+    case Due::kHeartbeat:
+      connection.output().append_empty(wire::FrameType_Ping, 0);
+      connection.count_frames_out(1);
+      wants_attention(peer);
+      break;
+    case Due::kHandshakeMissed:
+      missed(fmt::format("No Hello came within {} ms of connecting.",
+                         deadline_options_.handshake.count()));
+      break;
+    case Due::kFrameUnfinished:
+      missed(fmt::format("A frame was begun and not completed within {} ms.",
+                         deadline_options_.frame.count()));
+      break;
+    case Due::kPeerSilent:
+      missed(fmt::format("Nothing was received for {} ms, {} heartbeat intervals.",
+                         kHeartbeatsMissedMax * peer.session->heartbeat().count(),
+                         kHeartbeatsMissedMax));
+      break;
+    case Due::kPeerNotReading:
+      connection.abandon(
+          Status(ErrorCode::kSlowReader,
+                 fmt::format("It read nothing for {} ms while {} bytes waited to be sent.",
+                             deadline_options_.stall.count(), connection.output_bytes())));
+      break;
+    case Due::kLingerOver:
+      connection.abandon(Status());
+      break;
+  }
+}
+
+// ---- the end ----
+
+void Peers::append_goodbye(Peer& peer, Now now) {
+  const auto left =
+      std::max(Milliseconds(0),
+               std::chrono::duration_cast<Milliseconds>(*goodbye_deadline_ - now.monotonic));
+  const Status reason(ErrorCode::kDraining,
+                      "The broker is stopping: settle or give back what is held, and connect again "
+                      "later.");
+  peer.connection.count_frames_out(
+      context_.encoder.append_goodbye(reason, left, peer.connection.output()));
+  wants_attention(peer);
+}
+
+void Peers::say_goodbye(MonotonicTime deadline, Now now) {
+  goodbye_deadline_ = deadline;
+  for (const auto& [id, peer] : peers_) {
+    if (peer->in_core && peer->connection.is_open()) append_goodbye(*peer, now);
+  }
+}
+
+void Peers::close_all(Now now) {
+  for (const auto& [id, peer] : peers_) {
+    end_session(*peer, now);
+    close(*peer);
+  }
+}
+
+std::size_t Peers::append_list(std::uint64_t correlation, FrameWriter& out, Now now) {
+  std::vector<const Peer*> listed;
+  for (const auto& [id, peer] : peers_) {
+    if (peer->in_core) listed.push_back(peer.get());
+  }
+  std::ranges::sort(listed, {}, [](const Peer* peer) { return peer->connection.id(); });
+  for (const Peer* peer : listed) {
+    const Connection& connection = peer->connection;
+    auto& builder = context_.encoder.begin();
+    const auto address = builder.CreateString(connection.peer());
+    const auto name = builder.CreateString(peer->session->client_name());
+    const auto connected = now.monotonic - connection.opened_at();
+    context_.encoder.finish(
+        wire::FrameType_ConnectionInfo, correlation,
+        wire::CreateConnectionInfo(
+            builder, connection.id(), address, name, static_cast<std::uint64_t>(connected.count()),
+            connection.frames_in(), connection.frames_out(), connection.bytes_in(),
+            connection.bytes_out(), connection.output_bytes(), peer->unconfirmed_bytes,
+            connection.reading()),
+        out);
+  }
+  auto& builder = context_.encoder.begin();
+  context_.encoder.finish(
+      wire::FrameType_ListEnd, correlation,
+      wire::CreateListEnd(builder, static_cast<std::uint32_t>(listed.size()), 0), out);
+  return listed.size() + 1;
+}
+
+}  // namespace holdfast::broker

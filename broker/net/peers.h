@@ -1,0 +1,135 @@
+// All peers of the broker: every connection with its session, and what bounds them together.
+//
+// Happy path: accept() makes a peer; its frames become requests to the core; say() appends what the
+// core answers to the connections concerned; attend(), at the end of a turn, sends once per
+// connection and lets those read on that were held back.
+//
+// What bounds memory, for one peer and for the sum over all:
+// - output: above a high mark nothing more is delivered to the peer and it is not read, until its
+//   output is below a low mark; if it takes nothing for the stall deadline it is closed.
+// - published and not answered: a peer above its bound is not read until confirms have left.
+// - parts of frames received: their deadline ends them.
+//
+// Belongs to the loop's thread.
+
+#pragma once
+
+#include <uv.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "core/core.h"
+#include "net/connection.h"
+#include "net/deadlines.h"
+#include "net/log.h"
+#include "net/session.h"
+
+namespace holdfast::broker {
+
+struct PeerLimits {
+  std::size_t connections_max = 10'000;
+  std::size_t output_bytes_high = 1u << 20;
+  std::size_t output_bytes_low = 256u << 10;
+  // Over all peers. From half of it on a peer with more than kCrowdedOutputBytes counts as above
+  // its high mark; beyond it the peer with the most output is closed.
+  std::size_t output_bytes_total_max = 256u << 20;
+  // Over all peers: beyond it whoever has published waits for the answer.
+  std::uint64_t unconfirmed_bytes_total_max = 256u << 20;
+  // Over all peers: beyond it who has sent a large part of a frame is closed.
+  std::size_t input_bytes_total_max = 256u << 20;
+};
+
+class Peers {
+ public:
+  // All outlive the object; `context` is completed by its owner.
+  Peers(uv_loop_t& loop, Log& log, SessionContext& context, const PeerLimits& limits,
+        const ConnectionOptions& connection_options, const DeadlineOptions& deadline_options);
+  // close_all() was called and empty() is true.
+  ~Peers();
+  Peers(const Peers&) = delete;
+  Peers& operator=(const Peers&) = delete;
+
+  // Takes the connection that waits at `listener`. One over the cap is told so and closed.
+  void accept(const Listener& listener, uv_stream_t& server);
+  // Appends what was said to the connections that are still open.
+  void say(const std::vector<Effect>& said);
+  // Looks at every peer about which something changed. False if there was none.
+  bool attend(Now now);
+  // Begins a turn: does what the clock asks for.
+  void begin_turn(Now now);
+  std::optional<MonotonicTime> next_deadline() const;
+
+  // Says Goodbye to all, and to whoever still completes a handshake. They have until `deadline`.
+  void say_goodbye(MonotonicTime deadline, Now now);
+  // Ends every session and closes every connection at once.
+  void close_all(Now now);
+
+  // Connections open or being closed.
+  bool empty() const { return peers_.empty(); }
+  // Connections served, those ending included, those over the cap not.
+  std::size_t count() const { return serving_; }
+  // Not yet taken by the operating system, as of the last attend().
+  std::size_t output_bytes() const { return output_bytes_; }
+  std::size_t append_list(std::uint64_t correlation, FrameWriter& out, Now now);
+
+  static constexpr std::size_t kCrowdedOutputBytes = 64u << 10;
+  // One over the cap is told why, so many at a time; more are closed without a word.
+  static constexpr std::size_t kRefusedMax = 32;
+
+ private:
+  class Peer;
+  using Schedule = std::multimap<MonotonicTime, Peer*>;
+
+  FrameVerdict on_frame(Peer& peer, const Frame& frame, Now now);
+  void on_closed(Peer& peer);
+  void wants_attention(Peer& peer);
+  FrameWriter take_writer();
+  void give_writer(FrameWriter writer, std::size_t used_bytes);
+
+  template <typename Said>
+  void say_one(const Said& said);
+  Peer* find(SessionId session);
+
+  void attend_one(Peer& peer, Now now);
+  void update_writable(Peer& peer, Now now);
+  void update_sums(Peer& peer);
+  void end_session(Peer& peer, Now now);
+  void end_with_error(Peer& peer, const Status& error, Now now);
+  void close(Peer& peer);
+  bool may_read(const Peer& peer) const;
+  std::size_t output_high() const;
+  void wake_starved();
+  void close_longest_output();
+  void append_goodbye(Peer& peer, Now now);
+  void schedule(Peer& peer);
+  void act_on_deadline(Peer& peer, Now now);
+
+  uv_loop_t& loop_;
+  Log& log_;
+  SessionContext& context_;
+  const PeerLimits& limits_;
+  const ConnectionOptions& connection_options_;
+  const DeadlineOptions& deadline_options_;
+
+  std::unordered_map<std::uint64_t, std::unique_ptr<Peer>> peers_;  // by connection id
+  Schedule schedule_;
+  std::vector<Peer*> attention_;
+  std::vector<FrameWriter> writers_;  // with memory, unused
+  Peer* last_found_ = nullptr;
+  std::uint64_t next_id_ = 1;
+  std::uint64_t turn_ = 0;
+  std::size_t serving_ = 0;
+  std::size_t refused_ = 0;  // over the cap, not yet closed
+  std::size_t output_bytes_ = 0;
+  std::size_t input_bytes_ = 0;
+  std::uint64_t unconfirmed_bytes_ = 0;
+  bool starved_ = false;  // some peer waits because of a sum over all
+  std::optional<MonotonicTime> goodbye_deadline_;
+};
+
+}  // namespace holdfast::broker

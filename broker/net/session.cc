@@ -1,0 +1,579 @@
+#include "net/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "base/check.h"
+#include "holdfast/text.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+// A settle or extension of more is not followed by the next frame at once.
+constexpr std::uint64_t kSequencesAtOnceMax = 4'096;
+
+Status malformed(const Frame& frame) {
+  return Status(ErrorCode::kFrameMalformed,
+                fmt::format("The body of a {} frame of {} bytes is not well-formed.",
+                            wire::EnumNameFrameType(frame.type), frame.body.size()));
+}
+
+Status invalid(std::string message) {
+  return Status(ErrorCode::kInvalidArgument, std::move(message));
+}
+
+// Names that the core compares or keeps: bounded here, their form is the core's business.
+Status check_name(std::string_view what, std::string_view name) {
+  if (name.size() <= kNameBytesMax && is_valid_utf8(name)) return Status();
+  return Status(ErrorCode::kNameInvalid,
+                fmt::format("The {} {} has {} bytes; a name is UTF-8 of at most {} bytes.", what,
+                            quoted(name), name.size(), kNameBytesMax));
+}
+
+Status check_lease(std::uint32_t lease_ms) {
+  const QueueSettingInfo& lease =
+      *find_queue_setting(static_cast<std::uint16_t>(QueueSetting::kLease));
+  if (lease_ms == 0 || (lease_ms >= lease.value_min && lease_ms <= lease.value_max)) {
+    return Status();
+  }
+  return invalid(
+      fmt::format("A lease of {} ms is out of bounds: it is {} to {} ms, or 0 for the "
+                  "queue's.",
+                  lease_ms, lease.value_min, lease.value_max));
+}
+
+Status check_message_id(std::string_view id) {
+  if (!id.empty() && id.size() <= kMessageIdBytesMax && is_valid_utf8(id)) return Status();
+  return Status(ErrorCode::kMessageIdInvalid,
+                fmt::format("The message id {} has {} bytes; an id is UTF-8 of 1 to {} bytes.",
+                            quoted(id), id.size(), kMessageIdBytesMax));
+}
+
+Status check_headers(const flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>>* headers) {
+  if (headers == nullptr) return Status();
+  if (headers->size() % 2 != 0) {
+    return invalid(fmt::format("The headers are {} strings; they come in pairs of name and value.",
+                               headers->size()));
+  }
+  if (headers->size() / 2 > kHeaderPairsMax) {
+    return Status(ErrorCode::kHeadersTooLarge,
+                  fmt::format("The message has {} headers; the limit is {}.", headers->size() / 2,
+                              kHeaderPairsMax));
+  }
+  std::size_t bytes = 0;
+  for (const flatbuffers::String* text : *headers) bytes += text->size();
+  if (bytes > kHeaderBytesMax) {
+    return Status(ErrorCode::kHeadersTooLarge,
+                  fmt::format("The headers of the message have {} bytes; the limit is {}.", bytes,
+                              kHeaderBytesMax));
+  }
+  for (flatbuffers::uoffset_t index = 0; index < headers->size(); ++index) {
+    const std::string_view text = view(headers->Get(index));
+    if (!is_valid_utf8(text)) {
+      return invalid(fmt::format("The {} of header {} is not well-formed UTF-8: {}.",
+                                 index % 2 == 0 ? "name" : "value", index / 2 + 1, quoted(text)));
+    }
+    if (index % 2 == 0 && text.empty()) {
+      return invalid(fmt::format("The name of header {} is empty.", index / 2 + 1));
+    }
+  }
+  return Status();
+}
+
+// What the core takes for granted about a message.
+Status check_message(const wire::Message& message) {
+  if (Status status = check_message_id(view(message.id())); !status.ok()) return status;
+  if (message.key() != nullptr || message.deliver_at() != 0 || message.expires_at() != 0) {
+    return Status(ErrorCode::kNotSupported,
+                  "The message carries a key, deliver_at or expires_at; this broker does not act "
+                  "upon them. Publish it without.");
+  }
+  return check_headers(message.headers());
+}
+
+bool is_answered(wire::FrameType type) {
+  switch (type) {
+    case wire::FrameType_Ping:
+    case wire::FrameType_Pong:
+    case wire::FrameType_Hello:
+    case wire::FrameType_Goodbye:
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace
+
+Session::Session(SessionContext& context, SessionId id, std::string_view peer)
+    : context_(context), id_(id), client_name_(peer) {}
+
+Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
+  asked_for_much_ = false;
+  if (!established_) return handshake(frame, out, now);
+  if (frame.correlation == 0 && is_answered(frame.type)) {
+    return Status(ErrorCode::kProtocolViolation,
+                  fmt::format("A frame of type {} has correlation 0: a request needs one that its "
+                              "answer can echo.",
+                              static_cast<int>(frame.type)));
+  }
+  switch (frame.type) {
+    case wire::FrameType_Publish:
+      return publish(frame, out, now);
+    case wire::FrameType_Settle:
+      return settle(frame, out, now);
+    case wire::FrameType_Extend:
+      return extend(frame, out, now);
+    case wire::FrameType_Subscribe:
+      return subscribe(frame, out, now);
+    case wire::FrameType_Unsubscribe:
+      return unsubscribe(frame, now);
+    case wire::FrameType_Credit:
+      return credit(frame, out, now);
+    case wire::FrameType_QueueOpen:
+      return queue_open(frame, out, now);
+    case wire::FrameType_QueueCreate:
+      return queue_create(frame, out, now);
+    case wire::FrameType_QueueEdit:
+      return queue_edit(frame, out, now);
+    case wire::FrameType_QueueDelete:
+      return queue_delete(frame, out, now);
+    case wire::FrameType_QueuePurge:
+      return queue_purge(frame, out, now);
+    case wire::FrameType_QueueList:
+      return queue_list(frame, now);
+    case wire::FrameType_Peek:
+      return peek(frame, out, now);
+    case wire::FrameType_Redrive:
+      return move<wire::Redrive>(frame, out, now);
+    case wire::FrameType_Discard:
+      return move<wire::Discard>(frame, out, now);
+    case wire::FrameType_ConsumerList:
+      return consumer_list(frame, out, now);
+    case wire::FrameType_Ping:
+    case wire::FrameType_Pong:
+    case wire::FrameType_Status:
+    case wire::FrameType_ConnectionList:
+      return bodyless(frame, out, now);
+    case wire::FrameType_Goodbye:
+      if (!frame.body.empty() && read_table<wire::Goodbye>(frame.body) == nullptr) {
+        return malformed(frame);
+      }
+      said_goodbye_ = true;
+      return Status();
+    default:
+      return Status(ErrorCode::kProtocolViolation,
+                    fmt::format("A client must not send a frame of type {} ({}) here.",
+                                static_cast<int>(frame.type),
+                                *wire::EnumNameFrameType(frame.type) == '\0'
+                                    ? "unknown"
+                                    : wire::EnumNameFrameType(frame.type)));
+  }
+}
+
+Status Session::refuse(const Frame& frame, const Status& error, FrameWriter& out) {
+  frames_out_ += context_.encoder.append_error(frame.correlation, error, false, out);
+  return Status();
+}
+
+Status Session::handshake(const Frame& frame, FrameWriter& out, Now) {
+  if (frame.type != wire::FrameType_Hello) {
+    return Status(ErrorCode::kProtocolViolation,
+                  fmt::format("The first frame of a connection must be Hello, not type {}.",
+                              static_cast<int>(frame.type)));
+  }
+  const auto* const hello = read_table<wire::Hello>(frame.body);
+  if (hello == nullptr) return malformed(frame);
+  if (hello->version_min() > kProtocolVersion || hello->version_max() < kProtocolVersion) {
+    return Status(
+        ErrorCode::kVersionUnsupported,
+        fmt::format("The client speaks protocol versions {} to {}; this broker ({}) speaks "
+                    "{}.",
+                    hello->version_min(), hello->version_max(), context_.options.broker_version,
+                    kProtocolVersion));
+  }
+  const std::string_view name = view(hello->client_name());
+  if (Status status = check_name("client name", name); !status.ok()) return status;
+  if (!name.empty()) client_name_ = name;
+  const SessionOptions& options = context_.options;
+  heartbeat_ = hello->heartbeat_ms() == 0
+                   ? options.heartbeat
+                   : std::clamp(Milliseconds(hello->heartbeat_ms()), options.heartbeat_min,
+                                options.heartbeat_max);
+  established_ = true;
+  context_.core.session_opened(id_, client_name_);
+  ReplyEncoder::WelcomeFields welcome;
+  welcome.broker_version = options.broker_version;
+  welcome.node_id = options.node_id;
+  welcome.heartbeat_ms = static_cast<std::uint32_t>(heartbeat_.count());
+  welcome.frame_bytes_max = options.frame_bytes_max;
+  welcome.unconfirmed_bytes_max = options.unconfirmed_bytes_max;
+  frames_out_ += context_.encoder.append_welcome(frame.correlation, welcome, out);
+  return Status();
+}
+
+Status Session::publish(const Frame& frame, FrameWriter& out, Now now) {
+  const Result<PublishFrame> publish = read_publish(frame);
+  if (!publish.ok()) {
+    // A damaged message leaves the framing whole; anything else does not.
+    if (publish.status().code() != ErrorCode::kMessageCorrupt) return publish.status();
+    return refuse(frame, publish.status(), out);
+  }
+  const wire::Message& message = *publish->message;
+  if (Status status = check_message(message); !status.ok()) return refuse(frame, status, out);
+  PublishRequest request;
+  request.asker = asker(frame);
+  request.queue = QueueId(publish->queue);
+  request.id = view(message.id());
+  request.body_bytes = message.body() == nullptr ? 0 : message.body()->size();
+  request.message_checksum = publish->message_checksum;
+  request.message = publish->message_bytes;
+  context_.core.publish(request, now);
+  if (!was_refused(frame)) unconfirmed_bytes_ += request.message.size();
+  return Status();
+}
+
+// The core refuses at once or not at all, except a peek whose queue is deleted meanwhile.
+bool Session::was_refused(const Frame& frame) const {
+  const std::vector<Effect>& said = context_.core.effects().said;
+  const auto* const refused = said.empty() ? nullptr : std::get_if<ErrorReply>(&said.back());
+  return refused != nullptr && refused->to.session == id_ &&
+         refused->to.correlation == frame.correlation;
+}
+
+template <typename Ask>
+void Session::ask_counted(const Frame& frame, const Ask& ask) {
+  ask();
+  if (!was_refused(frame)) ++waiting_;
+}
+
+Status Session::subscribe(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::Subscribe>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  SubscribeRequest request;
+  request.asker = asker(frame);
+  request.queue = view(table->queue());
+  request.subscription = view(table->subscription());
+  request.consumer_name = view(table->consumer_name());
+  request.credit_messages = table->credit_messages();
+  request.credit_bytes = table->credit_bytes();
+  request.lease_ms = table->lease_ms();
+  Status status = check_name("queue name", request.queue);
+  if (status.ok()) status = check_name("subscription name", request.subscription);
+  if (status.ok()) status = check_name("consumer name", request.consumer_name);
+  if (status.ok()) status = check_lease(request.lease_ms);
+  if (status.ok() && request.credit_messages > kCreditMessagesMax) {
+    status = invalid(fmt::format("A credit of {} messages is out of bounds: it is 0 to {}.",
+                                 request.credit_messages, kCreditMessagesMax));
+  }
+  if (!status.ok()) return refuse(frame, status, out);
+  context_.core.subscribe(request, now);
+  return Status();
+}
+
+Status Session::unsubscribe(const Frame& frame, Now now) {
+  const auto* const table = read_table<wire::Unsubscribe>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  context_.core.unsubscribe(asker(frame), ConsumerId(table->consumer()), now);
+  return Status();
+}
+
+Status Session::credit(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::Credit>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  if (table->credit_messages() > kCreditMessagesMax) {
+    return refuse(frame,
+                  invalid(fmt::format("A credit of {} messages is out of bounds: it is 0 to {}.",
+                                      table->credit_messages(), kCreditMessagesMax)),
+                  out);
+  }
+  context_.core.set_credit(asker(frame), ConsumerId(table->consumer()), table->credit_messages(),
+                           table->credit_bytes(), now);
+  return Status();
+}
+
+Status Session::take_ranges(const flatbuffers::Vector<const wire::SequenceRange*>* ranges) {
+  if (ranges == nullptr || ranges->size() == 0 || ranges->size() > kSettleRangesMax) {
+    return invalid(fmt::format("The frame has {} ranges of sequences; it must have 1 to {}.",
+                               ranges == nullptr ? 0 : ranges->size(), kSettleRangesMax));
+  }
+  context_.ranges.clear();
+  std::uint64_t sequences = 0;
+  Sequence previous_last = 0;
+  for (const wire::SequenceRange* range : *ranges) {
+    const Sequence first = range->first();
+    const Sequence last = range->last();
+    if (first <= previous_last || last < first) {
+      return invalid(
+          fmt::format("The range {} to {} of sequences follows {}: ranges begin at 1, "
+                      "ascend and do not overlap.",
+                      first, last, previous_last));
+    }
+    // The first bound keeps the sum from wrapping around.
+    if (last - first >= kSettleSequencesMax ||
+        (sequences += last - first + 1) > kSettleSequencesMax) {
+      return invalid(
+          fmt::format("The ranges up to {} cover more than {} sequences: send several "
+                      "frames.",
+                      last, kSettleSequencesMax));
+    }
+    previous_last = last;
+    context_.ranges.push_back({first, last});
+  }
+  // Each is looked up: frames full of them must not keep the others waiting.
+  asked_for_much_ = sequences > kSequencesAtOnceMax;
+  return Status();
+}
+
+Status Session::settle(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::Settle>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  SettleRequest request;
+  request.asker = asker(frame);
+  request.consumer = ConsumerId(table->consumer());
+  request.kind = static_cast<wire::SettleKind>(table->kind());
+  request.reason = view(table->reason());
+  if (table->kind() < wire::SettleKind_Ack || table->kind() > wire::SettleKind_Release) {
+    return refuse(frame,
+                  invalid(fmt::format("{} is no way to settle: it is 1 (ack), 2 (nack), 3 (reject) "
+                                      "or 4 (release).",
+                                      table->kind())),
+                  out);
+  }
+  if (request.reason.size() > kReasonBytesMax || !is_valid_utf8(request.reason)) {
+    return refuse(frame,
+                  invalid(fmt::format("The reason has {} bytes; it is UTF-8 of at most {} bytes.",
+                                      request.reason.size(), kReasonBytesMax)),
+                  out);
+  }
+  const std::int64_t delay_ms = table->delay_ms();
+  if (delay_ms != -1) {
+    if (request.kind != wire::SettleKind_Nack || delay_ms < 0 || delay_ms > kNackDelayMax.count()) {
+      return refuse(frame,
+                    invalid(fmt::format("A delay of {} ms is refused: only a nack has one, of 0 to "
+                                        "{} ms, or -1 for the backoff.",
+                                        delay_ms, kNackDelayMax.count())),
+                    out);
+    }
+    request.delay = Milliseconds(delay_ms);
+  }
+  if (Status status = take_ranges(table->ranges()); !status.ok()) {
+    return refuse(frame, status, out);
+  }
+  request.ranges = context_.ranges;
+  ask_counted(frame, [&] { context_.core.settle(request, now); });
+  return Status();
+}
+
+Status Session::extend(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::Extend>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  Status status = check_lease(table->lease_ms());
+  if (status.ok()) status = take_ranges(table->ranges());
+  if (!status.ok()) return refuse(frame, status, out);
+  ExtendRequest request;
+  request.asker = asker(frame);
+  request.consumer = ConsumerId(table->consumer());
+  request.ranges = context_.ranges;
+  request.lease_ms = table->lease_ms();
+  context_.core.extend(request, now);
+  return Status();
+}
+
+Status Session::queue_open(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::QueueOpen>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  const std::string_view name = view(table->name());
+  if (Status status = check_name("queue name", name); !status.ok()) {
+    return refuse(frame, status, out);
+  }
+  context_.core.open_queue(asker(frame), name, now);
+  return Status();
+}
+
+Status Session::take_settings(const flatbuffers::Vector<const wire::SettingValue*>* settings) {
+  context_.settings.clear();
+  if (settings == nullptr) return Status();
+  for (const wire::SettingValue* setting : *settings) {
+    const bool again = std::ranges::any_of(context_.settings, [&](const SettingChange& change) {
+      return change.setting == setting->setting();
+    });
+    if (again) {
+      return invalid(fmt::format("Setting number {} is named twice.", setting->setting()));
+    }
+    if (find_queue_setting(setting->setting()) == nullptr) {
+      return invalid(fmt::format("There is no setting number {}.", setting->setting()));
+    }
+    context_.settings.push_back({setting->setting(), setting->value()});
+  }
+  return Status();
+}
+
+Status Session::queue_create(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::QueueCreate>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  CreateQueueRequest request;
+  request.asker = asker(frame);
+  request.name = view(table->name());
+  request.if_not_exists = table->if_not_exists();
+  Status status = check_name("queue name", request.name);
+  if (status.ok()) status = take_settings(table->settings());
+  if (!status.ok()) return refuse(frame, status, out);
+  const std::size_t named = context_.settings.size();
+  for (const SettingChange& preset : context_.options.queue_defaults) {
+    const bool is_named = std::ranges::any_of(
+        std::span(context_.settings).first(named),
+        [&](const SettingChange& change) { return change.setting == preset.setting; });
+    if (!is_named) context_.settings.push_back(preset);
+  }
+  request.settings = context_.settings;
+  context_.core.create_queue(request, now);
+  return Status();
+}
+
+Status Session::queue_edit(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::QueueEdit>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  EditQueueRequest request;
+  request.asker = asker(frame);
+  request.name = view(table->name());
+  Status status = check_name("queue name", request.name);
+  if (status.ok()) status = take_settings(table->settings());
+  if (!status.ok()) return refuse(frame, status, out);
+  request.settings = context_.settings;
+  context_.core.edit_queue(request, now);
+  return Status();
+}
+
+Status Session::queue_delete(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::QueueDelete>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  const std::string_view name = view(table->name());
+  if (Status status = check_name("queue name", name); !status.ok()) {
+    return refuse(frame, status, out);
+  }
+  context_.core.delete_queue(asker(frame), name, now);
+  return Status();
+}
+
+Status Session::queue_purge(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::QueuePurge>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  const std::string_view name = view(table->name());
+  if (Status status = check_name("queue name", name); !status.ok()) {
+    return refuse(frame, status, out);
+  }
+  ask_counted(frame, [&] { context_.core.purge_queue(asker(frame), name, now); });
+  return Status();
+}
+
+Status Session::queue_list(const Frame& frame, Now now) {
+  const auto* const table = read_table<wire::QueueList>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  asked_for_much_ = true;
+  context_.core.list_queues(asker(frame), table->dead_only(), now);
+  return Status();
+}
+
+Status Session::peek(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::Peek>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  PeekRequest request;
+  request.asker = asker(frame);
+  request.queue = view(table->queue());
+  request.from = table->from();
+  request.limit = table->limit();
+  Status status = check_name("queue name", request.queue);
+  if (status.ok() && (request.limit < 1 || request.limit > kPeekMessagesMax)) {
+    status = invalid(fmt::format("Peeking at {} messages is refused: the limit is 1 to {}.",
+                                 request.limit, kPeekMessagesMax));
+  }
+  if (!status.ok()) return refuse(frame, status, out);
+  asked_for_much_ = true;
+  const auto place = std::ranges::find(peeks_, 0u);
+  CHECK(place != peeks_.end(), "session {} is read while {} peeks wait", id_.value, peeks_.size());
+  *place = frame.correlation;
+  context_.core.peek(request, now);
+  return Status();
+}
+
+// Redrive and Discard have the same fields.
+template <typename Table>
+Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<Table>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  MoveRequest request;
+  request.asker = asker(frame);
+  request.queue = view(table->queue());
+  request.all = table->all();
+  request.from = table->from();
+  request.limit = table->limit();
+  request.dry_run = table->dry_run();
+  const std::size_t named = table->sequences() == nullptr ? 0 : table->sequences()->size();
+  Status status = check_name("queue name", request.queue);
+  if (status.ok() && request.all &&
+      (named > 0 || request.limit < 1 || request.limit > kMoveSequencesMax)) {
+    status =
+        invalid(fmt::format("With `all` the frame names no sequences and has a limit of 1 to "
+                            "{}; it names {} and its limit is {}.",
+                            kMoveSequencesMax, named, request.limit));
+  }
+  if (status.ok() && !request.all && (named < 1 || named > kMoveSequencesMax)) {
+    status = invalid(fmt::format("The frame names {} sequences; without `all` it names 1 to {}.",
+                                 named, kMoveSequencesMax));
+  }
+  if (!status.ok()) return refuse(frame, status, out);
+  context_.sequences.clear();
+  for (std::size_t index = 0; index < named; ++index) {
+    context_.sequences.push_back(
+        table->sequences()->Get(static_cast<flatbuffers::uoffset_t>(index)));
+  }
+  request.sequences = context_.sequences;
+  asked_for_much_ = true;
+  ask_counted(frame, [&] {
+    if constexpr (std::is_same_v<Table, wire::Redrive>) {
+      context_.core.redrive(request, now);
+    } else {
+      context_.core.discard(request, now);
+    }
+  });
+  return Status();
+}
+
+Status Session::consumer_list(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::ConsumerList>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  const std::string_view queue = view(table->queue());
+  if (Status status = check_name("queue name", queue); !status.ok()) {
+    return refuse(frame, status, out);
+  }
+  asked_for_much_ = true;
+  context_.core.list_consumers(asker(frame), queue, now);
+  return Status();
+}
+
+Status Session::bodyless(const Frame& frame, FrameWriter& out, Now now) {
+  if (!frame.body.empty()) return malformed(frame);
+  switch (frame.type) {
+    case wire::FrameType_Ping:
+      out.append_empty(wire::FrameType_Pong, frame.correlation);
+      ++frames_out_;
+      break;
+    case wire::FrameType_Status:
+      asked_for_much_ = true;
+      frames_out_ += context_.facts.append_status(frame.correlation, out, now);
+      break;
+    case wire::FrameType_ConnectionList:
+      asked_for_much_ = true;
+      frames_out_ += context_.facts.append_connections(frame.correlation, out, now);
+      break;
+    default:
+      break;  // Pong: that it came is all it says
+  }
+  return Status();
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,117 @@
+#include "net/store_link.h"
+
+#include <utility>
+
+#include "base/check.h"
+
+namespace holdfast::broker {
+
+// One read on a worker thread. Only the worker touches `result` until the loop's callback.
+struct StoreLink::Fetch {
+  uv_work_t work;
+  StoreLink* link;
+  FetchRequest request;
+  std::optional<Result<FetchResult>> result;
+};
+
+StoreLink::StoreLink(uv_loop_t& loop, Store& store, StoreLinkOwner& owner)
+    : loop_(loop), store_(store), owner_(owner) {
+  CHECK(uv_async_init(&loop_, &wake_, [](uv_async_t* handle) {
+          static_cast<StoreLink*>(handle->data)->open_mailbox();
+        }) == 0);
+  wake_.data = this;
+  store_.start(
+      [this](CommitResult result) {
+        const std::scoped_lock lock(mailbox_mutex_);
+        mailbox_committed_ = std::move(result);
+        wake();
+      },
+      [this](Status status) {
+        const std::scoped_lock lock(mailbox_mutex_);
+        mailbox_failure_ = std::move(status);
+        wake();
+      },
+      [this](SpaceReport space) {
+        const std::scoped_lock lock(mailbox_mutex_);
+        mailbox_space_ = std::move(space);
+        wake();
+      });
+}
+
+StoreLink::~StoreLink() { CHECK(closed(), "the link to the store is destroyed while in use"); }
+
+void StoreLink::wake() { uv_async_send(&wake_); }
+
+void StoreLink::commit(std::unique_ptr<Batch> batch) {
+  CHECK(!commit_under_way_ && !closing_);
+  commit_under_way_ = true;
+  store_.commit(std::move(batch));
+}
+
+void StoreLink::open_mailbox() {
+  std::optional<CommitResult> committed;
+  std::optional<SpaceReport> space;
+  std::optional<Status> failure;
+  {
+    const std::scoped_lock lock(mailbox_mutex_);
+    committed.swap(mailbox_committed_);
+    space.swap(mailbox_space_);
+    failure.swap(mailbox_failure_);
+  }
+  if (closing_ || failed_) return;
+  if (failure) {
+    failed_ = true;
+    owner_.on_store_failed(*failure);
+    return;
+  }
+  if (committed) {
+    commit_under_way_ = false;
+    owner_.on_committed(*committed);
+  }
+  if (space) owner_.on_space(*space);
+}
+
+void StoreLink::fetch(const FetchRequest& request) {
+  CHECK(!closing_);
+  auto fetch = std::make_unique<Fetch>();
+  fetch->link = this;
+  fetch->request = request;
+  fetch->work.data = fetch.get();
+  const int error = uv_queue_work(
+      &loop_, &fetch->work,
+      [](uv_work_t* work) {
+        auto& self = *static_cast<Fetch*>(work->data);
+        self.result = self.link->store_.fetch_blocking(self.request);
+      },
+      [](uv_work_t* work, int) {
+        const std::unique_ptr<Fetch> self(static_cast<Fetch*>(work->data));
+        self->link->fetch_done(*self);
+      });
+  CHECK(error == 0, "uv_queue_work: {}", uv_strerror(error));
+  ++fetches_under_way_;
+  static_cast<void>(fetch.release());  // its callback owns it
+}
+
+void StoreLink::fetch_done(Fetch& fetch) {
+  --fetches_under_way_;
+  if (closing_ || failed_) return;
+  if (fetch.result->ok()) {
+    owner_.on_fetched(fetch.result->value());
+  } else {
+    failed_ = true;
+    owner_.on_store_failed(fetch.result->status());
+  }
+}
+
+void StoreLink::close() {
+  if (closing_) return;
+  closing_ = true;
+  // A read that is running uses the store: it must be over before the store closes.
+  while (fetches_under_way_ > 0) uv_run(&loop_, UV_RUN_ONCE);
+  store_.close();
+  uv_close(reinterpret_cast<uv_handle_t*>(&wake_), [](uv_handle_t* handle) {
+    static_cast<StoreLink*>(handle->data)->handle_closed_ = true;
+  });
+}
+
+}  // namespace holdfast::broker

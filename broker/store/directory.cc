@@ -1,0 +1,321 @@
+#include "store/directory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "store/environment.h"
+#include "store/record.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kLockName = "holdfast.lock";
+constexpr std::string_view kStoreName = "store";
+constexpr std::string_view kNewStoreName = "store.new";
+constexpr std::string_view kFormatName = "format";
+constexpr std::string_view kFormatPrefix = "holdfast store ";
+// A file system's own directory, in the root of a freshly made one.
+constexpr std::string_view kLostAndFound = "lost+found";
+
+constexpr std::array<std::string_view, 3> kStoreFiles = {kFormatName, kDataFileName, kLockFileName};
+
+// A file descriptor that closes itself.
+class File {
+ public:
+  File(const std::string& path, int flags, mode_t mode = 0)
+      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, mode)), error_(errno) {}
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  bool ok() const { return descriptor_ >= 0; }
+  int error() const { return error_; }
+  int descriptor() const { return descriptor_; }
+  int release() { return std::exchange(descriptor_, -1); }
+
+ private:
+  int descriptor_;
+  int error_;
+};
+
+std::string error_text(int error) { return std::strerror(error); }
+
+bool means_read_only(int error) { return error == EACCES || error == EPERM || error == EROFS; }
+
+Status system_error(std::string_view doing, const std::string& path, int error) {
+  if (means_read_only(error)) {
+    return Status(ErrorCode::kDirectoryReadOnly,
+                  fmt::format("{} {} failed: {}. Give the broker's user write access to the data "
+                              "directory, or name another one.",
+                              doing, path, error_text(error)));
+  }
+  return Outcome(error).to_status(fmt::format("{} {}", doing, path));
+}
+
+Status sync_path(const std::string& path) {
+  const File file(path, O_RDONLY);
+  if (!file.ok()) return system_error("Opening", path, file.error());
+  if (::fsync(file.descriptor()) != 0) return system_error("Flushing", path, errno);
+  return Status();
+}
+
+std::string parent_of(const std::string& path) {
+  const std::string parent = fs::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+std::string format_line() { return fmt::format("{}{}\n", kFormatPrefix, kFormatVersion); }
+
+Status foreign(std::string reason) {
+  return Status(ErrorCode::kDirectoryForeign,
+                std::move(reason) + " Name an empty directory, or one of Holdfast's own.");
+}
+
+Status write_format(const std::string& path) {
+  const File file(path, O_WRONLY | O_CREAT | O_EXCL, 0640);
+  if (!file.ok()) return system_error("Creating", path, file.error());
+  const std::string line = format_line();
+  const ssize_t written = ::write(file.descriptor(), line.data(), line.size());
+  if (written != static_cast<ssize_t>(line.size())) {
+    return system_error("Writing", path, written < 0 ? errno : ENOSPC);
+  }
+  if (::fsync(file.descriptor()) != 0) return system_error("Flushing", path, errno);
+  return Status();
+}
+
+// Reads DIR/store/format and judges it.
+Status check_format(const std::string& store_path) {
+  const std::string path = store_path + "/" + std::string(kFormatName);
+  const File file(path, O_RDONLY);
+  if (!file.ok()) {
+    if (file.error() == ENOENT || file.error() == ENOTDIR) {
+      return foreign(fmt::format("{} is not a store of Holdfast: it has no file \"{}\".",
+                                 store_path, kFormatName));
+    }
+    return system_error("Reading", path, file.error());
+  }
+  std::array<char, 64> buffer{};
+  const ssize_t bytes = ::read(file.descriptor(), buffer.data(), buffer.size());
+  if (bytes < 0) return system_error("Reading", path, errno);
+  const std::string_view text(buffer.data(), static_cast<std::size_t>(bytes));
+  std::uint32_t version = 0;
+  const char* const number = text.data() + kFormatPrefix.size();
+  if (!text.starts_with(kFormatPrefix) || !text.ends_with('\n')) {
+    return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path));
+  }
+  const auto [end, error] = std::from_chars(number, text.data() + text.size() - 1, version);
+  if (error != std::errc() || end != text.data() + text.size() - 1 || version == 0) {
+    return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path));
+  }
+  if (version > kFormatVersion) {
+    return Status(ErrorCode::kDirectoryNewer,
+                  fmt::format("{} has format {}, written by a newer Holdfast; this one ({}) knows "
+                              "formats up to {}. Run the newer version.",
+                              store_path, version, HOLDFAST_VERSION, kFormatVersion));
+  }
+  return Status();
+}
+
+// What is in a directory, judged without changing anything.
+enum class Contents { kMissing, kNoStore, kStore };
+
+Result<Contents> inspect(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return Contents::kMissing;
+    return system_error("Looking at", path, errno);
+  }
+  if (!S_ISDIR(info.st_mode)) return foreign(fmt::format("{} is not a directory.", path));
+  std::error_code error;
+  bool has_store = false;
+  fs::directory_iterator entries(path, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    if (name == kStoreName) {
+      has_store = true;
+    } else if (name != kLockName && name != kNewStoreName && name != kLostAndFound) {
+      return foreign(fmt::format("{} holds \"{}\", which is not Holdfast's.", path, name));
+    }
+  }
+  if (error) return system_error("Reading", path, error.value());
+  if (!has_store) return Contents::kNoStore;
+  if (Status status = check_format(path + "/" + std::string(kStoreName)); !status) return status;
+  return Contents::kStore;
+}
+
+// Removes what a first creation that was cut short has left, and nothing that it cannot have left.
+Status remove_leftover(const std::string& path) {
+  std::error_code error;
+  fs::directory_iterator entries(path, error);
+  if (error == std::errc::no_such_file_or_directory) return Status();
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    if (std::find(kStoreFiles.begin(), kStoreFiles.end(), name) == kStoreFiles.end()) {
+      return foreign(fmt::format("{} holds \"{}\", which is not Holdfast's.", path, name));
+    }
+  }
+  if (error) return system_error("Reading", path, error.value());
+  for (const std::string_view name : kStoreFiles) {
+    const std::string file = path + "/" + std::string(name);
+    if (::unlink(file.c_str()) != 0 && errno != ENOENT) {
+      return system_error("Removing", file, errno);
+    }
+  }
+  if (::rmdir(path.c_str()) != 0) return system_error("Removing", path, errno);
+  return Status();
+}
+
+// Creates the directory with its parents and makes its name durable.
+Status create_directory(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) return system_error("Creating the directory", path, error.value());
+  return sync_path(parent_of(path));
+}
+
+Status check_file_system(const DirectoryOptions& options) {
+  struct statfs info {};
+  if (::statfs(options.path.c_str(), &info) != 0) {
+    return system_error("Looking at", options.path, errno);
+  }
+  const std::string_view name =
+      network_file_system_name(static_cast<std::uint64_t>(info.f_type) & UINT32_MAX);
+  if (name.empty() || options.allow_network_file_system) return Status();
+  return Status(ErrorCode::kOperationRefused,
+                fmt::format("{} is on a network file system ({}), where neither locks nor flushes "
+                            "can be trusted. Name a directory on a local disk.",
+                            options.path, name));
+}
+
+}  // namespace
+
+std::string_view network_file_system_name(std::uint64_t type) {
+  switch (type) {
+    case NFS_SUPER_MAGIC:
+      return "NFS";
+    case SMB_SUPER_MAGIC:
+      return "SMB";
+    case 0xFE534D42:
+      return "SMB2";
+    case 0xFF534D42:
+      return "CIFS";
+    case V9FS_MAGIC:
+      return "9P";
+    case AFS_SUPER_MAGIC:
+    case 0x6B414653:
+      return "AFS";
+    case CODA_SUPER_MAGIC:
+      return "Coda";
+    case NCP_SUPER_MAGIC:
+      return "NCP";
+    case 0x00C36400:
+      return "Ceph";
+    case 0x0BD00BD0:
+      return "Lustre";
+    case 0x01161970:
+      return "GFS2";
+    case 0x7461636F:
+      return "OCFS2";
+    default:
+      return {};
+  }
+}
+
+Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOptions& options,
+                                                           const Creator& create) {
+  // Looked at before anything is touched, and again under the lock: a broker that was first may
+  // have created the store meanwhile.
+  Result<Contents> contents = inspect(options.path);
+  if (!contents) return contents.status();
+  if (options.read_only && *contents != Contents::kStore) {
+    return foreign(fmt::format("There is no store in {}.", options.path));
+  }
+  if (*contents == Contents::kMissing) {
+    if (Status status = create_directory(options.path); !status) return status;
+  }
+  if (Status status = check_file_system(options); !status) return status;
+
+  std::unique_ptr<DataDirectory> directory(new DataDirectory(options.path));
+  if (Status status = directory->lock(options.read_only); !status) return status;
+  contents = inspect(options.path);
+  if (!contents) return contents.status();
+  if (options.read_only) return directory;
+  if (Status status = remove_leftover(directory->path_ + "/" + std::string(kNewStoreName));
+      !status) {
+    return status;
+  }
+  if (*contents == Contents::kNoStore) {
+    if (Status status = directory->create_store(create); !status) return status;
+  }
+  return directory;
+}
+
+DataDirectory::~DataDirectory() {
+  if (lock_descriptor_ >= 0) ::close(lock_descriptor_);
+}
+
+// The lock is on the open file, so that it goes with the process, however that ends. A reader of a
+// directory that cannot be written, or that has no lock file, needs none: no broker can run there.
+Status DataDirectory::lock(bool read_only) {
+  const std::string path = path_ + "/" + std::string(kLockName);
+  File file(path, read_only ? O_RDONLY : O_RDWR | O_CREAT, 0640);
+  if (!file.ok()) {
+    if (read_only && file.error() == ENOENT) return Status();
+    return system_error("Opening", path, file.error());
+  }
+  if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return system_error("Locking", path, errno);
+    std::array<char, 24> pid{};
+    const ssize_t bytes = ::pread(file.descriptor(), pid.data(), pid.size() - 1, 0);
+    const std::string_view holder(pid.data(), bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
+    return Status(ErrorCode::kDirectoryLocked,
+                  fmt::format("The data directory {} is in use by another process (pid {}). Stop "
+                              "that one first, or name another directory.",
+                              path_, holder.substr(0, holder.find('\n'))));
+  }
+  if (!read_only) {
+    // Only a courtesy to whom finds the directory locked: on a full disk there is no pid to show.
+    const std::string pid = fmt::format("{}\n", ::getpid());
+    if (::ftruncate(file.descriptor(), 0) == 0) {
+      static_cast<void>(::pwrite(file.descriptor(), pid.data(), pid.size(), 0) < 0);
+    }
+  }
+  lock_descriptor_ = file.release();
+  return Status();
+}
+
+Status DataDirectory::create_store(const Creator& create) {
+  const std::string fresh = path_ + "/" + std::string(kNewStoreName);
+  if (::mkdir(fresh.c_str(), 0750) != 0) return system_error("Creating", fresh, errno);
+  Status status = create(fresh);
+  if (status) status = write_format(fresh + "/" + std::string(kFormatName));
+  if (status) status = sync_path(fresh + "/" + std::string(kDataFileName));
+  if (status) status = sync_path(fresh);
+  if (status && ::rename(fresh.c_str(), store_path().c_str()) != 0) {
+    status = system_error("Renaming", fresh, errno);
+  }
+  if (!status) {
+    // What remains in spite of this is removed at the next start.
+    static_cast<void>(remove_leftover(fresh).ok());
+    return status;
+  }
+  return sync_path(path_);
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,62 @@
+// The data directory as its owner sees it:
+//
+//   DIR/holdfast.lock   locked while a broker has the directory open; holds that broker's pid
+//   DIR/store/format    one line of text: what this is, and its format version
+//   DIR/store/data.mdb  everything stored
+//   DIR/store/lock.mdb  LMDB's table of readers
+//   DIR/store.new/      the store while it is first created
+//
+// The store is created whole in store.new, flushed, and renamed: a crash at any moment leaves
+// either no store, with a store.new that the next start removes, or a store that opens. Nothing is
+// changed in a directory that is foreign, newer, locked or not writable.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "holdfast/status.h"
+
+namespace holdfast::broker {
+
+// The name of a network file system by the magic number that statfs(2) gives, e.g. "NFS"; empty for
+// any other. LMDB's locks and its map cannot be trusted on those.
+std::string_view network_file_system_name(std::uint64_t type);
+
+struct DirectoryOptions {
+  std::string path;
+  bool read_only = false;  // must exist and hold a store; nothing is changed
+  bool allow_network_file_system = false;
+};
+
+// A data directory that this object has locked for itself.
+class DataDirectory {
+ public:
+  // Makes the contents of a new store in this existing, empty directory and flushes its files.
+  using Creator = std::function<Status(const std::string& directory)>;
+
+  // Locks the directory, and creates it and the store in it if there is none. Errors:
+  // kDirectoryLocked, kDirectoryForeign, kDirectoryNewer, kDirectoryReadOnly, kOperationRefused (a
+  // network file system), kStorageFull, kStorageFailed.
+  static Result<std::unique_ptr<DataDirectory>> open(const DirectoryOptions& options,
+                                                     const Creator& create);
+  DataDirectory(const DataDirectory&) = delete;
+  DataDirectory& operator=(const DataDirectory&) = delete;
+  ~DataDirectory();  // unlocks
+
+  const std::string& path() const { return path_; }
+  std::string store_path() const { return path_ + "/store"; }
+
+ private:
+  explicit DataDirectory(std::string path) : path_(std::move(path)) {}
+  Status lock(bool read_only);
+  Status create_store(const Creator& create);
+
+  std::string path_;
+  int lock_descriptor_ = -1;
+};
+
+}  // namespace holdfast::broker

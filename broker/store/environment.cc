@@ -1,0 +1,363 @@
+#include "store/environment.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <lmdb.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "holdfast/text.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+constexpr std::array<std::string_view, kTableCount> kTableNames = {
+    "meta", "queues", "subscriptions", "blocks", "acks", "retries", "dedup", "due"};
+constexpr unsigned kFreeTable = 0;  // LMDB's own table of free pages
+constexpr unsigned kReadersMax = 126;
+constexpr mode_t kFileMode = 0640;
+constexpr std::uint64_t kPageBytesMin = 4096;
+
+// LMDB's interface takes pointers to what it does not change.
+MDB_val to_value(ByteSpan bytes) {
+  return {.mv_size = bytes.size(), .mv_data = const_cast<std::uint8_t*>(bytes.data())};
+}
+ByteSpan to_span(const MDB_val& value) {
+  return {static_cast<const std::uint8_t*>(value.mv_data), value.mv_size};
+}
+
+// A broken invariant inside LMDB: the file is damaged. There is no way back into LMDB from here.
+[[noreturn]] void on_assert(MDB_env* environment, const char* message) {
+  const char* path = "";
+  mdb_env_get_path(environment, &path);
+  fmt::print(stderr,
+             "holdfast: the data file in {} is damaged: {}. Restore it from a backup; what can "
+             "still be read is shown by `holdfast check`.\n",
+             path, message);
+  std::fflush(stderr);
+  std::_Exit(70);
+}
+
+std::string address_space_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return "unlimited";
+  return format_bytes(limit.rlim_cur);
+}
+
+Status open_error(int code, const EnvironmentOptions& options, const std::string& data_file) {
+  switch (code) {
+    case ENOMEM:
+      return Status(ErrorCode::kStorageFailed,
+                    fmt::format("The data file {} cannot be mapped: {} of address space are wanted "
+                                "and the limit of this process is {}. Raise the limit (ulimit -v).",
+                                data_file, format_bytes(options.map_bytes), address_space_limit()));
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+      return Status(ErrorCode::kDirectoryForeign,
+                    fmt::format("{} is not a data file of this store ({}). Name another directory, "
+                                "or restore the file from a backup.",
+                                data_file, mdb_strerror(code)));
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return Status(ErrorCode::kDirectoryReadOnly,
+                    fmt::format("{} cannot be written: {}. Give the broker's user write access.",
+                                data_file, mdb_strerror(code)));
+    default:
+      return Outcome(code).to_status("Opening " + data_file);
+  }
+}
+
+// LMDB makes its table of readers as a file with a hole and writes to it through a map, which on a
+// full disk ends in SIGBUS. So its blocks are claimed here first.
+Status claim_lock_file(const EnvironmentOptions& options) {
+  constexpr off_t kLockFileBytes = 16 * 1024;
+  const std::string path = options.directory + "/" + std::string(kLockFileName);
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kFileMode);
+  if (file < 0) return open_error(errno, options, path);
+  const int code = ::posix_fallocate(file, 0, kLockFileBytes);
+  ::close(file);
+  return code == 0 ? Status() : Outcome(code).to_status("Claiming the blocks of " + path);
+}
+
+// Finds the longest runs of these pages, which ascend.
+void find_runs(const std::vector<std::size_t>& pages, FreePages* free) {
+  for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
+    for (end = begin + 1; end < pages.size() && pages[end] == pages[end - 1] + 1;) ++end;
+    const std::uint64_t length = end - begin;
+    free->second_run = std::max(free->second_run, std::min(length, free->longest_run));
+    free->longest_run = std::max(free->longest_run, length);
+  }
+}
+
+}  // namespace
+
+std::string_view table_name(Table table) { return kTableNames[static_cast<std::size_t>(table)]; }
+
+bool Outcome::not_found() const { return code_ == MDB_NOTFOUND; }
+
+bool Outcome::out_of_space() const {
+  return code_ == ENOSPC || code_ == EDQUOT || code_ == MDB_MAP_FULL;
+}
+
+bool Outcome::is_io_error() const { return code_ == EIO; }
+
+std::string Outcome::text() const { return mdb_strerror(code_); }
+
+Status Outcome::to_status(std::string_view doing) const {
+  if (out_of_space()) {
+    return Status(ErrorCode::kStorageFull,
+                  fmt::format("{} failed: {}. Free some space on its disk.", doing, text()));
+  }
+  return Status(ErrorCode::kStorageFailed,
+                fmt::format("{} failed: {}. Check the disk and the system's log.", doing, text()));
+}
+
+// ---- Cursor ----
+
+Cursor::Cursor(Cursor&& other) noexcept
+    : cursor_(std::exchange(other.cursor_, nullptr)),
+      key_(other.key_),
+      value_(other.value_),
+      outcome_(other.outcome_) {}
+
+Cursor::~Cursor() {
+  if (cursor_ != nullptr) mdb_cursor_close(cursor_);
+}
+
+bool Cursor::move(int operation, ByteSpan key) {
+  MDB_val key_value = to_value(key);
+  MDB_val data{};
+  const int code =
+      mdb_cursor_get(cursor_, &key_value, &data, static_cast<MDB_cursor_op>(operation));
+  outcome_ = Outcome(code == MDB_NOTFOUND ? 0 : code);
+  if (code != 0) {
+    key_ = value_ = {};
+    return false;
+  }
+  key_ = to_span(key_value);
+  value_ = to_span(data);
+  return true;
+}
+
+bool Cursor::first() { return move(MDB_FIRST, {}); }
+bool Cursor::last() { return move(MDB_LAST, {}); }
+bool Cursor::next() { return move(MDB_NEXT, {}); }
+bool Cursor::previous() { return move(MDB_PREV, {}); }
+bool Cursor::seek(ByteSpan key) { return move(MDB_SET_RANGE, key); }
+Outcome Cursor::erase() { return Outcome(mdb_cursor_del(cursor_, 0)); }
+
+// ---- Transaction ----
+
+Transaction::Transaction(Transaction&& other) noexcept
+    : transaction_(std::exchange(other.transaction_, nullptr)), tables_(other.tables_) {}
+
+Transaction::~Transaction() {
+  if (transaction_ != nullptr) mdb_txn_abort(transaction_);
+}
+
+Outcome Transaction::get(Table table, ByteSpan key, ByteSpan* value) {
+  MDB_val key_value = to_value(key);
+  MDB_val data{};
+  const int code =
+      mdb_get(transaction_, (*tables_)[static_cast<std::size_t>(table)], &key_value, &data);
+  if (code == 0) *value = to_span(data);
+  return Outcome(code);
+}
+
+Outcome Transaction::put(Table table, ByteSpan key, ByteSpan value) {
+  MDB_val key_value = to_value(key);
+  MDB_val data = to_value(value);
+  return Outcome(
+      mdb_put(transaction_, (*tables_)[static_cast<std::size_t>(table)], &key_value, &data, 0));
+}
+
+Outcome Transaction::remove(Table table, ByteSpan key) {
+  MDB_val key_value = to_value(key);
+  return Outcome(
+      mdb_del(transaction_, (*tables_)[static_cast<std::size_t>(table)], &key_value, nullptr));
+}
+
+Result<Cursor> Transaction::cursor(Table table) {
+  MDB_cursor* cursor = nullptr;
+  const int code =
+      mdb_cursor_open(transaction_, (*tables_)[static_cast<std::size_t>(table)], &cursor);
+  if (code != 0) {
+    return Outcome(code).to_status(fmt::format("Opening the table {}", table_name(table)));
+  }
+  return Cursor(cursor);
+}
+
+Outcome Transaction::commit() {
+  return Outcome(mdb_txn_commit(std::exchange(transaction_, nullptr)));
+}
+
+std::uint64_t Transaction::record_count(Table table) {
+  MDB_stat stat{};
+  if (mdb_stat(transaction_, (*tables_)[static_cast<std::size_t>(table)], &stat) != 0) return 0;
+  return stat.ms_entries;
+}
+
+// ---- Environment ----
+
+Result<std::unique_ptr<Environment>> Environment::open(const EnvironmentOptions& options) {
+  std::unique_ptr<Environment> environment(
+      new Environment(options.directory + "/" + std::string(kDataFileName)));
+  const std::string& data_file = environment->data_file_;
+  int code = mdb_env_create(&environment->environment_);
+  if (code != 0) return Outcome(code).to_status("Preparing to open " + data_file);
+  MDB_env* const env = environment->environment_;
+  code = mdb_env_set_mapsize(env, options.map_bytes);
+  if (code == 0) code = mdb_env_set_maxdbs(env, kTableCount);
+  if (code == 0) code = mdb_env_set_maxreaders(env, kReadersMax);
+  if (code == 0) code = mdb_env_set_assert(env, on_assert);
+  if (code != 0) return Outcome(code).to_status("Preparing to open " + data_file);
+
+  unsigned flags = MDB_NOTLS | MDB_NORDAHEAD;
+  if (options.read_only) {
+    flags |= MDB_RDONLY | MDB_NOLOCK;
+  } else if (Status status = claim_lock_file(options); !status) {
+    return status;
+  }
+  code = mdb_env_open(env, options.directory.c_str(), flags, kFileMode);
+  if (code != 0) return open_error(code, options, data_file);
+  // Nothing that the process starts may inherit the file.
+  fcntl(environment->file_descriptor(), F_SETFD, FD_CLOEXEC);
+
+  const PageUse use = environment->page_use();
+  struct stat file {};
+  if (fstat(environment->file_descriptor(), &file) != 0) {
+    return Outcome(errno).to_status("Looking at " + data_file);
+  }
+  if (static_cast<std::uint64_t>(file.st_size) < use.end_page * use.page_bytes) {
+    return Status(ErrorCode::kStorageFailed,
+                  fmt::format("{} is cut short: it has {} bytes and its pages go up to {}. Restore "
+                              "it from a backup.",
+                              data_file, file.st_size, use.end_page * use.page_bytes));
+  }
+  if (Status status = environment->open_tables(options.create); !status) return status;
+  return environment;
+}
+
+Environment::~Environment() {
+  if (environment_ != nullptr) mdb_env_close(environment_);
+}
+
+Status Environment::open_tables(bool create) {
+  MDB_txn* transaction = nullptr;
+  int code = mdb_txn_begin(environment_, nullptr, create ? 0 : MDB_RDONLY, &transaction);
+  if (code != 0) return Outcome(code).to_status("Reading " + data_file_);
+  for (std::size_t i = 0; i < kTableCount; ++i) {
+    code = mdb_dbi_open(transaction, kTableNames[i].data(), create ? MDB_CREATE : 0, &tables_[i]);
+    if (code == 0) continue;
+    mdb_txn_abort(transaction);
+    if (code == MDB_NOTFOUND || code == MDB_INCOMPATIBLE) {
+      return Status(ErrorCode::kDirectoryForeign,
+                    fmt::format("{} has no table \"{}\": it is not a data file of Holdfast. Name "
+                                "another directory.",
+                                data_file_, kTableNames[i]));
+    }
+    return Outcome(code).to_status(fmt::format("Opening the table {}", kTableNames[i]));
+  }
+  // The handles stay valid only if the transaction that opened them is committed.
+  code = mdb_txn_commit(transaction);
+  if (code != 0) return Outcome(code).to_status("Opening the tables of " + data_file_);
+  return Status();
+}
+
+Outcome Environment::sync() { return Outcome(mdb_env_sync(environment_, 1)); }
+
+Outcome Environment::check_readers() {
+  int dead = 0;
+  return Outcome(mdb_reader_check(environment_, &dead));
+}
+
+Result<Transaction> Environment::begin_read() {
+  MDB_txn* transaction = nullptr;
+  const int code = mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &transaction);
+  if (code != 0) return Outcome(code).to_status("Reading " + data_file_);
+  return Transaction(transaction, &tables_);
+}
+
+Outcome Environment::begin_write(std::optional<Transaction>* transaction) {
+  MDB_txn* begun = nullptr;
+  const int code = mdb_txn_begin(environment_, nullptr, 0, &begun);
+  if (code == 0) transaction->emplace(Transaction(begun, &tables_));
+  return Outcome(code);
+}
+
+PageUse Environment::page_use() const {
+  MDB_stat stat{};
+  MDB_envinfo info{};
+  mdb_env_stat(environment_, &stat);
+  mdb_env_info(environment_, &info);
+  return {.page_bytes = std::max<std::uint64_t>(stat.ms_psize, kPageBytesMin),
+          .end_page = info.me_last_pgno + 1,
+          .last_transaction = info.me_last_txnid};
+}
+
+Result<FreePages> Environment::free_pages(bool runs) {
+  Result<Transaction> reading = begin_read();
+  if (!reading) return reading.status();
+  MDB_txn* const transaction = reading->transaction_;
+  // What a commit freed can be used by the second commit after it: until then the state before that
+  // commit is one that a crash may go back to.
+  const std::size_t usable_below = mdb_txn_id(transaction);
+  MDB_cursor* opened = nullptr;
+  if (const int code = mdb_cursor_open(transaction, kFreeTable, &opened); code != 0) {
+    return Outcome(code).to_status("Opening the table of free pages");
+  }
+  // Closes before `reading` ends.
+  const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, mdb_cursor_close);
+
+  // A record: key, the transaction; value, the number of pages and then their numbers.
+  FreePages free;
+  std::vector<std::size_t> usable;
+  MDB_val key{};
+  MDB_val value{};
+  int code = 0;
+  while ((code = mdb_cursor_get(cursor.get(), &key, &value, MDB_NEXT)) == 0) {
+    const ByteSpan record = to_span(value);
+    std::size_t count = 0;
+    std::size_t freed_by = 0;
+    if (key.mv_size == sizeof(freed_by) && record.size() >= sizeof(count)) {
+      std::memcpy(&freed_by, key.mv_data, sizeof(freed_by));
+      std::memcpy(&count, record.data(), sizeof(count));
+    }
+    if (freed_by == 0 || count > record.size() / sizeof(count) - 1) {
+      return Status(ErrorCode::kStorageFailed,
+                    fmt::format("The table of free pages of {} is damaged. Restore it from a "
+                                "backup.",
+                                data_file_));
+    }
+    free.pages += count;
+    if (freed_by >= usable_below) continue;
+    free.usable += count;
+    if (runs) {
+      usable.resize(usable.size() + count);
+      std::memcpy(usable.data() + usable.size() - count, record.data() + sizeof(count),
+                  count * sizeof(count));
+    }
+  }
+  if (code != MDB_NOTFOUND) return Outcome(code).to_status("Reading the table of free pages");
+  std::sort(usable.begin(), usable.end());
+  find_runs(usable, &free);
+  return free;
+}
+
+int Environment::file_descriptor() const {
+  mdb_filehandle_t descriptor = -1;
+  mdb_env_get_fd(environment_, &descriptor);
+  return descriptor;
+}
+
+}  // namespace holdfast::broker

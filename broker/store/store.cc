@@ -1,0 +1,321 @@
+#include "store/store.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "base/check.h"
+#include "store/batch_writer.h"
+#include "store/committer.h"
+#include "store/directory.h"
+#include "store/environment.h"
+#include "store/record.h"
+#include "store/space.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+Status damaged(const std::string& data_file, std::string_view what) {
+  return Status(ErrorCode::kStorageFailed,
+                fmt::format("The {} in {} does not match its checksum. Run `holdfast check` on the "
+                            "data directory, and restore it from a backup.",
+                            what, data_file));
+}
+
+Result<std::string> make_node_id() {
+  std::uint64_t number = 0;
+  if (::getrandom(&number, sizeof(number), 0) != sizeof(number)) {
+    return Outcome(EIO).to_status("Choosing a node id");
+  }
+  return fmt::format("{:016x}", number);
+}
+
+// A new store: all tables, and the records of meta, in one transaction.
+Status create_store(const std::string& directory) {
+  // The map is as large as a first transaction needs; the store is opened anew with its own.
+  constexpr std::uint64_t kCreationMapBytes = 1 << 20;
+  Result<std::unique_ptr<Environment>> environment =
+      Environment::open({.directory = directory, .map_bytes = kCreationMapBytes, .create = true});
+  if (!environment) return environment.status();
+  Result<std::string> node_id = make_node_id();
+  if (!node_id) return node_id.status();
+  std::optional<Transaction> transaction;
+  Outcome outcome = (*environment)->begin_write(&transaction);
+  RecordEncoder encoder;
+  if (outcome.ok()) {
+    const ByteSpan key = meta_key(NodeRecord::kName);
+    outcome = transaction->put(
+        Table::kMeta, key,
+        encoder.encode(key, NodeRecord{.format = kFormatVersion, .node_id = *node_id}));
+  }
+  if (outcome.ok()) {
+    const ByteSpan key = meta_key(ProgressRecord::kName);
+    outcome = transaction->put(Table::kMeta, key, encoder.encode(key, ProgressRecord()));
+  }
+  if (outcome.ok()) outcome = transaction->commit();
+  if (!outcome.ok()) return outcome.to_status("Creating a store in " + directory);
+  return Status();
+}
+
+// A copied record, to be checked when no transaction is open any more.
+struct RawBlock {
+  BlockKey key;
+  BlockBytes bytes;
+  std::size_t size = 0;
+  Sequence last_if_unreadable = 0;
+};
+
+RawBlock copy_block(const BlockKey& key, ByteSpan record) {
+  RawBlock raw{.key = key,
+               .bytes = BlockBytes(static_cast<std::uint8_t*>(
+                   std::malloc(std::max<std::size_t>(record.size(), 1)))),
+               .size = record.size(),
+               .last_if_unreadable = 0};
+  CHECK(raw.bytes != nullptr, "out of memory for a block of {} bytes", record.size());
+  if (!record.empty()) std::memcpy(raw.bytes.get(), record.data(), record.size());
+  return raw;
+}
+
+class LmdbStore : public Store {
+ public:
+  LmdbStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Environment> environment,
+            const StoreOptions& options)
+      : directory_(std::move(directory)),
+        environment_(std::move(environment)),
+        space_(environment_.get(), {.directory = options.directory,
+                                    .map_bytes = options.map_bytes,
+                                    .size_bytes_max = options.size_bytes_max,
+                                    .preallocate_bytes = options.preallocate_bytes}) {}
+  ~LmdbStore() override { close(); }
+
+  Result<StoredState> load() override;
+  Result<std::uint64_t> load_dedup(const DedupLoader& loader) override;
+  void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
+             std::function<void(SpaceReport)> space) override;
+  void commit(std::unique_ptr<Batch> batch) override;
+  Result<FetchResult> fetch_blocking(const FetchRequest& request) override;
+  const std::string& data_file() const override { return environment_->data_file(); }
+  void close() override;
+
+ private:
+  Status load_meta(Transaction* transaction, StoredState* state);
+  // Calls `take` with each record of the table; it returns whether the record could be trusted.
+  template <typename Take>
+  Result<std::uint64_t> for_each_record(Transaction* transaction, Table table, const Take& take);
+  Result<std::vector<RawBlock>> copy_blocks(const FetchRequest& request);
+
+  // Destroyed from the last to the first: nothing outlives what it works on.
+  std::unique_ptr<DataDirectory> directory_;
+  std::unique_ptr<Environment> environment_;
+  Space space_;
+  std::optional<ProgressRecord> progress_;  // once loaded
+  std::unique_ptr<Committer> committer_;
+};
+
+Status LmdbStore::load_meta(Transaction* transaction, StoredState* state) {
+  ByteSpan value;
+  const ByteSpan node_key = meta_key(NodeRecord::kName);
+  Outcome outcome = transaction->get(Table::kMeta, node_key, &value);
+  if (!outcome.ok()) return outcome.to_status("Reading the node record of " + data_file());
+  const std::optional<NodeRecord> node = decode_node(node_key, value);
+  if (!node) return damaged(data_file(), "node record");
+  if (node->format != kFormatVersion) {
+    return Status(
+        node->format > kFormatVersion ? ErrorCode::kDirectoryNewer : ErrorCode::kDirectoryForeign,
+        fmt::format("{} has format {}; this Holdfast ({}) knows format {}. Run the "
+                    "version that wrote it.",
+                    data_file(), node->format, HOLDFAST_VERSION, kFormatVersion));
+  }
+  const ByteSpan progress_key = meta_key(ProgressRecord::kName);
+  outcome = transaction->get(Table::kMeta, progress_key, &value);
+  if (!outcome.ok()) return outcome.to_status("Reading the progress record of " + data_file());
+  progress_ = decode_progress(progress_key, value);
+  if (!progress_) return damaged(data_file(), "progress record");
+  state->node_id = node->node_id;
+  state->batch_number = progress_->batch_number;
+  state->next_id = progress_->next_id;
+  return Status();
+}
+
+template <typename Take>
+Result<std::uint64_t> LmdbStore::for_each_record(Transaction* transaction, Table table,
+                                                 const Take& take) {
+  Result<Cursor> cursor = transaction->cursor(table);
+  if (!cursor) return cursor.status();
+  std::uint64_t corrupt = 0;
+  for (bool found = cursor->first(); found; found = cursor->next()) {
+    if (!take(cursor->key(), cursor->value())) ++corrupt;
+  }
+  if (!cursor->outcome().ok()) {
+    return cursor->outcome().to_status(
+        fmt::format("Reading the table {} of {}", table_name(table), data_file()));
+  }
+  return corrupt;
+}
+
+// Moves a decoded record to the end of a list.
+template <typename Record>
+bool keep(std::optional<Record> record, std::vector<Record>* list) {
+  if (record) list->push_back(std::move(*record));
+  return record.has_value();
+}
+
+Result<StoredState> LmdbStore::load() {
+  Result<Transaction> transaction = environment_->begin_read();
+  if (!transaction) return transaction.status();
+  StoredState state;
+  if (Status status = load_meta(&*transaction, &state); !status) return status;
+
+  const auto load_table = [&](Table table, auto decode, auto* list) {
+    return for_each_record(&*transaction, table, [&](ByteSpan key, ByteSpan value) {
+      return keep(decode(key, value), list);
+    });
+  };
+  Result<std::uint64_t> corrupt = load_table(Table::kQueues, decode_queue, &state.queues);
+  if (!corrupt) return corrupt.status();
+  if (*corrupt > 0) return damaged(data_file(), "record of a queue");
+  corrupt = load_table(Table::kSubscriptions, decode_subscription, &state.subscriptions);
+  if (!corrupt) return corrupt.status();
+  if (*corrupt > 0) return damaged(data_file(), "record of a subscription");
+  // What is lost with these is told apart again: messages without their acks are delivered again,
+  // and without their retries from the first attempt on.
+  corrupt = load_table(Table::kAcks, decode_ack, &state.acks);
+  if (!corrupt) return corrupt.status();
+  state.records_corrupt += *corrupt;
+  corrupt = load_table(Table::kRetries, decode_retry, &state.retries);
+  if (!corrupt) return corrupt.status();
+  state.records_corrupt += *corrupt;
+
+  Result<SpaceReport> space = space_.measure_now();
+  if (!space) return space.status();
+  state.space = std::move(*space);
+  return state;
+}
+
+Result<std::uint64_t> LmdbStore::load_dedup(const DedupLoader& loader) {
+  Result<Transaction> transaction = environment_->begin_read();
+  if (!transaction) return transaction.status();
+  std::vector<MessageIdHash> aligned;
+  return for_each_record(&*transaction, Table::kDedup, [&](ByteSpan key, ByteSpan value) {
+    const std::optional<DedupRun> run = decode_dedup(key, value, &aligned);
+    if (run) loader(run->key.queue, run->key.time_ms, run->key.first, run->hashes);
+    return run.has_value();
+  });
+}
+
+void LmdbStore::start(std::function<void(CommitResult)> committed,
+                      std::function<void(Status)> fatal, std::function<void(SpaceReport)> space) {
+  CHECK(progress_.has_value() && committer_ == nullptr, "start() without load(), or twice");
+  committer_ = std::make_unique<Committer>(environment_.get(), &space_, *progress_);
+  committer_->start(
+      {.committed = std::move(committed), .fatal = std::move(fatal), .space = std::move(space)});
+}
+
+void LmdbStore::commit(std::unique_ptr<Batch> batch) {
+  CHECK(committer_ != nullptr, "commit() before start()");
+  committer_->commit(std::move(batch));
+}
+
+// The records are copied within the transaction and checked after it, so that it stays short.
+Result<std::vector<RawBlock>> LmdbStore::copy_blocks(const FetchRequest& request) {
+  std::vector<RawBlock> copied;
+  Result<Transaction> transaction = environment_->begin_read();
+  if (!transaction) return transaction.status();
+  Result<Cursor> cursor = transaction->cursor(Table::kBlocks);
+  if (!cursor) return cursor.status();
+
+  // The block before the first that begins at or after `from` may reach up to it.
+  const RecordKey from = block_key(request.queue, request.from);
+  bool found = cursor->seek(from);
+  std::optional<BlockKey> key = found ? read_block_key(cursor->key()) : std::nullopt;
+  if (!found || !key || key->queue != request.queue || key->first != request.from) {
+    const bool before = found ? cursor->previous() : cursor->last();
+    key = before ? read_block_key(cursor->key()) : std::nullopt;
+    if (before && (!key || key->queue != request.queue)) {
+      found = cursor->next();
+    } else {
+      found = before || (cursor->outcome().ok() && cursor->first());
+    }
+  }
+
+  std::size_t bytes = 0;
+  bool last_unreadable = false;
+  for (; found; found = cursor->next()) {
+    key = read_block_key(cursor->key());
+    if (!key || key->queue != request.queue) break;
+    if (last_unreadable) copied.back().last_if_unreadable = key->first - 1;
+    if (key->first > request.to || (bytes > 0 && bytes >= request.bytes_max)) {
+      last_unreadable = false;
+      break;
+    }
+    const std::optional<BlockHeader> header =
+        read_block_header(request.queue, key->first, cursor->value());
+    last_unreadable = !header.has_value();
+    if (header && header->last_sequence < request.from) continue;
+    copied.push_back(copy_block(*key, cursor->value()));
+    if (header) copied.back().last_if_unreadable = header->last_sequence;
+    bytes += copied.back().size;
+  }
+  if (!cursor->outcome().ok()) {
+    return cursor->outcome().to_status("Reading the blocks of " + data_file());
+  }
+  if (last_unreadable) {
+    copied.back().last_if_unreadable = std::max(request.to, copied.back().key.first);
+  }
+  return copied;
+}
+
+Result<FetchResult> LmdbStore::fetch_blocking(const FetchRequest& request) {
+  Result<std::vector<RawBlock>> copied = copy_blocks(request);
+  if (!copied) return copied.status();
+  FetchResult result{.id = request.id,
+                     .queue = request.queue,
+                     .from = request.from,
+                     .blocks = {},
+                     .unreadable = {}};
+  for (RawBlock& raw : *copied) {
+    Result<std::shared_ptr<const Block>> block =
+        Block::from_bytes(raw.key.queue, raw.key.first, &raw.bytes, raw.size);
+    if (block) {
+      result.blocks.push_back(std::move(*block));
+    } else if (raw.last_if_unreadable >= request.from) {
+      result.unreadable.push_back({.first = raw.key.first,
+                                   .last = raw.last_if_unreadable,
+                                   .raw = {raw.bytes.get(), raw.bytes.get() + raw.size}});
+    }
+  }
+  return result;
+}
+
+void LmdbStore::close() {
+  if (committer_ != nullptr) committer_->stop();
+  committer_.reset();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
+  Result<std::unique_ptr<DataDirectory>> directory = DataDirectory::open(
+      {.path = options.directory, .allow_network_file_system = options.allow_network_file_system},
+      create_store);
+  if (!directory) return directory.status();
+  Result<std::unique_ptr<Environment>> environment =
+      Environment::open({.directory = (*directory)->store_path(), .map_bytes = options.map_bytes});
+  if (!environment) return environment.status();
+  // Before anything is served: a commit that only reached the page cache before the last process
+  // died must not be answered for and then be lost with the power.
+  if (Outcome outcome = (*environment)->sync(); !outcome.ok()) {
+    return outcome.to_status("Flushing " + (*environment)->data_file());
+  }
+  if (Outcome outcome = (*environment)->check_readers(); !outcome.ok()) {
+    return outcome.to_status("Checking the readers of " + (*environment)->data_file());
+  }
+  return std::unique_ptr<Store>(
+      std::make_unique<LmdbStore>(std::move(*directory), std::move(*environment), options));
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,98 @@
+// The store: blocks and tables in one LMDB environment, kept in a directory of their own.
+//
+// Happy path: open() locks the directory, creates or checks the environment, syncs it, and reads
+// the state; the broker then hands over one batch at a time with commit(), and asks for blocks with
+// fetch(). close() waits for the commit under way.
+//
+// Failures: a commit that fails for any other reason than lack of space leaves the disk in an
+// unknown state; the fatal callback is called, nothing is ever reported as committed afterwards.
+// When space is short the commit is tried again until it succeeds (nothing was said that depends on
+// it), and SpaceReport refuses publishes long before that. While it refuses them, the room is
+// looked at again every second, so that publishing resumes without a commit.
+//
+// Threads: a Store belongs to one thread, the owner. Commits run on a committer thread, fetches run
+// where the owner says (fetch_blocking may be called from any thread, several at a time). Callbacks
+// are called on the committer thread: the owner's callback posts to its loop.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/batch.h"
+#include "holdfast/status.h"
+
+namespace holdfast::broker {
+
+struct StoreOptions {
+  std::string directory;                 // created if it does not exist
+  std::uint64_t map_bytes = 1ull << 40;  // address space, not disk
+  std::uint64_t size_bytes_max = 0;      // quota on pages in use; 0: the file system's size
+  std::uint64_t preallocate_bytes = 64ull << 20;  // step in which the data file is claimed
+  bool allow_network_file_system = false;
+};
+
+// Called at start for each run of ids in the dedup window, by queue, then oldest first.
+using DedupLoader = std::function<void(QueueId queue, std::uint64_t time_ms, Sequence first,
+                                       std::span<const MessageIdHash> hashes)>;
+
+class Store {
+ public:
+  // Opens or creates. Errors: kDirectoryLocked, kDirectoryForeign, kDirectoryNewer,
+  // kDirectoryReadOnly, kStorageFull, kStorageFailed, kOperationRefused (a network file
+  // system). On error nothing was changed, except that an empty directory, or one that did not
+  // exist, may now exist and hold a lock file.
+  static Result<std::unique_ptr<Store>> open(const StoreOptions& options);
+  virtual ~Store() = default;
+
+  // What was there at start; call each once, before start().
+  virtual Result<StoredState> load() = 0;
+  // Damaged records are left out; the result counts them.
+  virtual Result<std::uint64_t> load_dedup(const DedupLoader& loader) = 0;
+
+  // Starts the committer. All callbacks are called on the committer thread. `space` (may be empty)
+  // is called between commits when publishes are refused and the room was looked at again.
+  virtual void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
+                     std::function<void(SpaceReport)> space = {}) = 0;
+
+  // Hands over the next batch; its number must be one more than the last. Only one at a time: not
+  // before `committed` was called for the one before.
+  virtual void commit(std::unique_ptr<Batch> batch) = 0;
+
+  // Reads blocks in a short read transaction of its own and checks them. kStorageFailed if LMDB
+  // cannot read. Any thread.
+  virtual Result<FetchResult> fetch_blocking(const FetchRequest& request) = 0;
+
+  // The file that is mapped into memory: touching it after it was truncated or became unreadable
+  // raises SIGBUS, whose handler can say so. Valid as long as the store.
+  virtual const std::string& data_file() const = 0;
+
+  // Waits for the commit under way (one that waits for space is given up), stops the committer,
+  // releases the directory.
+  virtual void close() = 0;
+};
+
+// What `holdfast check` reports.
+struct CheckFinding {
+  std::string where;  // table and key in words
+  std::string what;
+};
+struct CheckReport {
+  std::uint64_t queues = 0;
+  std::uint64_t blocks = 0;
+  std::uint64_t messages = 0;
+  std::uint64_t unsettled = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t batch_number = 0;
+  std::vector<CheckFinding> findings;
+};
+// Walks everything in a directory that no broker has open, read-only: every record's checksum,
+// every message's, sequences and counts against one another. Errors as in open(); findings are no
+// error. `progress` (may be empty) is called with blocks done so far.
+Result<CheckReport> check_directory(const std::string& directory,
+                                    const std::function<void(std::uint64_t)>& progress);
+
+}  // namespace holdfast::broker

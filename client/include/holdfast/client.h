@@ -1,0 +1,200 @@
+// The Holdfast client: publish, consume, look.
+//
+//   auto client = holdfast::Client::connect(holdfast::ClientOptions("127.0.0.1:7411"));
+//   auto receipt = client->publish("orders", holdfast::Message("hello"));
+//   auto consumer = client->consume("orders", holdfast::ConsumeOptions(),
+//                                   [](holdfast::Delivery delivery) { delivery.ack(); });
+//
+// A Client owns one connection and one I/O thread. When the connection is lost it reconnects with
+// backoff, publishes again what was not confirmed (message ids make that safe: within the dedup
+// window a message is stored once) and subscribes its consumers again.
+//
+// Threads: every method of Client, Consumer and Delivery may be called from any thread, several at
+// a time. Callbacks of asynchronous calls run on the I/O thread and must not block or call a
+// synchronous method (that returns kInvalidArgument instead of hanging); what is called after
+// close() answers with kCancelled on the calling thread. Handlers run on the consumer's own threads
+// and may do both. The client's threads block all signals.
+//
+// What is refused now and may succeed later (Status::retryable):
+// - A lost connection and a draining broker never reach a publisher: the message waits for the next
+//   connection. A request that changes something and was under way when the connection was lost
+//   returns kConnectionLost, because nobody knows whether it happened; any other is asked again.
+// - storage_full and queue_full: publish() tries again with backoff until `timeout`;
+// publish_async()
+//   reports them at once, the caller decides.
+//
+// Errors are values: holdfast/status.h, codes in holdfast/error_code.h. No method throws.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "holdfast/admin.h"
+#include "holdfast/message.h"
+#include "holdfast/status.h"
+
+namespace holdfast {
+
+struct ClientOptions {
+  ClientOptions() = default;
+  explicit ClientOptions(std::string broker_address) : address(std::move(broker_address)) {}
+
+  std::string address = "127.0.0.1:7411";  // HOST:PORT or unix:PATH
+  std::string client_name;                 // empty: PROGRAM@HOST:PID
+  // Bound of every synchronous call, reconnecting included. Until the first connection stands,
+  // connect() tries again for this long; without `reconnect` it tries once.
+  std::chrono::milliseconds timeout{30'000};
+  std::chrono::milliseconds reconnect_min{50};
+  std::chrono::milliseconds reconnect_max{5'000};
+  // False: a lost connection ends the client; calls return kConnectionLost from then on.
+  bool reconnect = true;
+  // Asynchronous publishes that may be unconfirmed; past it publish_async blocks its caller (on the
+  // I/O thread: returns kLimitReached through the callback).
+  std::size_t unconfirmed_bytes_max = 16u << 20;
+};
+
+struct ConsumeOptions {
+  ConsumeOptions() = default;
+
+  std::uint32_t concurrency = 1;  // handlers at a time, each on a thread of its own; 1 to 1,024
+  // Deliveries held at most, running ones included; 0: max(4, 2 × concurrency).
+  std::uint32_t prefetch = 0;
+  std::uint64_t prefetch_bytes = 0;    // 0: no bound by bytes
+  std::chrono::milliseconds lease{0};  // 0: the queue's
+  // While a handler runs, or a delivery is kept, its lease is extended at a third of its length.
+  bool extend_leases = true;
+  std::string consumer_name;  // empty: the client's name
+};
+
+enum class DeliveryState { kHeld, kSettled, kLost };
+
+class ClientImpl;
+class ConsumerImpl;
+class DeliveryImpl;
+
+// One delivery, to be settled exactly once. Dropped unsettled it is given back (release): that
+// costs no attempt. If the connection or the lease was lost, settling returns kNotHeld or
+// kConnectionLost, and the message comes again; but an ack after a lost lease is still tried, and
+// succeeds if nobody else has settled the message. A moved-from Delivery may only be assigned to or
+// destroyed.
+class Delivery {
+ public:
+  Delivery(Delivery&&) noexcept;
+  Delivery& operator=(Delivery&&) noexcept;
+  Delivery(const Delivery&) = delete;
+  Delivery& operator=(const Delivery&) = delete;
+  ~Delivery();
+
+  const StoredMessage& message() const;
+  const std::string& body() const { return message().body; }
+  std::uint32_t attempt() const { return message().attempt; }
+  DeliveryState state() const;
+
+  // Synchronous: return once the broker has made it durable. On the I/O thread: kInvalidArgument.
+  Status ack();
+  Status nack(std::string_view reason = {},
+              std::optional<std::chrono::milliseconds> delay = std::nullopt);
+  Status reject(std::string_view reason = {});
+  Status release();
+
+  // Asynchronous: `done` is called on the I/O thread; may be empty. Acks that are asked for close
+  // together travel as ranges in one frame.
+  using SettleDone = std::function<void(Status)>;
+  void ack_async(SettleDone done = {});
+  void nack_async(std::string_view reason = {},
+                  std::optional<std::chrono::milliseconds> delay = std::nullopt,
+                  SettleDone done = {});
+  void reject_async(std::string_view reason = {}, SettleDone done = {});
+  void release_async(SettleDone done = {});
+
+  // The lease ends this long from now; 0: as long as it was at first. Not durable. Synchronous. Not
+  // needed while extend_leases is on.
+  Status extend(std::chrono::milliseconds lease);
+
+ private:
+  friend class DeliveryImpl;
+  explicit Delivery(std::shared_ptr<DeliveryImpl> impl);
+  std::shared_ptr<DeliveryImpl> impl_;
+};
+
+// A handler takes the delivery. If it returns without having settled it and without having moved it
+// elsewhere, the message is given back. If it throws, the message is nacked with the exception's
+// text.
+using Handler = std::function<void(Delivery)>;
+
+// A running consumer. Destroying it stops it.
+class Consumer {
+ public:
+  Consumer(Consumer&&) noexcept;
+  Consumer& operator=(Consumer&&) noexcept;
+  Consumer(const Consumer&) = delete;
+  Consumer& operator=(const Consumer&) = delete;
+  ~Consumer();
+
+  // Takes no more deliveries, gives back those not yet handed to a handler, waits for running
+  // handlers. Idempotent. From a handler of this consumer: waits for none.
+  void stop();
+  // Empty while all is well; otherwise why the consumer ended (e.g. the queue was deleted).
+  Status status() const;
+
+ private:
+  friend class ClientImpl;
+  explicit Consumer(std::shared_ptr<ConsumerImpl> impl);
+  std::shared_ptr<ConsumerImpl> impl_;
+};
+
+class Client {
+ public:
+  // Starts the I/O thread and waits for the connection. kUnreachable, kVersionUnsupported,
+  // kTimeout, kInvalidArgument (address).
+  static Result<Client> connect(ClientOptions options = ClientOptions());
+
+  Client(Client&&) noexcept;
+  Client& operator=(Client&&) noexcept;
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+  ~Client();  // close()
+
+  // Returns once the message is durable.
+  Result<PublishReceipt> publish(std::string_view queue, const Message& message);
+
+  using PublishDone = std::function<void(Result<PublishReceipt>)>;
+  // In the order of the calls of one thread, for one queue. `done` may be empty; it runs on the I/O
+  // thread, once. Never gives up while reconnecting; cancelled by close().
+  void publish_async(std::string_view queue, const Message& message, PublishDone done);
+  std::future<Result<PublishReceipt>> publish_future(std::string_view queue,
+                                                     const Message& message);
+  // Waits until everything published so far is confirmed or refused.
+  Status flush();
+
+  // kQueueNotFound, kInvalidArgument, kTimeout, …
+  Result<Consumer> consume(std::string_view queue, ConsumeOptions options, Handler handler);
+
+  // Takes up to `count` (1 to 65,536) deliveries, waiting at most `wait` for the first and not for
+  // more. Empty: nothing came. Each must be settled; its lease is not extended by itself.
+  Result<std::vector<Delivery>> receive(std::string_view queue, std::uint32_t count,
+                                        std::chrono::milliseconds wait,
+                                        std::chrono::milliseconds lease = {});
+
+  // Queues, dead letters, status: see holdfast/admin.h. Synchronous.
+  Admin admin();
+
+  // Stops consumers, waits for what is being settled (bounded by `timeout`), closes the connection.
+  void close();
+
+ private:
+  friend class ClientImpl;
+  explicit Client(std::shared_ptr<ClientImpl> impl);
+  std::shared_ptr<ClientImpl> impl_;
+};
+
+}  // namespace holdfast

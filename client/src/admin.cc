@@ -1,0 +1,434 @@
+// The public Admin: each call is one request, its answer one frame or a list.
+//
+// What an answer is collected in is shared with the callbacks, because an answer may come after the
+// caller has given up.
+
+#include "holdfast/admin.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "client_impl.h"
+#include "holdfast/text.h"
+#include "message_codec.h"
+#include "schema/queue_settings.h"
+
+namespace holdfast {
+
+using client::Request;
+using client::WhenLost;
+using flatbuffers::FlatBufferBuilder;
+
+namespace {
+
+constexpr std::uint32_t kPeekMax = 1'000;
+constexpr std::uint32_t kMoveMax = 256;
+
+Status malformed_answer(const Frame& frame) {
+  return Status(ErrorCode::kFrameMalformed,
+                fmt::format("The broker's answer, a frame of type {}, is malformed or not the one "
+                            "that was expected.",
+                            static_cast<int>(frame.type)));
+}
+
+// The table of a frame of this type, or null.
+template <typename Table>
+const Table* table_of(const Frame& frame, wire::FrameType type) {
+  return frame.type == type ? read_table<Table>(frame.body) : nullptr;
+}
+
+Request request_of(wire::FrameType type, FlatBufferBuilder* builder, WhenLost when_lost) {
+  Request request;
+  request.type = type;
+  if (builder != nullptr) request.body = client::table_bytes(*builder);
+  request.when_lost = when_lost;
+  return request;
+}
+
+QueueReport decode(const wire::QueueInfo& info) {
+  QueueReport report;
+  report.id = info.queue();
+  report.name = view(info.name());
+  if (info.settings() != nullptr) {
+    for (const wire::SettingValue* value : *info.settings()) {
+      const QueueSettingInfo* known = find_queue_setting(value->setting());
+      if (known != nullptr) report.settings.emplace_back(known->name, value->value());
+    }
+  }
+  report.dead_queue = view(info.dead_queue());
+  report.source_queue = view(info.source_queue());
+  report.next_sequence = info.next_sequence();
+  report.floor = info.floor();
+  report.messages = info.messages();
+  report.bytes = info.bytes();
+  report.ready = info.ready();
+  report.in_flight = info.in_flight();
+  report.waiting = info.waiting();
+  report.dead = info.dead();
+  report.consumers = info.consumers();
+  report.published = info.published();
+  report.duplicates = info.duplicates();
+  report.delivered = info.delivered();
+  report.redelivered = info.redelivered();
+  report.acked = info.acked();
+  report.late_acks = info.late_acks();
+  report.nacked = info.nacked();
+  report.rejected = info.rejected();
+  report.released = info.released();
+  report.leases_expired = info.leases_expired();
+  report.deliveries_lost = info.deliveries_lost();
+  report.dead_lettered = info.dead_lettered();
+  report.redriven = info.redriven();
+  report.discarded = info.discarded();
+  report.purged = info.purged();
+  report.corrupt = info.corrupt();
+  report.refused = info.refused();
+  report.dedup_ids = info.dedup_ids();
+  report.dedup_cut_short = info.dedup_cut_short();
+  report.publish_rate = info.publish_rate();
+  report.deliver_rate = info.deliver_rate();
+  report.ack_rate = info.ack_rate();
+  report.created_at = client::from_wire_time(info.created_at());
+  return report;
+}
+
+BrokerReport decode(const wire::StatusInfo& info) {
+  BrokerReport report;
+  report.broker_version = view(info.broker_version());
+  report.node_id = view(info.node_id());
+  report.data_directory = view(info.data_directory());
+  report.uptime = std::chrono::milliseconds(info.uptime_ms());
+  report.queues = info.queues();
+  report.connections = info.connections();
+  report.consumers = info.consumers();
+  report.pid = info.pid();
+  report.ready = info.ready();
+  report.in_flight = info.in_flight();
+  report.waiting = info.waiting();
+  report.dead = info.dead();
+  report.publish_rate = info.publish_rate();
+  report.deliver_rate = info.deliver_rate();
+  report.ack_rate = info.ack_rate();
+  report.published = info.published();
+  report.delivered = info.delivered();
+  report.acked = info.acked();
+  report.corrupt = info.corrupt();
+  report.refused = info.refused();
+  report.store_bytes = info.store_bytes();
+  report.store_file_bytes = info.store_file_bytes();
+  report.disk_free_bytes = info.disk_free_bytes();
+  report.publishes_allowed = info.publishes_allowed();
+  report.draining = info.draining();
+  report.batch_number = info.batch_number();
+  report.commits = info.commits();
+  report.commit_us_p50 = info.commit_us_p50();
+  report.commit_us_p99 = info.commit_us_p99();
+  return report;
+}
+
+ConsumerReport decode(const wire::ConsumerInfo& info) {
+  ConsumerReport report;
+  report.id = info.consumer();
+  report.connection = info.connection();
+  report.queue = view(info.queue());
+  report.subscription = view(info.subscription());
+  report.name = view(info.name());
+  report.credit_messages = info.credit_messages();
+  report.in_flight = info.in_flight();
+  report.lease_ms = info.lease_ms();
+  report.credit_bytes = info.credit_bytes();
+  report.in_flight_bytes = info.in_flight_bytes();
+  report.delivered = info.delivered();
+  report.acked = info.acked();
+  report.oldest_lease_ms = info.oldest_lease_ms();
+  return report;
+}
+
+ConnectionReport decode(const wire::ConnectionInfo& info) {
+  ConnectionReport report;
+  report.id = info.connection();
+  report.peer = view(info.peer());
+  report.client_name = view(info.client_name());
+  report.connected = std::chrono::milliseconds(info.connected_ms());
+  report.frames_in = info.frames_in();
+  report.frames_out = info.frames_out();
+  report.bytes_in = info.bytes_in();
+  report.bytes_out = info.bytes_out();
+  report.output_bytes = info.output_bytes();
+  report.unconfirmed_bytes = info.unconfirmed_bytes();
+  report.reading = info.reading();
+  return report;
+}
+
+MoveReport decode(const wire::Moved& moved) {
+  MoveReport report;
+  report.moved = moved.moved();
+  report.skipped_in_flight = moved.skipped_in_flight();
+  report.not_found = moved.not_found();
+  report.refused = moved.refused();
+  report.next = moved.next();
+  if (moved.refused_code() != 0) {
+    report.first_refusal = Status(static_cast<ErrorCode>(moved.refused_code()),
+                                  std::string(view(moved.refused_message())));
+  }
+  return report;
+}
+
+// Asks for one frame.
+template <typename Table, typename Report = decltype(decode(std::declval<const Table&>()))>
+Result<Report> ask_for_one(ClientImpl& impl, Request request, wire::FrameType answer,
+                           std::string_view what) {
+  const auto report = std::make_shared<Report>();
+  request.on_frame = [report, answer](const Frame& frame) -> Result<bool> {
+    const auto* table = table_of<Table>(frame, answer);
+    if (table == nullptr) return malformed_answer(frame);
+    *report = decode(*table);
+    return true;
+  };
+  if (Status status = impl.ask(std::move(request), what); !status.ok()) return status;
+  return std::move(*report);
+}
+
+// Asks for a list of frames that ends with ListEnd.
+template <typename Table, typename Report = decltype(decode(std::declval<const Table&>()))>
+Result<std::vector<Report>> ask_for_list(ClientImpl& impl, Request request, wire::FrameType item,
+                                         std::string_view what) {
+  const auto reports = std::make_shared<std::vector<Report>>();
+  request.on_repeat = [reports] { reports->clear(); };
+  request.on_frame = [reports, item](const Frame& frame) -> Result<bool> {
+    if (frame.type == wire::FrameType_ListEnd) return true;
+    const auto* table = table_of<Table>(frame, item);
+    if (table == nullptr) return malformed_answer(frame);
+    reports->push_back(decode(*table));
+    return false;
+  };
+  if (Status status = impl.ask(std::move(request), what); !status.ok()) return status;
+  return std::move(*reports);
+}
+
+Status ask_for_ok(ClientImpl& impl, Request request, std::string_view what) {
+  request.on_frame = [](const Frame& frame) -> Result<bool> {
+    if (frame.type != wire::FrameType_Ok) return malformed_answer(frame);
+    return true;
+  };
+  return impl.ask(std::move(request), what);
+}
+
+// kInvalidArgument for a name that no setting has.
+Result<std::vector<wire::SettingValue>> encode(const SettingList& settings) {
+  std::vector<wire::SettingValue> values;
+  for (const auto& [name, value] : settings) {
+    const QueueSettingInfo* info = find_queue_setting(std::string_view(name));
+    if (info == nullptr) {
+      std::vector<std::string_view> names;
+      for (const QueueSettingInfo& known : queue_setting_table()) names.push_back(known.name);
+      const std::string_view nearest = nearest_word(name, names);
+      return Status(ErrorCode::kInvalidArgument,
+                    nearest.empty() ? fmt::format("A queue has no setting \"{}\".", name)
+                                    : fmt::format("A queue has no setting \"{}\"; is \"{}\" meant?",
+                                                  name, nearest));
+    }
+    values.emplace_back(static_cast<std::uint16_t>(info->setting), std::uint16_t{0},
+                        std::uint32_t{0}, value);
+  }
+  return values;
+}
+
+Status check_limit(std::uint32_t limit, std::uint32_t limit_max) {
+  if (limit >= 1 && limit <= limit_max) return Status();
+  return Status(ErrorCode::kInvalidArgument,
+                fmt::format("The limit is {}; it can be 1 to {}.", limit, limit_max));
+}
+
+enum class Move { kRedrive, kDiscard };
+
+// `limit` of 0: the named sequences; otherwise a step over all of them.
+Result<MoveReport> move(ClientImpl& impl, Move kind, std::string_view queue,
+                        const std::vector<std::uint64_t>& sequences, std::uint64_t from,
+                        std::uint32_t limit, bool dry_run) {
+  if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
+  const bool all = limit > 0;
+  if (!all && (sequences.empty() || sequences.size() > kMoveMax)) {
+    return Status(
+        ErrorCode::kInvalidArgument,
+        fmt::format("{} sequences are named; a call takes 1 to {}.", sequences.size(), kMoveMax));
+  }
+  FlatBufferBuilder builder(512 + sequences.size() * sizeof(std::uint64_t));
+  const auto name = builder.CreateString(queue.data(), queue.size());
+  const auto list = all ? 0 : builder.CreateVector(sequences);
+  const bool redrive = kind == Move::kRedrive;
+  if (redrive) {
+    builder.Finish(wire::CreateRedrive(builder, name, list, all, from, limit, dry_run));
+  } else {
+    builder.Finish(wire::CreateDiscard(builder, name, list, all, from, limit, dry_run));
+  }
+  return ask_for_one<wire::Moved>(
+      impl,
+      request_of(redrive ? wire::FrameType_Redrive : wire::FrameType_Discard, &builder,
+                 dry_run ? WhenLost::kAskAgain : WhenLost::kFailIfSent),
+      wire::FrameType_Moved,
+      fmt::format("{} dead letters of \"{}\"", redrive ? "Redriving" : "Discarding", queue));
+}
+
+}  // namespace
+
+// ---- queues ----
+
+Result<QueueReport> Admin::create_queue(std::string_view name, const SettingList& settings,
+                                        bool if_not_exists) {
+  if (Status checked = check_queue_name(name); !checked.ok()) return checked;
+  const Result<std::vector<wire::SettingValue>> values = encode(settings);
+  if (!values.ok()) return values.status();
+  FlatBufferBuilder builder(512);
+  const auto name_string = builder.CreateString(name.data(), name.size());
+  const auto list = builder.CreateVectorOfStructs(*values);
+  builder.Finish(wire::CreateQueueCreate(builder, name_string, list, if_not_exists));
+  return ask_for_one<wire::QueueInfo>(
+      *impl_,
+      request_of(wire::FrameType_QueueCreate, &builder,
+                 if_not_exists ? WhenLost::kAskAgain : WhenLost::kFailIfSent),
+      wire::FrameType_QueueInfo, fmt::format("Creating queue \"{}\"", name));
+}
+
+Result<QueueReport> Admin::edit_queue(std::string_view name, const SettingList& settings) {
+  if (Status checked = check_queue_name(name); !checked.ok()) return checked;
+  const Result<std::vector<wire::SettingValue>> values = encode(settings);
+  if (!values.ok()) return values.status();
+  FlatBufferBuilder builder(512);
+  const auto name_string = builder.CreateString(name.data(), name.size());
+  const auto list = builder.CreateVectorOfStructs(*values);
+  builder.Finish(wire::CreateQueueEdit(builder, name_string, list));
+  return ask_for_one<wire::QueueInfo>(
+      *impl_, request_of(wire::FrameType_QueueEdit, &builder, WhenLost::kAskAgain),
+      wire::FrameType_QueueInfo, fmt::format("Editing queue \"{}\"", name));
+}
+
+Result<QueueReport> Admin::queue(std::string_view name) {
+  if (Status checked = check_queue_name(name); !checked.ok()) return checked;
+  FlatBufferBuilder builder(256);
+  builder.Finish(wire::CreateQueueOpen(builder, builder.CreateString(name.data(), name.size())));
+  return ask_for_one<wire::QueueInfo>(
+      *impl_, request_of(wire::FrameType_QueueOpen, &builder, WhenLost::kAskAgain),
+      wire::FrameType_QueueInfo, fmt::format("Asking about queue \"{}\"", name));
+}
+
+Result<std::vector<QueueReport>> Admin::queues(bool dead_only) {
+  FlatBufferBuilder builder(64);
+  builder.Finish(wire::CreateQueueList(builder, dead_only));
+  return ask_for_list<wire::QueueInfo>(
+      *impl_, request_of(wire::FrameType_QueueList, &builder, WhenLost::kAskAgain),
+      wire::FrameType_QueueInfo, "Listing the queues");
+}
+
+Status Admin::delete_queue(std::string_view name) {
+  if (Status checked = check_queue_name(name); !checked.ok()) return checked;
+  FlatBufferBuilder builder(256);
+  builder.Finish(wire::CreateQueueDelete(builder, builder.CreateString(name.data(), name.size())));
+  return ask_for_ok(*impl_,
+                    request_of(wire::FrameType_QueueDelete, &builder, WhenLost::kFailIfSent),
+                    fmt::format("Deleting queue \"{}\"", name));
+}
+
+Result<std::uint64_t> Admin::purge_queue(std::string_view name) {
+  if (Status checked = check_queue_name(name); !checked.ok()) return checked;
+  FlatBufferBuilder builder(256);
+  builder.Finish(wire::CreateQueuePurge(builder, builder.CreateString(name.data(), name.size())));
+  const Result<MoveReport> moved = ask_for_one<wire::Moved>(
+      *impl_, request_of(wire::FrameType_QueuePurge, &builder, WhenLost::kFailIfSent),
+      wire::FrameType_Moved, fmt::format("Purging queue \"{}\"", name));
+  if (!moved.ok()) return moved.status();
+  return moved->moved;
+}
+
+// ---- messages ----
+
+Result<PeekPage> Admin::peek(std::string_view queue, std::uint32_t limit, std::uint64_t from) {
+  if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
+  if (Status checked = check_limit(limit, kPeekMax); !checked.ok()) return checked;
+  FlatBufferBuilder builder(256);
+  const auto name = builder.CreateString(queue.data(), queue.size());
+  builder.Finish(wire::CreatePeek(builder, name, from, limit));
+  Request request = request_of(wire::FrameType_Peek, &builder, WhenLost::kAskAgain);
+  const auto page = std::make_shared<PeekPage>();
+  request.on_repeat = [page] { *page = PeekPage(); };
+  request.on_frame = [page, queue = std::string(queue)](const Frame& frame) -> Result<bool> {
+    if (frame.type == wire::FrameType_PeekItem) {
+      const Result<DeliverFrame> item = read_deliver(frame);
+      if (!item.ok()) return item.status();
+      page->messages.push_back(
+          client::decode_message(*item, queue, client::message_state_name(item->envelope.state())));
+      return false;
+    }
+    const auto* end = table_of<wire::ListEnd>(frame, wire::FrameType_ListEnd);
+    if (end == nullptr) return malformed_answer(frame);
+    page->next = end->next();
+    return true;
+  };
+  if (Status status = impl_->ask(std::move(request), fmt::format("Peeking at \"{}\"", queue));
+      !status.ok()) {
+    return status;
+  }
+  return std::move(*page);
+}
+
+Result<StoredMessage> Admin::get(std::string_view queue, std::uint64_t sequence) {
+  Result<PeekPage> page = peek(queue, 1, sequence);
+  if (!page.ok()) return page.status();
+  if (sequence == 0 || page->messages.empty() || page->messages.front().sequence != sequence) {
+    return Status(ErrorCode::kMessageNotFound,
+                  fmt::format("Queue \"{}\" holds no message {}: it is settled, or never was.",
+                              queue, sequence));
+  }
+  return std::move(page->messages.front());
+}
+
+// ---- dead letters ----
+
+Result<MoveReport> Admin::redrive(std::string_view queue,
+                                  const std::vector<std::uint64_t>& sequences, bool dry_run) {
+  return move(*impl_, Move::kRedrive, queue, sequences, 0, 0, dry_run);
+}
+
+Result<MoveReport> Admin::redrive_all(std::string_view queue, std::uint64_t from,
+                                      std::uint32_t limit, bool dry_run) {
+  if (Status checked = check_limit(limit, kMoveMax); !checked.ok()) return checked;
+  return move(*impl_, Move::kRedrive, queue, {}, from, limit, dry_run);
+}
+
+Result<MoveReport> Admin::discard(std::string_view queue,
+                                  const std::vector<std::uint64_t>& sequences, bool dry_run) {
+  return move(*impl_, Move::kDiscard, queue, sequences, 0, 0, dry_run);
+}
+
+Result<MoveReport> Admin::discard_all(std::string_view queue, std::uint64_t from,
+                                      std::uint32_t limit, bool dry_run) {
+  if (Status checked = check_limit(limit, kMoveMax); !checked.ok()) return checked;
+  return move(*impl_, Move::kDiscard, queue, {}, from, limit, dry_run);
+}
+
+// ---- the broker ----
+
+Result<BrokerReport> Admin::status() {
+  return ask_for_one<wire::StatusInfo>(
+      *impl_, request_of(wire::FrameType_Status, nullptr, WhenLost::kAskAgain),
+      wire::FrameType_StatusInfo, "Asking for the broker's status");
+}
+
+Result<std::vector<ConsumerReport>> Admin::consumers(std::string_view queue) {
+  FlatBufferBuilder builder(256);
+  builder.Finish(
+      wire::CreateConsumerList(builder, builder.CreateString(queue.data(), queue.size())));
+  return ask_for_list<wire::ConsumerInfo>(
+      *impl_, request_of(wire::FrameType_ConsumerList, &builder, WhenLost::kAskAgain),
+      wire::FrameType_ConsumerInfo, "Listing the consumers");
+}
+
+Result<std::vector<ConnectionReport>> Admin::connections() {
+  return ask_for_list<wire::ConnectionInfo>(
+      *impl_, request_of(wire::FrameType_ConnectionList, nullptr, WhenLost::kAskAgain),
+      wire::FrameType_ConnectionInfo, "Listing the connections");
+}
+
+}  // namespace holdfast

@@ -1,0 +1,58 @@
+// A running consumer: the threads that call the program's handler, and what waits for them.
+
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "call.h"
+#include "holdfast/client.h"
+#include "subscriptions.h"
+
+namespace holdfast {
+
+// Any thread; the sink's methods are called on the I/O thread.
+class ConsumerImpl : public client::DeliverySink,
+                     public std::enable_shared_from_this<ConsumerImpl> {
+ public:
+  ConsumerImpl(std::shared_ptr<ClientImpl> client, Handler handler);
+  ~ConsumerImpl() override;
+
+  // Waits until the broker has answered; then starts the threads.
+  Status start(client::SubscribeOptions options, std::uint32_t concurrency);
+  void stop();
+  Status status() const;
+
+  void subscribed() override;
+  void deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries) override;
+  void give_back() override;
+  void connection_lost() override;
+  void ended(const Status& why) override;
+
+ private:
+  void run();
+  void handle(std::shared_ptr<DeliveryImpl> delivery);
+  bool on_own_thread() const;
+  std::deque<std::shared_ptr<DeliveryImpl>> take_ready();
+
+  const std::shared_ptr<ClientImpl> client_;
+  const Handler handler_;
+  const std::shared_ptr<client::Call<Status>> started_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<DeliveryImpl>> ready_;  // not yet handed to the handler
+  std::uint64_t key_ = 0;                            // of the subscription; 0: none
+  bool stopping_ = false;
+  Status status_;
+
+  std::mutex joining_;  // held while threads_ are joined
+  std::vector<std::thread> threads_;
+  std::vector<std::thread::id> thread_ids_;  // written before the first delivery is handed over
+};
+
+}  // namespace holdfast

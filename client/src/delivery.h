@@ -1,0 +1,74 @@
+// One delivery, shared by the program's Delivery and by the subscription that received it.
+//
+// It is held, then settling, then settled; or its lease or its connection is lost. A settle that
+// the broker refused for another reason than "not held" makes it held again, so that the program
+// can try again; if the program has dropped it by then, it is given back.
+
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "holdfast/client.h"
+#include "protocol_generated.h"
+
+namespace holdfast {
+
+// Any thread, unless said otherwise.
+class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
+ public:
+  // `subscription` is the key of the client's subscription, `consumer` the broker's number for it.
+  DeliveryImpl(std::shared_ptr<ClientImpl> client, std::uint64_t subscription,
+               std::uint64_t consumer, StoredMessage message);
+
+  static Delivery make_handle(std::shared_ptr<DeliveryImpl> impl);
+
+  const StoredMessage& message() const { return message_; }
+  std::uint64_t sequence() const { return message_.sequence; }
+  std::uint64_t subscription() const { return subscription_; }
+  std::uint64_t consumer() const { return consumer_; }
+  DeliveryState state() const;
+  bool is_held() const { return stage_.load() == Stage::kHeld; }
+
+  void settle(wire::SettleKind kind, std::string_view reason,
+              std::optional<std::chrono::milliseconds> delay, Delivery::SettleDone done);
+  Status settle_and_wait(wire::SettleKind kind, std::string_view reason,
+                         std::optional<std::chrono::milliseconds> delay);
+  Status extend(std::chrono::milliseconds lease);
+  // Given back, unless it is being settled. Nobody is told.
+  void release();
+
+  // The program's object is gone.
+  void handle_dropped();
+  // Around a handler: a handle dropped in it is judged when it is over.
+  void handler_begins();
+  // `failure` is the text of the exception that the handler threw.
+  void handler_ended(const std::optional<std::string>& failure);
+
+  // On the I/O thread: what the broker said.
+  void settle_answered(wire::SettleKind kind, const Status& status);
+  void lease_lost();
+  void connection_lost();
+
+ private:
+  enum class Stage : std::uint8_t { kHeld, kSettling, kSettled, kLeaseLost, kConnectionLost };
+  static constexpr std::uint8_t kInHandler = 1;
+  static constexpr std::uint8_t kDropped = 2;
+
+  Status begin_settling(wire::SettleKind kind, std::string_view reason,
+                        std::optional<std::chrono::milliseconds> delay);
+
+  const std::shared_ptr<ClientImpl> client_;
+  const std::uint64_t subscription_;
+  const std::uint64_t consumer_;
+  const StoredMessage message_;
+  std::atomic<Stage> stage_{Stage::kHeld};
+  std::atomic<std::uint8_t> flags_{0};
+};
+
+}  // namespace holdfast

@@ -1,0 +1,121 @@
+// What the program publishes, from the hand-over to the confirm.
+//
+// Happy path: submit() puts a message behind the others of its queue; the queue's id is asked for
+// once per connection; pump() writes the frames; confirms complete them, ranges at a time.
+//
+// Failures: when the connection is lost, what was sent and not confirmed goes back to the head of
+// its queue, in its order, and is sent again under the same message ids. A queue id that the broker
+// no longer knows is asked for again once, by name. What a draining broker refuses waits for the
+// next connection. Every other refusal is reported for the message it concerns.
+//
+// The order of the messages of one queue is kept through all this: while some of them came back and
+// others are still under way, the queue sends nothing.
+//
+// Belongs to the I/O thread.
+
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "call.h"
+#include "holdfast/client.h"
+#include "message_codec.h"
+#include "requests.h"
+
+namespace holdfast::client {
+
+// One message on its way. `done` may be empty.
+struct Publication {
+  EncodedMessage message;
+  Client::PublishDone done;
+  // Set when a synchronous caller has gone: what was not confirmed by then is not sent any more.
+  std::shared_ptr<const std::atomic<bool>> abandoned;
+
+  std::uint64_t order = 0;
+  bool reopened = false;  // its queue's id was unknown to the broker once
+
+  std::size_t bytes() const { return message.bytes.size(); }
+};
+
+class Publisher {
+ public:
+  explicit Publisher(Requests& requests) : requests_(requests) {}
+
+  void submit(std::string_view queue, Publication publication);
+  // Writes frames until `output` holds `output_bytes_max`. True: there is more.
+  bool pump(FrameWriter& output, std::size_t output_bytes_max, std::size_t frame_bytes_max);
+
+  void on_confirm(const Frame& frame);
+  void on_error(const Frame& frame);
+
+  void connection_lost();
+  void draining() { draining_ = true; }
+  void fail_all(const Status& why);
+  void drop_abandoned();
+  // Calls `done` when everything submitted so far is confirmed or refused.
+  void when_done(std::function<void()> done);
+
+  // Frames that were sent and are not answered.
+  std::size_t under_way() const { return under_way_; }
+  // Bytes of messages that were completed since the last call.
+  std::size_t take_completed_bytes() { return std::exchange(completed_bytes_, 0); }
+
+ private:
+  struct Queue {
+    std::string name;
+    std::uint32_t id = 0;
+    enum class Stage { kUnknown, kOpening, kOpen } stage = Stage::kUnknown;
+    std::deque<Publication> waiting;
+    std::vector<Publication> returned;  // sent once, to be sent again; not necessarily in order
+    std::size_t under_way = 0;
+    bool listed = false;  // in ready_
+  };
+  struct Sent {
+    Queue* queue = nullptr;  // null: answered
+    Publication publication;
+  };
+  struct Flush {
+    std::uint64_t before_order = 0;
+    std::size_t left = 0;
+    std::function<void()> done;
+  };
+  struct NameHash : std::hash<std::string_view> {
+    using is_transparent = void;
+  };
+
+  Queue& queue_named(std::string_view name);
+  void make_ready(Queue& queue);
+  void open(Queue& queue);
+  void opened(const std::string& name, std::uint32_t id);
+  void open_failed(const std::string& name, const Status& why);
+  void send_some(Queue& queue, FrameWriter& output, std::size_t output_bytes_max,
+                 std::size_t frame_bytes_max);
+  void take_back_returned(Queue& queue);
+  Sent* find_sent(std::uint64_t correlation);
+  // Removes the frame from those under way.
+  Publication answered(Sent& sent);
+  void forget_answered();
+  void complete(Publication& publication, Result<PublishReceipt> result);
+
+  Requests& requests_;
+  std::unordered_map<std::string, std::unique_ptr<Queue>, NameHash, std::equal_to<>> queues_;
+  Queue* last_queue_ = nullptr;  // most messages go where the one before went
+  std::deque<Queue*> ready_;     // open, with something to send
+  std::deque<Sent> sent_;        // by consecutive correlations from first_correlation_ on
+  std::uint64_t first_correlation_ = 1;
+  std::uint64_t next_order_ = 1;
+  std::size_t count_ = 0;  // not completed
+  std::size_t under_way_ = 0;
+  std::size_t completed_bytes_ = 0;
+  bool draining_ = false;
+  std::vector<Flush> flushes_;
+};
+
+}  // namespace holdfast::client

@@ -1,0 +1,48 @@
+// One Client::receive(): a subscription that lives until what it received is settled.
+//
+// Its credit is `count`, and is taken back as soon as the first delivery is there: what arrives
+// until the broker has agreed belongs to the result, and nothing arrives afterwards.
+
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "call.h"
+#include "holdfast/client.h"
+#include "subscriptions.h"
+
+namespace holdfast::client {
+
+class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiver> {
+ public:
+  explicit Receiver(std::shared_ptr<ClientImpl> client) : client_(std::move(client)) {}
+
+  // Called once, not on the I/O thread.
+  Result<std::vector<Delivery>> receive(const SubscribeOptions& options,
+                                        std::chrono::milliseconds wait);
+
+  void subscribed() override;
+  void deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries) override;
+  void give_back() override;
+  void connection_lost() override;
+  void ended(const Status& why) override;
+
+ private:
+  // Returns when the broker will deliver no more.
+  void pause(std::uint64_t key);
+  std::vector<Delivery> take_all();
+
+  const std::shared_ptr<ClientImpl> client_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::shared_ptr<DeliveryImpl>> arrived_;
+  std::uint64_t key_ = 0;
+  bool subscribed_ = false;
+  bool over_ = false;  // the result was taken
+  Status ended_;
+};
+
+}  // namespace holdfast::client

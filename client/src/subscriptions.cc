@@ -1,0 +1,559 @@
+#include "subscriptions.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "client_impl.h"
+#include "message_codec.h"
+
+namespace holdfast::client {
+
+namespace {
+
+// A subscription that was refused for a reason that may pass is asked for again after this.
+constexpr std::uint64_t kRetryMs = 1'000;
+// Leases are extended when this part of them has passed.
+constexpr std::uint32_t kExtendParts = 3;
+
+Status malformed(std::string_view what) {
+  return Status(ErrorCode::kFrameMalformed, fmt::format("The broker's {} is malformed.", what));
+}
+
+Status not_held(const DeliveryImpl& delivery) {
+  return Status(ErrorCode::kNotHeld,
+                fmt::format("Message {} of queue \"{}\" is no longer held by this consumer: its "
+                            "lease has ended, or it was settled elsewhere.",
+                            delivery.sequence(), delivery.message().queue));
+}
+
+Status connection_was_lost() {
+  return Status(ErrorCode::kConnectionLost,
+                "The connection that this delivery came on was lost. The message will be delivered "
+                "again.");
+}
+
+auto settle_order(const SettleItem& item) {
+  return std::make_tuple(item.delivery->consumer(), item.kind, item.delay_ms,
+                         std::string_view(item.reason), item.delivery->sequence());
+}
+bool same_frame(const SettleItem& a, const SettleItem& b) {
+  return a.delivery->consumer() == b.delivery->consumer() && a.kind == b.kind &&
+         a.delay_ms == b.delay_ms && a.reason == b.reason;
+}
+
+}  // namespace
+
+// ---- subscribing ----
+
+Subscriptions::Subscription* Subscriptions::find(std::uint64_t key) {
+  const auto found = subscriptions_.find(key);
+  return found == subscriptions_.end() ? nullptr : found->second.get();
+}
+
+Subscriptions::Subscription* Subscriptions::find_consumer(std::uint64_t consumer) {
+  const auto found = by_consumer_.find(consumer);
+  return found == by_consumer_.end() ? nullptr : found->second;
+}
+
+std::uint64_t Subscriptions::add(SubscribeOptions options, std::shared_ptr<DeliverySink> sink) {
+  auto subscription = std::make_unique<Subscription>();
+  const std::uint64_t key = next_key_++;
+  subscription->key = key;
+  subscription->options = std::move(options);
+  subscription->sink = std::move(sink);
+  subscriptions_.emplace(key, std::move(subscription));
+  return key;  // advance() subscribes it
+}
+
+void Subscriptions::subscribe(Subscription& subscription) {
+  const SubscribeOptions& options = subscription.options;
+  subscription.stage = Stage::kSubscribing;
+  flatbuffers::FlatBufferBuilder builder(256);
+  const auto queue = builder.CreateString(options.queue);
+  const auto name = builder.CreateString(options.consumer_name);
+  builder.Finish(wire::CreateSubscribe(builder, queue, 0, name, options.credit_messages,
+                                       options.credit_bytes, options.lease_ms));
+  Request request;
+  request.type = wire::FrameType_Subscribe;
+  request.body = table_bytes(builder);
+  request.when_lost = WhenLost::kFail;
+  request.on_frame = [this, key = subscription.key](const Frame& frame) -> Result<bool> {
+    const auto* answer = frame.type == wire::FrameType_Subscribed
+                             ? read_table<wire::Subscribed>(frame.body)
+                             : nullptr;
+    if (answer == nullptr || answer->consumer() == 0) return malformed("Subscribed");
+    subscribed(key, *answer);
+    return true;
+  };
+  request.on_failed = [this, key = subscription.key](const Status& why) {
+    subscribe_failed(key, why);
+  };
+  requests_.add(std::move(request));
+}
+
+void Subscriptions::subscribed(std::uint64_t key, const wire::Subscribed& answer) {
+  Subscription* const subscription = find(key);
+  if (subscription == nullptr) return;
+  subscription->stage = Stage::kSubscribed;
+  subscription->was_subscribed = true;
+  subscription->consumer = answer.consumer();
+  subscription->lease_ms = answer.lease_ms();
+  by_consumer_[answer.consumer()] = subscription;
+  if (subscription->closing) {
+    pause(key, {});
+  } else {
+    subscription->sink->subscribed();
+  }
+}
+
+void Subscriptions::subscribe_failed(std::uint64_t key, const Status& why) {
+  Subscription* const subscription = find(key);
+  if (subscription == nullptr) return;
+  subscription->stage = Stage::kUnsubscribed;
+  if (subscription->closing) {
+    subscriptions_.erase(key);
+  } else if (why.code() == ErrorCode::kConnectionLost) {
+    // Asked for again on the next connection.
+  } else if (why.code() == ErrorCode::kDraining) {
+    draining_ = true;
+  } else if (why.retryable() && subscription->was_subscribed) {
+    subscription->retry_at_ms = now_ms_ + kRetryMs;
+  } else {
+    end(*subscription, why);
+  }
+}
+
+void Subscriptions::end(Subscription& subscription, const Status& why) {
+  lose_held(subscription);
+  by_consumer_.erase(subscription.consumer);
+  const std::shared_ptr<DeliverySink> sink = subscription.sink;
+  const bool closing = subscription.closing;
+  subscriptions_.erase(subscription.key);
+  if (!closing) sink->ended(why);
+}
+
+void Subscriptions::send_credit(const Subscription& subscription, std::uint32_t messages,
+                                std::function<void(const Status&)> done) {
+  flatbuffers::FlatBufferBuilder builder(128);
+  builder.Finish(wire::CreateCredit(builder, subscription.consumer, messages,
+                                    subscription.options.credit_bytes));
+  Request request;
+  request.type = wire::FrameType_Credit;
+  request.body = table_bytes(builder);
+  request.when_lost = WhenLost::kFail;
+  request.on_frame = [done](const Frame&) -> Result<bool> {
+    done(Status());
+    return true;
+  };
+  request.on_failed = std::move(done);
+  requests_.add(std::move(request));
+}
+
+void Subscriptions::pause(std::uint64_t key, std::function<void()> done) {
+  Subscription* const subscription = find(key);
+  if (subscription == nullptr || subscription->stage != Stage::kSubscribed ||
+      subscription->paused) {
+    if (done) done();
+    return;
+  }
+  send_credit(
+      *subscription, 0,
+      [this, key, consumer = subscription->consumer, done = std::move(done)](const Status& status) {
+        if (status.code() == ErrorCode::kConsumerNotFound) unknown_to_broker(key, consumer);
+        if (Subscription* const of = find(key);
+            status.ok() && of != nullptr && of->consumer == consumer) {
+          of->paused = true;
+          read_done();  // what arrived before the answer is there when `done` looks
+          finish_if_settled(*of);
+        }
+        if (done) done();
+      });
+}
+
+void Subscriptions::close(std::uint64_t key) {
+  Subscription* const subscription = find(key);
+  if (subscription == nullptr || subscription->closing) return;
+  subscription->closing = true;
+  if (subscription->stage == Stage::kUnsubscribed) {
+    subscriptions_.erase(key);
+  } else if (subscription->paused) {
+    finish_if_settled(*subscription);
+  } else {
+    pause(key, {});  // or, while it is subscribing, when that is answered
+  }
+}
+
+void Subscriptions::finish_if_settled(Subscription& subscription) {
+  if (!subscription.closing || !subscription.paused || !subscription.held.empty()) return;
+  if (subscription.stage == Stage::kSubscribed) {
+    flatbuffers::FlatBufferBuilder builder(64);
+    builder.Finish(wire::CreateUnsubscribe(builder, subscription.consumer));
+    Request request;
+    request.type = wire::FrameType_Unsubscribe;
+    request.body = table_bytes(builder);
+    request.when_lost = WhenLost::kFail;
+    request.on_frame = [](const Frame&) -> Result<bool> { return true; };
+    requests_.add(std::move(request));
+  }
+  by_consumer_.erase(subscription.consumer);
+  subscriptions_.erase(subscription.key);
+}
+
+// ---- deliveries ----
+
+bool Subscriptions::on_deliver(const Frame& frame) {
+  Result<DeliverFrame> read = read_deliver(frame);
+  if (!read.ok()) {
+    // The envelope has a checksum of its own, which holds: it says whose and which message it is.
+    if (read.status().code() != ErrorCode::kMessageCorrupt) return false;
+    const auto* envelope = reinterpret_cast<const wire::DeliverEnvelope*>(frame.body.data());
+    if (Subscription* const of = find_consumer(envelope->consumer()); of != nullptr) {
+      nack_damaged(*of, envelope->sequence(), read.status());
+    }
+    return true;
+  }
+  Subscription* const subscription = find_consumer(read->envelope.consumer());
+  if (subscription == nullptr) return true;  // it was on its way when the subscription ended
+  auto delivery = std::make_shared<DeliveryImpl>(
+      client_(), subscription->key, subscription->consumer,
+      decode_message(*read, subscription->options.queue,
+                     message_state_name(wire::MessageState_InFlight)));
+  if (subscription->held.empty()) {
+    subscription->extend_at_ms = now_ms_ + subscription->lease_ms / kExtendParts;
+  }
+  auto& held = subscription->held[delivery->sequence()];
+  if (held == nullptr) {
+    ++held_count_;
+  } else {
+    held->lease_lost();  // the same message came again: the delivery before is over
+  }
+  held = delivery;
+  if (subscription->closing || draining_) {
+    delivery->release();
+  } else {
+    if (subscription->arrived.empty()) arrived_at_.push_back(subscription->key);
+    subscription->arrived.push_back(std::move(delivery));
+  }
+  return true;
+}
+
+void Subscriptions::nack_damaged(Subscription& subscription, std::uint64_t sequence,
+                                 const Status& why) {
+  StoredMessage message;
+  message.queue = subscription.options.queue;
+  message.sequence = sequence;
+  auto delivery = std::make_shared<DeliveryImpl>(client_(), subscription.key, subscription.consumer,
+                                                 std::move(message));
+  auto& held = subscription.held[sequence];
+  if (held == nullptr) ++held_count_;
+  held = delivery;
+  delivery->settle(wire::SettleKind_Nack, why.message(), std::nullopt, {});
+}
+
+void Subscriptions::read_done() {
+  for (const std::uint64_t key : std::exchange(arrived_at_, {})) {
+    Subscription* const subscription = find(key);
+    if (subscription == nullptr || subscription->arrived.empty()) continue;
+    subscription->sink->deliver(std::exchange(subscription->arrived, {}));
+  }
+}
+
+void Subscriptions::on_lease_lost(const Frame& frame) {
+  const auto* lost = read_table<wire::LeaseLost>(frame.body);
+  if (lost == nullptr) return;
+  Subscription* const subscription = find_consumer(lost->consumer());
+  if (subscription == nullptr) return;
+  if (lost->ranges() != nullptr) {
+    for (const wire::SequenceRange* range : *lost->ranges()) {
+      auto& held = subscription->held;
+      for (auto at = held.lower_bound(range->first());
+           at != held.end() && at->first <= range->last();) {
+        at->second->lease_lost();
+        --held_count_;
+        at = held.erase(at);
+      }
+    }
+  }
+  finish_if_settled(*subscription);
+}
+
+void Subscriptions::on_consumer_ended(const Frame& frame) {
+  const auto* ended = read_table<wire::ConsumerEnded>(frame.body);
+  if (ended == nullptr) return;
+  Subscription* const subscription = find_consumer(ended->consumer());
+  if (subscription == nullptr) return;
+  if (subscription->closing) {
+    unknown_to_broker(subscription->key, subscription->consumer);
+  } else {
+    end(*subscription,
+        Status(static_cast<ErrorCode>(ended->code()), std::string(view(ended->message()))));
+  }
+}
+
+void Subscriptions::release_held(Subscription& subscription, std::uint64_t sequence,
+                                 const DeliveryImpl* delivery) {
+  const auto held = subscription.held.find(sequence);
+  if (held == subscription.held.end() || held->second.get() != delivery) return;
+  subscription.held.erase(held);
+  --held_count_;
+}
+
+void Subscriptions::lose_held(Subscription& subscription) {
+  for (const auto& [sequence, delivery] : subscription.held) delivery->connection_lost();
+  held_count_ -= subscription.held.size();
+  subscription.held.clear();
+  subscription.arrived.clear();
+}
+
+// ---- settling ----
+
+void Subscriptions::settle(std::vector<SettleItem> items) {
+  const auto before = [](const SettleItem& a, const SettleItem& b) {
+    return settle_order(a) < settle_order(b);
+  };
+  if (!std::is_sorted(items.begin(), items.end(), before)) {
+    std::sort(items.begin(), items.end(), before);
+  }
+  Group group;
+  SequenceRanges ranges;
+  const auto send = [&] {
+    if (group != nullptr && !group->empty()) send_settle(group, ranges);
+    group = std::make_shared<std::vector<SettleItem>>();
+    ranges.clear();
+  };
+  send();
+  for (SettleItem& item : items) {
+    Subscription* const subscription = find_consumer(item.delivery->consumer());
+    if (!connected_ || subscription == nullptr ||
+        subscription->key != item.delivery->subscription()) {
+      const Status lost = connection_was_lost();
+      item.delivery->settle_answered(item.kind, lost);
+      if (item.done) item.done(lost);
+      continue;
+    }
+    if (!group->empty() && !same_frame(group->back(), item)) send();
+    if (!ranges.add(item.delivery->sequence())) {
+      send();
+      ranges.add(item.delivery->sequence());
+    }
+    group->push_back(std::move(item));
+  }
+  send();
+}
+
+void Subscriptions::send_settle(Group group, const SequenceRanges& ranges) {
+  const SettleItem& item = group->front();
+  flatbuffers::FlatBufferBuilder builder(256 + item.reason.size() +
+                                         ranges.ranges().size() * sizeof(wire::SequenceRange));
+  const auto vector = builder.CreateVectorOfStructs(ranges.ranges());
+  const auto reason = item.reason.empty() ? 0 : builder.CreateString(item.reason);
+  builder.Finish(wire::CreateSettle(builder, item.delivery->consumer(), item.kind, vector, reason,
+                                    item.delay_ms));
+  Request request;
+  request.type = wire::FrameType_Settle;
+  request.body = table_bytes(builder);
+  request.when_lost = WhenLost::kFail;
+  request.on_frame = [this, group](const Frame& frame) -> Result<bool> {
+    const auto* settled =
+        frame.type == wire::FrameType_Settled ? read_table<wire::Settled>(frame.body) : nullptr;
+    if (settled == nullptr) return malformed("Settled");
+    settle_finished(group, settled, Status());
+    return true;
+  };
+  request.on_failed = [this, group](const Status& why) { settle_finished(group, nullptr, why); };
+  ++settles_under_way_;
+  requests_.add(std::move(request));
+}
+
+void Subscriptions::settle_finished(const Group& group, const wire::Settled* settled,
+                                    const Status& failure) {
+  --settles_under_way_;
+  const std::uint64_t key = group->front().delivery->subscription();
+  const std::uint64_t consumer = group->front().delivery->consumer();
+  const bool unknown = failure.code() == ErrorCode::kConsumerNotFound;
+  for (SettleItem& item : *group) {
+    const DeliveryImpl& delivery = *item.delivery;
+    Status status = failure;
+    if (unknown || (settled != nullptr && contains(settled->refused(), delivery.sequence()))) {
+      status = not_held(delivery);
+    }
+    item.delivery->settle_answered(item.kind, status);
+    // What was refused for a passing reason is held still.
+    if (Subscription* const of = find(key); of != nullptr && !delivery.is_held()) {
+      release_held(*of, delivery.sequence(), &delivery);
+    }
+    if (item.done) item.done(std::move(status));
+  }
+  if (unknown) unknown_to_broker(key, consumer);
+  if (Subscription* const of = find(key); of != nullptr) finish_if_settled(*of);
+  if (settles_under_way_ == 0) {
+    for (const auto& done : std::exchange(settle_waiters_, {})) done();
+  }
+}
+
+// The queue was deleted, or the broker dropped the consumer. Asking again tells which.
+void Subscriptions::unknown_to_broker(std::uint64_t key, std::uint64_t consumer) {
+  Subscription* const subscription = find(key);
+  if (subscription == nullptr || subscription->stage != Stage::kSubscribed ||
+      subscription->consumer != consumer) {
+    return;
+  }
+  lose_held(*subscription);
+  by_consumer_.erase(consumer);
+  subscription->stage = Stage::kUnsubscribed;
+  subscription->paused = false;
+  if (subscription->closing) {
+    subscriptions_.erase(key);
+  } else {
+    subscription->sink->connection_lost();
+  }
+}
+
+void Subscriptions::when_settles_answered(std::function<void()> done) {
+  if (settles_under_way_ == 0) return done();
+  settle_waiters_.push_back(std::move(done));
+}
+
+// ---- leases ----
+
+void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
+                                const SequenceRanges& ranges, std::uint32_t lease_ms,
+                                std::function<void(const Status&)> done) {
+  flatbuffers::FlatBufferBuilder builder(128 +
+                                         ranges.ranges().size() * sizeof(wire::SequenceRange));
+  const auto vector = builder.CreateVectorOfStructs(ranges.ranges());
+  builder.Finish(wire::CreateExtend(builder, consumer, vector, lease_ms));
+  Request request;
+  request.type = wire::FrameType_Extend;
+  request.body = table_bytes(builder);
+  request.when_lost = WhenLost::kFail;
+  request.on_frame = [this, key, consumer, done](const Frame& frame) -> Result<bool> {
+    const auto* extended =
+        frame.type == wire::FrameType_Extended ? read_table<wire::Extended>(frame.body) : nullptr;
+    if (extended == nullptr) return malformed("Extended");
+    Subscription* const of = find(key);
+    if (of != nullptr && of->consumer == consumer && extended->refused() != nullptr) {
+      // A settle that overtook the extension is no loss: lease_lost() spares what is settling.
+      std::erase_if(of->held, [this, extended](const auto& entry) {
+        if (!entry.second->is_held() || !contains(extended->refused(), entry.first)) return false;
+        entry.second->lease_lost();
+        --held_count_;
+        return true;
+      });
+      finish_if_settled(*of);
+    }
+    if (done) {
+      const bool refused = extended->refused() != nullptr && extended->refused()->size() > 0;
+      done(refused
+               ? Status(ErrorCode::kNotHeld,
+                        "The lease cannot be extended: it has ended, or the message is settled.")
+               : Status());
+    }
+    return true;
+  };
+  request.on_failed = [this, key, consumer, done](const Status& why) {
+    if (why.code() == ErrorCode::kConsumerNotFound) unknown_to_broker(key, consumer);
+    if (done) done(why);
+  };
+  requests_.add(std::move(request));
+}
+
+void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
+                           std::function<void(const Status&)> done) {
+  if (!connected_ || find_consumer(delivery->consumer()) == nullptr) {
+    return done(connection_was_lost());
+  }
+  if (!delivery->is_held()) return done(not_held(*delivery));
+  SequenceRanges ranges;
+  ranges.add(delivery->sequence());
+  send_extend(delivery->subscription(), delivery->consumer(), ranges, lease_ms, std::move(done));
+}
+
+void Subscriptions::send_extensions(Subscription& subscription) {
+  SequenceRanges ranges;
+  const auto send = [&] {
+    if (!ranges.empty()) send_extend(subscription.key, subscription.consumer, ranges, 0, {});
+    ranges.clear();
+  };
+  for (const auto& [sequence, delivery] : subscription.held) {
+    if (!delivery->is_held() || ranges.add(sequence)) continue;
+    send();
+    ranges.add(sequence);
+  }
+  send();
+}
+
+std::uint64_t Subscriptions::advance(std::uint64_t now_ms) {
+  now_ms_ = now_ms;
+  std::uint64_t next = 0;
+  const auto wake_at = [&next](std::uint64_t at) { next = next == 0 ? at : std::min(next, at); };
+  for (auto& [key, subscription] : subscriptions_) {
+    if (!connected_ || draining_) break;
+    Subscription& of = *subscription;
+    if (of.stage == Stage::kUnsubscribed) {
+      if (of.retry_at_ms <= now_ms) {
+        subscribe(of);
+      } else {
+        wake_at(of.retry_at_ms);
+      }
+    }
+  }
+  for (auto& [key, subscription] : subscriptions_) {
+    Subscription& of = *subscription;
+    if (of.stage != Stage::kSubscribed) continue;
+    if (of.options.extend_leases && of.lease_ms > 0 && !of.held.empty()) {
+      if (of.extend_at_ms <= now_ms) {
+        of.extend_at_ms = now_ms + std::max(1u, of.lease_ms / kExtendParts);
+        send_extensions(of);
+      }
+      wake_at(of.extend_at_ms);
+    }
+  }
+  return next;
+}
+
+// ---- connections ----
+
+void Subscriptions::connected(std::uint64_t now_ms) {
+  now_ms_ = now_ms;
+  connected_ = true;
+  draining_ = false;
+}
+
+void Subscriptions::connection_lost() {
+  connected_ = false;
+  draining_ = false;
+  by_consumer_.clear();
+  std::erase_if(subscriptions_, [this](auto& entry) {
+    Subscription& subscription = *entry.second;
+    lose_held(subscription);
+    if (subscription.closing) return true;
+    if (subscription.stage == Stage::kSubscribed) {
+      subscription.stage = Stage::kUnsubscribed;
+      subscription.sink->connection_lost();
+    }
+    subscription.paused = false;
+    subscription.retry_at_ms = 0;
+    return false;
+  });
+}
+
+void Subscriptions::draining() {
+  if (std::exchange(draining_, true)) return;
+  read_done();
+  for (auto& [key, subscription] : subscriptions_) {
+    if (!subscription->closing) subscription->sink->give_back();
+  }
+}
+
+void Subscriptions::fail_all(const Status& why) {
+  connection_lost();
+  const auto subscriptions = std::exchange(subscriptions_, {});
+  for (const auto& [key, subscription] : subscriptions) subscription->sink->ended(why);
+  for (const auto& done : std::exchange(settle_waiters_, {})) done();
+}
+
+}  // namespace holdfast::client

@@ -1,0 +1,188 @@
+#include <doctest/doctest.h>
+
+#include "client_fixture.h"
+
+namespace holdfast::test {
+
+namespace {
+
+template <typename Builder>
+void reply(FakePeer& peer, wire::FrameType type, std::uint64_t correlation, const Builder& build) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(build(builder));
+  FrameWriter frames;
+  frames.append(type, correlation, {builder.GetBufferPointer(), builder.GetSize()});
+  peer.send(frames);
+}
+
+}  // namespace
+
+TEST_CASE("a queue is created with its settings by name, and reported with them") {
+  FakeBroker broker;
+  Connected c(broker);
+  Admin admin = c.client->admin();
+  auto created = std::async([&] {
+    return admin.create_queue("orders", {{"max-attempts", 3}}, true);
+  });
+  const ReceivedFrame frame = c.peer->expect(wire::FrameType_QueueCreate);
+  const auto& create = frame.table<wire::QueueCreate>();
+  CHECK(view(create.name()) == "orders");
+  CHECK(create.if_not_exists());
+  REQUIRE(create.settings()->size() == 1);
+  CHECK(create.settings()->Get(0)->setting() == 2);
+  CHECK(create.settings()->Get(0)->value() == 3);
+  reply(*c.peer, wire::FrameType_QueueInfo, frame.correlation, [](auto& builder) {
+    const auto name = builder.CreateString("orders");
+    const std::vector<wire::SettingValue> values{wire::SettingValue(2, 0, 0, 3),
+                                                 wire::SettingValue(999, 0, 0, 1)};
+    const auto settings = builder.CreateVectorOfStructs(values);
+    wire::QueueInfoBuilder info(builder);
+    info.add_queue(4);
+    info.add_name(name);
+    info.add_settings(settings);
+    info.add_ready(17);
+    info.add_publish_rate(2.5);
+    info.add_created_at(1'000);
+    return info.Finish();
+  });
+  const Result<QueueReport> report = created.get();
+  REQUIRE(report.ok());
+  CHECK(report->id == 4);
+  CHECK(report->name == "orders");
+  CHECK(report->settings == SettingList{{"max-attempts", 3}});
+  CHECK(report->ready == 17);
+  CHECK(report->publish_rate == 2.5);
+  CHECK(report->created_at.time_since_epoch() == std::chrono::seconds(1));
+}
+
+TEST_CASE("a setting that does not exist is refused with the nearest one") {
+  FakeBroker broker;
+  Connected c(broker);
+  const Result<QueueReport> created =
+      c.client->admin().create_queue("orders", {{"max-atempts", 3}});
+  CHECK(created.status().code() == ErrorCode::kInvalidArgument);
+  CHECK(created.status().message().find("\"max-attempts\"") != std::string::npos);
+}
+
+TEST_CASE("a list is collected to its end, and begins anew when the connection is lost in it") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto listed = std::async([&] { return c.client->admin().queues(); });
+  ReceivedFrame list = c.peer->expect(wire::FrameType_QueueList);
+  c.peer->queue_info(list.correlation, 1, "a");
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  list = next.expect(wire::FrameType_QueueList);
+  next.queue_info(list.correlation, 1, "a");
+  next.queue_info(list.correlation, 2, "b");
+  next.list_end(list.correlation, 2);
+  const Result<std::vector<QueueReport>> queues = listed.get();
+  REQUIRE(queues.ok());
+  REQUIRE(queues->size() == 2);
+  CHECK((*queues)[1].name == "b");
+}
+
+TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto peeked = std::async([&] { return c.client->admin().peek("orders", 2, 5); });
+  const ReceivedFrame frame = c.peer->expect(wire::FrameType_Peek);
+  CHECK(frame.table<wire::Peek>().from() == 5);
+  CHECK(frame.table<wire::Peek>().limit() == 2);
+  FrameWriter items;
+  append_message(items, wire::FrameType_PeekItem, frame.correlation, 0, 5, 1,
+                 message_bytes("five", "body"));
+  c.peer->send(items);
+  c.peer->list_end(frame.correlation, 1, 6);
+  const Result<PeekPage> page = peeked.get();
+  REQUIRE(page.ok());
+  REQUIRE(page->messages.size() == 1);
+  CHECK(page->messages[0].id == "five");
+  CHECK(page->messages[0].queue == "orders");
+  CHECK(page->messages[0].state == "ready");
+  CHECK(page->next == 6);
+
+  auto got = std::async([&] { return c.client->admin().get("orders", 4); });
+  const ReceivedFrame get = c.peer->expect(wire::FrameType_Peek);
+  FrameWriter other;
+  append_message(other, wire::FrameType_PeekItem, get.correlation, 0, 5, 1,
+                 message_bytes("five", "body"));
+  c.peer->send(other);
+  c.peer->list_end(get.correlation, 1, 6);
+  CHECK(got.get().status().code() == ErrorCode::kMessageNotFound);
+  CHECK(c.client->admin().peek("orders", 1001).status().code() == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("a redrive that was under way when the connection was lost is not repeated by itself") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto redriven = std::async([&] { return c.client->admin().redrive("orders", {1, 2}); });
+  const ReceivedFrame frame = c.peer->expect(wire::FrameType_Redrive);
+  CHECK(frame.table<wire::Redrive>().sequences()->size() == 2);
+  CHECK_FALSE(frame.table<wire::Redrive>().all());
+  c.peer->close();
+  CHECK(redriven.get().status().code() == ErrorCode::kConnectionLost);
+}
+
+TEST_CASE("a step of a redrive reports what moved and why something did not") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto redriven = std::async([&] { return c.client->admin().redrive_all("orders.dead", 10, 256); });
+  const ReceivedFrame frame = c.peer->expect(wire::FrameType_Redrive);
+  CHECK(frame.table<wire::Redrive>().all());
+  CHECK(frame.table<wire::Redrive>().from() == 10);
+  reply(*c.peer, wire::FrameType_Moved, frame.correlation, [](auto& builder) {
+    const auto why = builder.CreateString("The source is full.");
+    return wire::CreateMoved(builder, 7, 1, 2, 3, 99,
+                             static_cast<std::uint16_t>(ErrorCode::kQueueFull), why);
+  });
+  const Result<MoveReport> report = redriven.get();
+  REQUIRE(report.ok());
+  CHECK(report->moved == 7);
+  CHECK(report->skipped_in_flight == 1);
+  CHECK(report->not_found == 2);
+  CHECK(report->refused == 3);
+  CHECK(report->next == 99);
+  CHECK(report->first_refusal.code() == ErrorCode::kQueueFull);
+  CHECK(c.client->admin().redrive("orders", {}).status().code() == ErrorCode::kInvalidArgument);
+  CHECK(c.client->admin().discard_all("orders", 0, 257).status().code() ==
+        ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE(
+    "a request that the broker refuses is answered with its error, one never answered times out") {
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  options.timeout = std::chrono::milliseconds(60);
+  Connected c(broker, options);
+  auto deleted = std::async([&] { return c.client->admin().delete_queue("orders"); });
+  c.peer->error(c.peer->expect(wire::FrameType_QueueDelete).correlation, ErrorCode::kQueueNotFound,
+                "There is no queue \"orders\".");
+  CHECK(deleted.get().code() == ErrorCode::kQueueNotFound);
+  const Status late = c.client->admin().purge_queue("orders").status();
+  CHECK(late.code() == ErrorCode::kTimeout);
+  CHECK(late.message().find("Purging queue \"orders\"") != std::string::npos);
+}
+
+TEST_CASE("an answer of the wrong type is frame_malformed for that request alone") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto status = std::async([&] { return c.client->admin().status(); });
+  c.peer->ok(c.peer->expect(wire::FrameType_Status).correlation);
+  CHECK(status.get().status().code() == ErrorCode::kFrameMalformed);
+  auto again = std::async([&] { return c.client->admin().status(); });
+  reply(*c.peer, wire::FrameType_StatusInfo, c.peer->expect(wire::FrameType_Status).correlation,
+        [](auto& builder) {
+          wire::StatusInfoBuilder info(builder);
+          info.add_queues(3);
+          info.add_publishes_allowed(false);
+          return info.Finish();
+        });
+  const Result<BrokerReport> report = again.get();
+  REQUIRE(report.ok());
+  CHECK(report->queues == 3);
+  CHECK_FALSE(report->publishes_allowed);
+}
+
+}  // namespace holdfast::test

@@ -1,0 +1,215 @@
+#include <doctest/doctest.h>
+
+#include "address.h"
+#include "client_fixture.h"
+
+namespace holdfast::test {
+
+TEST_CASE("a broker that nobody listens for is unreachable, at once when nothing is tried again") {
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  broker.stop_listening();
+  options.reconnect = false;
+  const Result<Client> once = Client::connect(options);
+  CHECK(once.status().code() == ErrorCode::kUnreachable);
+  CHECK(once.status().message().find(options.address) != std::string::npos);
+
+  options.reconnect = true;
+  options.timeout = std::chrono::milliseconds(30);
+  const Result<Client> again = Client::connect(options);
+  CHECK(again.status().code() == ErrorCode::kUnreachable);
+  CHECK(again.status().message().find("within 30 ms") != std::string::npos);
+}
+
+TEST_CASE("connecting waits for a broker that is not ready yet") {
+  FakeBroker broker;
+  const Result<Client> connected = connect_while(quick_options(broker), {}, [&] {
+    broker.accept().close();
+    broker.accept().close();
+    FakePeer peer = broker.accept();
+    peer.handshake();
+  });
+  CHECK(connected.ok());
+}
+
+TEST_CASE("a wrong address or option is refused with a sentence") {
+  for (const char* address :
+       {"", "host", "host:", "host:0", "host:65536", "host:1x", ":7411", "::1:7411", "unix:"}) {
+    CAPTURE(address);
+    const Result<Client> connected = Client::connect(ClientOptions(address));
+    CHECK(connected.status().code() == ErrorCode::kInvalidArgument);
+  }
+  ClientOptions options("127.0.0.1:1");
+  options.client_name = std::string(129, 'n');
+  CHECK(Client::connect(options).status().code() == ErrorCode::kInvalidArgument);
+  options.client_name.clear();
+  options.reconnect_max = std::chrono::milliseconds(1);
+  CHECK(Client::connect(options).status().code() == ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("addresses are read and written alike") {
+  for (const char* text :
+       {"127.0.0.1:7411", "broker.example:1", "[::1]:65535", "unix:/run/h.sock"}) {
+    const Result<client::Address> address = client::parse_address(text);
+    REQUIRE(address.ok());
+    CHECK(address->to_string() == text);
+  }
+}
+
+TEST_CASE("a broker of another version ends the attempt without another") {
+  FakeBroker broker;
+  const Result<Client> refused = connect_while(quick_options(broker), {}, [&] {
+    FakePeer peer = broker.accept();
+    const ReceivedFrame hello = peer.expect(wire::FrameType_Hello);
+    CHECK(hello.table<wire::Hello>().version_min() == 1);
+    CHECK(hello.table<wire::Hello>().version_max() == 1);
+    CHECK(view(hello.table<wire::Hello>().client_name()) == "test");
+    peer.error(hello.correlation, ErrorCode::kVersionUnsupported, "This broker speaks 2 to 3.",
+               true);
+    peer.expect_close();
+  });
+  CHECK(refused.status().code() == ErrorCode::kVersionUnsupported);
+  CHECK(refused.status().message() == "This broker speaks 2 to 3.");
+}
+
+TEST_CASE("a broker that refuses the connection for now is tried again") {
+  FakeBroker broker;
+  const Result<Client> connected = connect_while(quick_options(broker), {}, [&] {
+    FakePeer first = broker.accept();
+    first.error(0, ErrorCode::kTooManyConnections, "1,000 connections are open.", true);
+    first.expect_close();
+    FakePeer second = broker.accept();
+    second.handshake();
+  });
+  CHECK(connected.ok());
+}
+
+TEST_CASE("a broker that accepts and says nothing is given up after the handshake's deadline") {
+  FakeBroker broker;
+  client::ClientTuning tuning;
+  tuning.handshake_ms = 20;
+  const Result<Client> connected = connect_while(quick_options(broker), tuning, [&] {
+    FakePeer silent = broker.accept();
+    silent.expect_close();
+    FakePeer peer = broker.accept();
+    peer.handshake();
+  });
+  CHECK(connected.ok());
+}
+
+TEST_CASE("a broker that falls silent is given up after three intervals") {
+  FakeBroker broker;
+  client::ClientTuning tuning;
+  tuning.heartbeat_ms = 20;
+  Connected c(broker, quick_options(broker), tuning, 20);
+  // It still reads, and hears the client's Pings; it only never answers.
+  c.peer->expect_close();
+  FakePeer next = broker.accept();
+  const ReceivedFrame hello = next.expect(wire::FrameType_Hello);
+  CHECK(hello.table<wire::Hello>().heartbeat_ms() == 20);
+}
+
+TEST_CASE("an idle client and an idle broker keep each other by heartbeats") {
+  FakeBroker broker;
+  Connected c(broker, quick_options(broker), {}, 20);
+  // expect() answers the Pings of all this time.
+  auto receipt = std::async(std::launch::async, [&] {
+    std::promise<void>().get_future().wait_for(std::chrono::milliseconds(150));
+    return c.client->publish("orders", Message("x"));
+  });
+  c.peer->open_queue("orders", 1);
+  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 1);
+  CHECK(receipt.get().ok());
+}
+
+TEST_CASE("a Ping is answered with its correlation") {
+  FakeBroker broker;
+  Connected c(broker);
+  FrameWriter ping;
+  ping.append_empty(wire::FrameType_Ping, 77);
+  c.peer->send(ping);
+  CHECK(c.peer->expect(wire::FrameType_Pong).correlation == 77);
+}
+
+TEST_CASE("garbage from the broker costs the connection and nothing else") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receipt = c.client->publish_future("orders", Message("x"));
+  c.peer->open_queue("orders", 1);
+  c.peer->expect(wire::FrameType_Publish);
+  const std::string garbage(100, 'G');
+  c.peer->send_bytes(garbage.data(), garbage.size());
+  c.peer->expect_close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  next.open_queue("orders", 1);
+  next.confirm(next.expect(wire::FrameType_Publish).correlation, 1);
+  CHECK(receipt.get().ok());
+}
+
+TEST_CASE("frames that make no sense are survived") {
+  FakeBroker broker;
+  Connected c(broker);
+  c.peer->confirm(999, 1, 4'000'000'000u);
+  c.peer->error(1ull << 63, ErrorCode::kInternal, "of nothing");
+  c.peer->settled(12345, 1);
+  c.peer->deliver(99, 1, "for nobody");
+  c.peer->lease_lost(99, wire::Cause_LeaseExpired, {{1, ~0ull}});
+  FrameWriter empty;
+  for (const wire::FrameType type : wire::EnumValuesFrameType()) {
+    if (type != wire::FrameType_Ping && type != wire::FrameType_Deliver &&
+        type != wire::FrameType_Goodbye && type != wire::FrameType_Error) {
+      empty.append_empty(type, 5);
+    }
+  }
+  c.peer->send(empty);
+  auto receipt = c.client->publish_future("orders", Message("x"));
+  c.peer->open_queue("orders", 1);
+  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 1, 4'000'000'000u);
+  CHECK(receipt.get()->sequence == 1);
+}
+
+TEST_CASE("without reconnect a lost connection ends the client") {
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  options.reconnect = false;
+  Connected c(broker, options);
+  auto receipt = c.client->publish_future("orders", Message("x"));
+  c.peer->open_queue("orders", 1);
+  c.peer->expect(wire::FrameType_Publish);
+  c.peer->close();
+  CHECK(receipt.get().status().code() == ErrorCode::kConnectionLost);
+  CHECK(c.client->publish("orders", Message("x")).status().code() == ErrorCode::kConnectionLost);
+  CHECK(c.client->admin().status().status().code() == ErrorCode::kConnectionLost);
+  CHECK(c.client->receive("orders", 1, std::chrono::milliseconds(0)).status().code() ==
+        ErrorCode::kConnectionLost);
+  CHECK(c.client->consume("orders", {}, [](Delivery) {}).status().code() ==
+        ErrorCode::kConnectionLost);
+}
+
+TEST_CASE("a client may be closed from its own callback, and by two threads at once") {
+  FakeBroker broker;
+  {
+    Connected c(broker);
+    on_io_thread(c, [&] { c.client->close(); });
+    CHECK(c.client->flush().code() == ErrorCode::kCancelled);
+    c.peer->expect_close();
+  }
+  Connected c(broker);
+  auto other = std::async(std::launch::async, [&] { c.client->close(); });
+  c.client->close();
+  other.get();
+  CHECK(c.client->admin().status().status().code() == ErrorCode::kCancelled);
+}
+
+TEST_CASE("a client may be destroyed while it reconnects, and moved") {
+  FakeBroker broker;
+  Connected c(broker);
+  broker.stop_listening();
+  c.peer->close();
+  Client moved = std::move(*c.client);
+  c.client.reset();
+  CHECK(moved.flush().ok());
+}
+
+}  // namespace holdfast::test

@@ -1,0 +1,522 @@
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <stdexcept>
+#include <thread>
+
+#include "client_fixture.h"
+
+namespace holdfast::test {
+
+namespace {
+
+// Deliveries that a handler hands to the test.
+class Kept {
+ public:
+  Handler handler() {
+    return [this](Delivery delivery) {
+      const std::lock_guard lock(mutex_);
+      deliveries_.push_back(std::move(delivery));
+      changed_.notify_all();
+    };
+  }
+  std::vector<Delivery> take(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    REQUIRE(changed_.wait_for(lock, std::chrono::seconds(10),
+                              [&] { return deliveries_.size() >= count; }));
+    return std::exchange(deliveries_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Delivery> deliveries_;
+};
+
+Consumer consume(Connected& c, const ConsumeOptions& options, const Handler& handler,
+                 std::uint64_t consumer = 5, std::uint32_t lease_ms = 30'000) {
+  auto consuming = std::async([&] { return c.client->consume("orders", options, handler); });
+  c.peer->subscribe(consumer, lease_ms);
+  Result<Consumer> result = consuming.get();
+  REQUIRE_MESSAGE(result.ok(), result.status().to_string());
+  return std::move(result).value();
+}
+
+struct Settling {
+  std::uint64_t correlation = 0;
+  wire::SettleKind kind = wire::SettleKind_Ack;
+  Ranges ranges;
+  std::string reason;
+  std::int64_t delay_ms = 0;
+};
+
+Settling expect_settle(FakePeer& peer, std::uint64_t consumer = 5) {
+  const ReceivedFrame frame = peer.expect(wire::FrameType_Settle);
+  const auto& settle = frame.table<wire::Settle>();
+  CHECK(settle.consumer() == consumer);
+  return {frame.correlation, static_cast<wire::SettleKind>(settle.kind()),
+          ranges_of(settle.ranges()), std::string(view(settle.reason())), settle.delay_ms()};
+}
+
+ReceivedFrame expect_credit(FakePeer& peer, std::uint32_t credit) {
+  ReceivedFrame frame = peer.expect(wire::FrameType_Credit);
+  CHECK(frame.table<wire::Credit>().credit_messages() == credit);
+  return frame;
+}
+
+// The client gives the consumer up: credit 0, then, with nothing held, Unsubscribe.
+void expect_end(FakePeer& peer) {
+  peer.ok(expect_credit(peer, 0).correlation);
+  peer.ok(peer.expect(wire::FrameType_Unsubscribe).correlation);
+}
+
+}  // namespace
+
+TEST_CASE("a consumer subscribes with its credit and hands each delivery to the handler") {
+  FakeBroker broker;
+  Connected c(broker);
+  ConsumeOptions options;
+  options.concurrency = 3;
+  options.prefetch_bytes = 1000;
+  options.lease = std::chrono::seconds(12);
+  options.consumer_name = "worker-1";
+  Kept kept;
+  auto consuming = std::async([&] { return c.client->consume("orders", options, kept.handler()); });
+  const ReceivedFrame frame = c.peer->subscribe(5);
+  const auto& subscribe = frame.table<wire::Subscribe>();
+  CHECK(view(subscribe.queue()) == "orders");
+  CHECK(view(subscribe.consumer_name()) == "worker-1");
+  CHECK(subscribe.credit_messages() == 6);
+  CHECK(subscribe.credit_bytes() == 1000);
+  CHECK(subscribe.lease_ms() == 12'000);
+  Result<Consumer> consumer = consuming.get();
+  REQUIRE(consumer.ok());
+
+  c.peer->deliver(5, 17, "hello", 2);
+  std::vector<Delivery> deliveries = kept.take(1);
+  const StoredMessage& message = deliveries[0].message();
+  CHECK(message.queue == "orders");
+  CHECK(message.sequence == 17);
+  CHECK(message.attempt == 2);
+  CHECK(message.id == "m17");
+  CHECK(message.body == "hello");
+  CHECK(message.state == "in_flight");
+  CHECK_FALSE(message.is_dead_letter);
+  CHECK(deliveries[0].state() == DeliveryState::kHeld);
+
+  auto acked = std::async([&] { return deliveries[0].ack(); });
+  const Settling settle = expect_settle(*c.peer);
+  CHECK(settle.kind == wire::SettleKind_Ack);
+  CHECK(settle.ranges == Ranges{{17, 17}});
+  c.peer->settled(settle.correlation, 1);
+  CHECK(acked.get().ok());
+  CHECK(deliveries[0].state() == DeliveryState::kSettled);
+  CHECK(deliveries[0].ack().code() == ErrorCode::kNotHeld);
+}
+
+TEST_CASE("acks of one turn travel as ranges, and what is refused is not_held for that one alone") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  ConsumeOptions options;
+  options.prefetch = 10;
+  const Consumer consumer = consume(c, options, kept.handler());
+  for (const std::uint64_t sequence : {1, 2, 3, 5, 6, 9}) c.peer->deliver(5, sequence, "x");
+  std::vector<Delivery> deliveries = kept.take(6);
+  std::vector<std::promise<Status>> answers(6);
+  on_io_thread(c, [&] {
+    for (const std::size_t i : {4, 2, 0, 5, 1, 3}) {
+      deliveries[i].ack_async([&, i](Status status) { answers[i].set_value(std::move(status)); });
+    }
+  });
+  const Settling settle = expect_settle(*c.peer);
+  CHECK(settle.ranges == Ranges{{1, 3}, {5, 6}, {9, 9}});
+  c.peer->settled(settle.correlation, 5, {{5, 5}});
+  for (std::size_t i = 0; i < 6; ++i) {
+    const Status status = answers[i].get_future().get();
+    CHECK(status.code() == (i == 3 ? ErrorCode::kNotHeld : ErrorCode::kOk));
+  }
+  CHECK(deliveries[3].state() == DeliveryState::kLost);
+}
+
+TEST_CASE("each way to settle carries its reason and its delay") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  for (const std::uint64_t sequence : {1, 2, 3}) c.peer->deliver(5, sequence, "x");
+  std::vector<Delivery> deliveries = kept.take(3);
+  CHECK(deliveries[0].nack(std::string(1025, 'r')).code() == ErrorCode::kInvalidArgument);
+  CHECK(deliveries[0].nack("\xff").code() == ErrorCode::kInvalidArgument);
+  CHECK(deliveries[0].nack("r", std::chrono::hours(24 * 8)).code() == ErrorCode::kInvalidArgument);
+
+  deliveries[0].nack_async("busy", std::chrono::milliseconds(1500));
+  Settling settle = expect_settle(*c.peer);
+  CHECK(settle.kind == wire::SettleKind_Nack);
+  CHECK(settle.reason == "busy");
+  CHECK(settle.delay_ms == 1500);
+  deliveries[1].reject_async("broken");
+  settle = expect_settle(*c.peer);
+  CHECK(settle.kind == wire::SettleKind_Reject);
+  CHECK(settle.reason == "broken");
+  CHECK(settle.delay_ms == -1);
+  deliveries[2].release_async();
+  CHECK(expect_settle(*c.peer).kind == wire::SettleKind_Release);
+}
+
+TEST_CASE("a delivery dropped unsettled is given back") {
+  FakeBroker broker;
+  Connected c(broker);
+  const Consumer consumer = consume(c, ConsumeOptions(), [](const Delivery&) {});
+  c.peer->deliver(5, 1, "x");
+  CHECK(expect_settle(*c.peer).kind == wire::SettleKind_Release);
+}
+
+TEST_CASE("a handler that throws nacks with the exception's text") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::vector<Delivery> elsewhere;
+  const Consumer consumer = consume(c, ConsumeOptions(), [&](Delivery delivery) {
+    if (delivery.body() == "moved") elsewhere.push_back(std::move(delivery));
+    throw std::runtime_error("no such customer");
+  });
+  for (const char* body : {"dropped", "moved"}) {
+    c.peer->deliver(5, 1, body);
+    const Settling settle = expect_settle(*c.peer);
+    CHECK(settle.kind == wire::SettleKind_Nack);
+    CHECK(settle.reason == "no such customer");
+    c.peer->settled(settle.correlation, 1);
+  }
+}
+
+TEST_CASE("a settle that the broker refuses for a passing reason can be tried again") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  auto first = std::async([&] { return deliveries[0].ack(); });
+  c.peer->error(expect_settle(*c.peer).correlation, ErrorCode::kStorageFull, "full");
+  CHECK(first.get().code() == ErrorCode::kStorageFull);
+  CHECK(deliveries[0].state() == DeliveryState::kHeld);
+  auto second = std::async([&] { return deliveries[0].ack(); });
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  CHECK(second.get().ok());
+}
+
+TEST_CASE("a settle that failed after its delivery was dropped gives the message back, once") {
+  FakeBroker broker;
+  Connected c(broker);
+  const Consumer consumer =
+      consume(c, ConsumeOptions(), [](Delivery delivery) { delivery.ack_async(); });
+  c.peer->deliver(5, 1, "x");
+  const Settling acked = expect_settle(*c.peer);
+  CHECK(acked.kind == wire::SettleKind_Ack);
+  on_io_thread(c, [] {});  // the handler has returned
+  c.peer->error(acked.correlation, ErrorCode::kInternal, "no");
+  const Settling released = expect_settle(*c.peer);
+  CHECK(released.kind == wire::SettleKind_Release);
+  c.peer->error(released.correlation, ErrorCode::kInternal, "no");
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+}
+
+TEST_CASE("after a lost lease a nack is refused here, and an ack is still tried") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
+  // The delivery after it shows that the loss has been read.
+  c.peer->deliver(5, 2, "y");
+  kept.take(1)[0].release_async();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  CHECK(deliveries[0].state() == DeliveryState::kLost);
+  CHECK(deliveries[0].nack("late").code() == ErrorCode::kNotHeld);
+  auto acked = std::async([&] { return deliveries[0].ack(); });
+  c.peer->settled(expect_settle(*c.peer).correlation, 1, {}, 1);
+  CHECK(acked.get().ok());
+  CHECK(deliveries[0].state() == DeliveryState::kSettled);
+}
+
+TEST_CASE("leases are extended while a delivery is held, and one that cannot be is lost") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
+  c.peer->deliver(5, 1, "x");
+  c.peer->deliver(5, 2, "x");
+  std::vector<Delivery> deliveries = kept.take(2);
+  ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
+  CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
+  CHECK(extend.table<wire::Extend>().lease_ms() == 0);
+  c.peer->extended(extend.correlation, 1, {{2, 2}});
+  extend = c.peer->expect(wire::FrameType_Extend);
+  CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 1}});
+  CHECK(deliveries[1].state() == DeliveryState::kLost);
+  CHECK(deliveries[0].state() == DeliveryState::kHeld);
+}
+
+TEST_CASE("without extend_leases a lease is extended only when it is asked for") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  ConsumeOptions options;
+  options.extend_leases = false;
+  const Consumer consumer = consume(c, options, kept.handler(), 5, 30);
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(40)));
+  auto extended = std::async([&] { return deliveries[0].extend(std::chrono::seconds(5)); });
+  const ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
+  CHECK(extend.table<wire::Extend>().lease_ms() == 5000);
+  c.peer->extended(extend.correlation, 0, {{1, 1}});
+  CHECK(extended.get().code() == ErrorCode::kNotHeld);
+}
+
+TEST_CASE("when the connection is lost, what was held is lost and the consumer subscribes again") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  next.subscribe(6);
+  CHECK(deliveries[0].state() == DeliveryState::kLost);
+  CHECK(deliveries[0].ack().code() == ErrorCode::kConnectionLost);
+  next.deliver(6, 1, "x", 2);
+  deliveries = kept.take(1);
+  CHECK(deliveries[0].attempt() == 2);
+  auto acked = std::async([&] { return deliveries[0].ack(); });
+  next.settled(expect_settle(next, 6).correlation, 1);
+  CHECK(acked.get().ok());
+  CHECK(consumer.status().ok());
+}
+
+TEST_CASE("an ack under way when the connection is lost is connection_lost") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  auto acked = std::async([&] { return deliveries[0].ack(); });
+  expect_settle(*c.peer);
+  c.peer->close();
+  CHECK(acked.get().code() == ErrorCode::kConnectionLost);
+  CHECK(deliveries[0].state() == DeliveryState::kLost);
+}
+
+TEST_CASE("when the broker drains, what has not begun is given back and what runs may end") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<void> started;
+  std::promise<void> go_on;
+  std::atomic<int> handled{0};
+  const Consumer consumer = consume(c, ConsumeOptions(), [&](Delivery delivery) {
+    if (++handled == 1) {
+      started.set_value();
+      go_on.get_future().get();
+    }
+    CHECK(delivery.ack().ok());
+  });
+  for (const std::uint64_t sequence : {1, 2, 3}) c.peer->deliver(5, sequence, "x");
+  started.get_future().get();
+  c.peer->goodbye(5000);
+  const Settling released = expect_settle(*c.peer);
+  CHECK(released.kind == wire::SettleKind_Release);
+  CHECK(released.ranges == Ranges{{2, 3}});
+  c.peer->settled(released.correlation, 2);
+  go_on.set_value();
+  const Settling acked = expect_settle(*c.peer);
+  CHECK(acked.kind == wire::SettleKind_Ack);
+  CHECK(acked.ranges == Ranges{{1, 1}});
+  c.peer->settled(acked.correlation, 1);
+  // Nothing is left to wait for: the client goes by itself.
+  c.peer->expect_close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  next.subscribe(6);
+  CHECK(handled.load() == 1);
+}
+
+TEST_CASE(
+    "stopping gives back what no handler has begun, waits for the others, then unsubscribes") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<void> started;
+  std::promise<void> go_on;
+  Consumer consumer = consume(c, ConsumeOptions(), [&](Delivery delivery) {
+    started.set_value();
+    go_on.get_future().get();
+    delivery.ack_async();
+  });
+  c.peer->deliver(5, 1, "x");
+  c.peer->deliver(5, 2, "x");
+  started.get_future().get();
+  auto stopped = std::async([&] { consumer.stop(); });
+  Settling released;
+  ReceivedFrame credit;
+  for (int i = 0; i < 2; ++i) {
+    // The two are asked for in one turn or in two.
+    const ReceivedFrame frame = c.peer->next();
+    if (frame.type == wire::FrameType_Credit) {
+      credit = frame;
+    } else {
+      REQUIRE(frame.type == wire::FrameType_Settle);
+      const auto& settle = frame.table<wire::Settle>();
+      CHECK(settle.kind() == wire::SettleKind_Release);
+      CHECK(ranges_of(settle.ranges()) == Ranges{{2, 2}});
+      released.correlation = frame.correlation;
+    }
+  }
+  c.peer->settled(released.correlation, 1);
+  // One that was on its way is given back as well.
+  c.peer->deliver(5, 3, "x");
+  const Settling late = expect_settle(*c.peer);
+  CHECK(late.kind == wire::SettleKind_Release);
+  CHECK(late.ranges == Ranges{{3, 3}});
+  c.peer->settled(late.correlation, 1);
+  c.peer->ok(credit.correlation);
+  CHECK(stopped.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  go_on.set_value();
+  stopped.get();
+  const Settling acked = expect_settle(*c.peer);
+  CHECK(acked.ranges == Ranges{{1, 1}});
+  // Unsubscribing before the ack is answered would lose what is held.
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  c.peer->settled(acked.correlation, 1);
+  c.peer->expect(wire::FrameType_Unsubscribe);
+  consumer.stop();
+}
+
+TEST_CASE("a handler may stop its own consumer") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::optional<Consumer> consumer;
+  std::promise<void> ready;
+  std::promise<void> stopped;
+  consumer.emplace(consume(c, ConsumeOptions(), [&](Delivery delivery) {
+    ready.get_future().get();
+    consumer->stop();
+    delivery.ack_async();
+    stopped.set_value();
+  }));
+  c.peer->deliver(5, 1, "x");
+  ready.set_value();
+  stopped.get_future().get();
+}
+
+TEST_CASE("a consumer whose queue is deleted ends with queue_not_found") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  c.peer->lease_lost(5, wire::Cause_Purged, {{1, 1}});
+  c.peer->consumer_ended(5, ErrorCode::kQueueNotFound, "Queue 'orders' was deleted.");
+  on_io_thread(c, [] {});
+  CHECK(consumer.status().code() == ErrorCode::kQueueNotFound);
+}
+
+TEST_CASE("consuming a queue that does not exist is queue_not_found") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto consuming = std::async([&] { return c.client->consume("nowhere", {}, [](Delivery) {}); });
+  const ReceivedFrame subscribe = c.peer->expect(wire::FrameType_Subscribe);
+  c.peer->error(subscribe.correlation, ErrorCode::kQueueNotFound, "There is no queue.");
+  CHECK(consuming.get().status().code() == ErrorCode::kQueueNotFound);
+  ConsumeOptions none;
+  none.concurrency = 0;
+  CHECK(c.client->consume("orders", none, [](Delivery) {}).status().code() ==
+        ErrorCode::kInvalidArgument);
+}
+
+TEST_CASE("a delivery that was damaged on the way is nacked, and its neighbours are delivered") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  const std::vector<std::uint8_t> message = message_bytes("m1", "hello");
+  FrameWriter frames;
+  append_message(frames, wire::FrameType_Deliver, 0, 5, 1, 1, message);
+  std::vector<std::uint8_t> bytes(frames.data(), frames.data() + frames.size());
+  bytes[kFrameHeaderBytes + sizeof(wire::DeliverEnvelope) + message.size() / 2] ^= 1;
+  c.peer->send_bytes(bytes.data(), bytes.size());
+  c.peer->deliver(5, 2, "fine");
+  const Settling settle = expect_settle(*c.peer);
+  CHECK(settle.kind == wire::SettleKind_Nack);
+  CHECK(settle.ranges == Ranges{{1, 1}});
+  CHECK(kept.take(1)[0].body() == "fine");
+}
+
+TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when all is settled") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 10, std::chrono::seconds(10)); });
+  const ReceivedFrame subscribe = c.peer->subscribe(5, 30);
+  CHECK(subscribe.table<wire::Subscribe>().credit_messages() == 10);
+  c.peer->deliver(5, 1, "a");
+  const ReceivedFrame credit = expect_credit(*c.peer, 0);
+  c.peer->deliver(5, 2, "b");  // sent before the broker saw the credit of 0
+  c.peer->ok(credit.correlation);
+  Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  REQUIRE(deliveries->size() == 2);
+  // Held, and its lease of 30 ms is left alone.
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(40)));
+  (*deliveries)[1].ack_async();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  (*deliveries)[0].ack_async();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  c.peer->expect(wire::FrameType_Unsubscribe);
+}
+
+TEST_CASE("receiving from an empty queue returns nothing after the wait") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(20)); });
+  c.peer->subscribe(5);
+  expect_end(*c.peer);
+  const Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  CHECK(deliveries->empty());
+
+  auto nowhere =
+      std::async([&] { return c.client->receive("nowhere", 1, std::chrono::milliseconds(20)); });
+  c.peer->error(c.peer->expect(wire::FrameType_Subscribe).correlation, ErrorCode::kQueueNotFound,
+                "There is no queue.");
+  CHECK(nowhere.get().status().code() == ErrorCode::kQueueNotFound);
+}
+
+TEST_CASE("closing the client stops its consumers and waits for what is being settled") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  std::promise<Status> acked;
+  deliveries[0].ack_async([&](Status status) { acked.set_value(std::move(status)); });
+  const Settling settle = expect_settle(*c.peer);
+  auto closed = std::async([&] { c.client->close(); });
+  expect_credit(*c.peer, 0);
+  CHECK(closed.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  c.peer->settled(settle.correlation, 1);
+  closed.get();
+  CHECK(acked.get_future().get().ok());
+  // What outlives the client does no harm.
+  CHECK(deliveries[0].ack().code() == ErrorCode::kNotHeld);
+}
+
+}  // namespace holdfast::test

@@ -1,0 +1,279 @@
+#include <doctest/doctest.h>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+TEST_CASE("a message that nobody settles is dead-lettered after exactly max-attempts deliveries") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 4}, {QueueSetting::kLease, 1'000}});
+  f.publish("q", "poison", "its body");
+  f.subscribe("q", 10);
+  f.pass(Milliseconds(60'000));
+  const auto received = f.deliveries();
+  REQUIRE(received.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i) CHECK(received[i].attempt == i + 1);
+  CHECK(f.report("q").messages == 0);
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].id == "poison");
+  CHECK(letters[0].body == "its body");
+  CHECK(letters[0].source == "q");
+  CHECK(letters[0].source_sequence == 1);
+  CHECK(letters[0].reason == wire::Cause_RetryLimit);
+  CHECK(letters[0].attempts == 4);
+  CHECK(letters[0].history == std::vector<wire::Cause>(4, wire::Cause_LeaseExpired));
+}
+
+TEST_CASE("every kind of failed attempt is in the history, with its text") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 3}, {QueueSetting::kLease, 1'000}});
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.nack(consumer, 1, "no database");
+  f.pass(Milliseconds(1'250));
+  f.disconnect();
+  f.subscribe("q", 1);
+  f.pass(Milliseconds(10'000));
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].history == std::vector<wire::Cause>{wire::Cause_Nacked,
+                                                       wire::Cause_ConnectionLost,
+                                                       wire::Cause_LeaseExpired});
+  CHECK(letters[0].history_errors[0] == "no database");
+}
+
+TEST_CASE("a reject dead-letters at once with its reason, answered when that is durable") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.hold_commits();
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 1}}, "not for us");
+  CHECK(f.last_settled().settled == 0);
+  f.release_commits();
+  CHECK(f.last_settled().settled == 1);
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].reason == wire::Cause_Rejected);
+  CHECK(letters[0].error == "not for us");
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q").dead == 1);
+}
+
+TEST_CASE("a reject whose block is no longer in memory is answered after it was read") {
+  CoreOptions options;
+  options.cache_bytes_max = 1;
+  CoreFixture f(options);
+  f.create_queue("q");
+  for (int i = 0; i < 10; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 10}}, "all wrong");
+  CHECK(f.last_settled().settled == 10);
+  CHECK(f.dead_letters("q").size() == 10);
+  CHECK(f.report("q").messages == 0);
+}
+
+TEST_CASE("the move to the dead-letter queue is one batch with the settle") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.hold_commits();
+  f.nack(consumer, 1);
+  f.crash();  // before the commit: still in the queue, at its limit
+  CHECK(f.report("q").messages + f.report("q.dead").messages == 1);
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].history == std::vector<wire::Cause>{wire::Cause_BrokerRestarted});
+  f.restart();
+  CHECK(f.dead_letters("q").size() == 1);
+  CHECK(f.report("q").messages == 0);
+}
+
+TEST_CASE("a dead-letter queue has no retry limit") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.nack(f.subscribe("q", 1), 1);
+  const ConsumerId undertaker = f.subscribe("q.dead", 1);
+  for (int i = 0; i < 20; ++i) {
+    f.settle(undertaker, wire::SettleKind_Nack, {{1, 1}}, "", Milliseconds(1));
+    f.pass(Milliseconds(2));
+  }
+  CHECK(f.report("q.dead").messages == 1);
+  f.ack(undertaker, 1);
+  CHECK(f.report("q.dead").messages == 0);
+}
+
+TEST_CASE("redrive brings a dead letter back with its id, body and a fresh count") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a", "body of a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.delivered();
+  f.nack(consumer, 1, "broken");
+  const auto moved = f.redrive("q", {1});
+  CHECK(moved.moved == 1);
+  const auto again = f.deliveries();
+  REQUIRE(again.size() == 1);
+  CHECK(again[0].id == "a");
+  CHECK(again[0].body == "body of a");
+  CHECK(again[0].sequence == 2);
+  CHECK(again[0].attempt == 1);
+  CHECK_FALSE(again[0].has_provenance);
+  CHECK(f.report("q.dead").messages == 0);
+  CHECK(f.store.block_count() == 1);
+}
+
+TEST_CASE("redrive survives a crash on either side of its commit") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.nack(f.subscribe("q", 1), 1);
+  f.disconnect();
+  f.hold_commits();
+  f.redrive("q", {1});
+  f.crash();
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q.dead").messages == 1);
+  CHECK(f.redrive("q", {1}).moved == 1);
+  f.crash();
+  CHECK(f.report("q").messages == 1);
+  CHECK(f.report("q.dead").messages == 0);
+}
+
+TEST_CASE("redrive of all goes in steps and says where to go on") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 0; i < 30; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 30}});
+  f.disconnect();
+  CHECK(f.report("q.dead").messages == 30);
+  const auto first = f.redrive_all("q", 20);
+  CHECK(first.moved == 20);
+  CHECK(first.next == 21);
+  const auto rest = f.redrive_all("q", 20);
+  CHECK(rest.moved == 10);
+  CHECK(rest.next == 0);
+  CHECK(f.report("q").messages == 30);
+}
+
+TEST_CASE("redrive and discard leave alone what a consumer of the dead-letter queue holds") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 0; i < 3; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 3}});
+  f.subscribe("q.dead", 1, 0, SessionId(3));
+  const auto moved = f.redrive("q.dead", {1, 2, 77});
+  CHECK(moved.moved == 1);
+  CHECK(moved.skipped_in_flight == 1);
+  CHECK(moved.not_found == 1);
+  const auto gone = f.discard("q", {1, 3});
+  CHECK(gone.moved == 1);
+  CHECK(gone.skipped_in_flight == 1);
+  CHECK(f.report("q.dead").messages == 1);
+}
+
+TEST_CASE("redrive into a full queue is refused and keeps the dead letter") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}, {QueueSetting::kMaxMessages, 1}});
+  f.publish("q", "a");
+  f.nack(f.subscribe("q", 1), 1);
+  f.disconnect();
+  f.publish("q", "b");
+  const auto moved = f.redrive("q", {1});
+  CHECK(moved.moved == 0);
+  CHECK(moved.refused == 1);
+  CHECK(moved.first_refusal.code() == ErrorCode::kQueueFull);
+  CHECK(f.report("q.dead").messages == 1);
+}
+
+TEST_CASE("a corrupt message is set aside with its raw bytes while its neighbours are delivered") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  for (int i = 0; i < 6; ++i) f.publish("q", "m" + std::to_string(i), "body " + std::to_string(i));
+  f.release_commits();
+  f.store.flip_bit_in_message(f.id_of("q"), 4);
+  f.restart();
+  const ConsumerId consumer = f.subscribe("q", 100);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 2, 3, 5, 6});
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].reason == wire::Cause_Corrupt);
+  CHECK(letters[0].source_sequence == 4);
+  CHECK(letters[0].id == "corrupt:q:4");
+  CHECK(letters[0].body.size() > 0);
+  CHECK(f.report("q").counters.corrupt == 1);
+  f.settle(consumer, wire::SettleKind_Ack, {{1, 3}});
+  f.settle(consumer, wire::SettleKind_Ack, {{5, 6}});
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.redrive("q", {1}).first_refusal.code() == ErrorCode::kMessageCorrupt);
+}
+
+TEST_CASE("a block whose header is damaged costs its messages, counted, and nothing else") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 3; ++i) f.publish("q", "m" + std::to_string(i));
+  f.store.flip_bit_in_block_header(f.id_of("q"), 2);
+  f.restart();
+  f.subscribe("q", 100);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 3});
+  CHECK(f.report("q").counters.corrupt == 1);
+  CHECK(f.dead_letters("q").size() == 1);
+}
+
+TEST_CASE("a block that the store lost is counted and stops nothing") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 5; ++i) f.publish("q", "m" + std::to_string(i));
+  f.store.lose_block(f.id_of("q"), 3);
+  f.store.lose_block(f.id_of("q"), 5);
+  f.restart();
+  f.subscribe("q", 100);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 2, 4});
+  CHECK(f.report("q").counters.corrupt == 2);
+}
+
+TEST_CASE("a corrupt dead letter is set aside in the same queue") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.nack(f.subscribe("q", 1), 1);
+  f.store.flip_bit_in_message(f.id_of("q.dead"), 1);
+  f.restart();
+  f.subscribe("q.dead", 10);
+  const auto received = f.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].id == "corrupt:q.dead:1");
+  CHECK(f.report("q.dead").messages == 1);
+}
+
+TEST_CASE("peek looks and changes nothing") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 10; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 2);
+  f.delivered();
+  f.ack(consumer, 1);
+  f.nack(consumer, 2);
+  f.delivered();
+  const auto batches = f.store.batch_number();
+  const auto peeked = f.peek("q", 4);
+  REQUIRE(peeked.size() == 4);
+  CHECK(peeked[0].entry.sequence == 2);
+  CHECK(peeked[0].state == wire::MessageState_Waiting);
+  CHECK(peeked[0].attempts == 1);
+  CHECK(peeked[1].state == wire::MessageState_InFlight);
+  CHECK(peeked[3].state == wire::MessageState_Ready);
+  CHECK(peeked[3].attempts == 0);
+  CHECK(f.store.batch_number() == batches);
+  CHECK(f.peek("q", 4, 9).size() == 2);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

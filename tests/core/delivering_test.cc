@@ -1,0 +1,217 @@
+#include <doctest/doctest.h>
+
+#include <numeric>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+std::vector<Sequence> range(Sequence first, Sequence last) {
+  std::vector<Sequence> all(last - first + 1);
+  std::iota(all.begin(), all.end(), first);
+  return all;
+}
+
+TEST_CASE("first deliveries go out in sequence order") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 50; ++i) f.publish("q", "m" + std::to_string(i));
+  f.subscribe("q", 100);
+  CHECK(f.delivered() == range(1, 50));
+  f.publish("q", "next");
+  CHECK(f.delivered() == range(51, 51));
+}
+
+TEST_CASE("a message is not delivered before it is committed") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.subscribe("q", 10);
+  f.hold_commits();
+  f.publish("q", "a");
+  CHECK(f.delivered().empty());
+  f.release_commits();
+  CHECK(f.delivered() == range(1, 1));
+}
+
+TEST_CASE("a consumer never holds more than its credit") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 10; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 3);
+  CHECK(f.delivered() == range(1, 3));
+  f.ack(consumer, 2);
+  CHECK(f.delivered() == range(4, 4));
+  f.set_credit(consumer, 0);
+  f.ack(consumer, 1);
+  CHECK(f.delivered().empty());
+  f.set_credit(consumer, 5);
+  CHECK(f.delivered() == range(5, 7));
+}
+
+TEST_CASE("consumers with credit take turns") {
+  CoreFixture f;
+  f.create_queue("q");
+  const ConsumerId one = f.subscribe("q", 10, 0, SessionId(2));
+  const ConsumerId two = f.subscribe("q", 10, 0, SessionId(3));
+  f.hold_commits();
+  for (int i = 0; i < 6; ++i) f.publish("q", "m" + std::to_string(i));
+  f.release_commits();
+  int of_one = 0;
+  int of_two = 0;
+  for (const Received& received : f.deliveries()) {
+    of_one += received.consumer == one ? 1 : 0;
+    of_two += received.consumer == two ? 1 : 0;
+  }
+  CHECK(of_one == 3);
+  CHECK(of_two == 3);
+}
+
+TEST_CASE("a session that cannot take output is delivered nothing, the others everything") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.subscribe("q", 10, 0, SessionId(2));
+  const ConsumerId other = f.subscribe("q", 10, 0, SessionId(3));
+  f.core().session_writable(SessionId(2), false, f.now());
+  for (int i = 0; i < 5; ++i) f.publish("q", "m" + std::to_string(i));
+  for (const Received& received : f.deliveries()) CHECK(received.consumer == other);
+  CHECK(f.report("q").in_flight == 5);
+  f.core().session_writable(SessionId(2), true, f.now());
+  for (int i = 5; i < 15; ++i) f.publish("q", "m" + std::to_string(i));
+  CHECK(f.report("q").in_flight == 15);
+}
+
+TEST_CASE("an expired lease returns the message alone, after the backoff, and tells the holder") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 10, 1'000);
+  CHECK(f.delivered() == range(1, 1));
+  f.pass(Milliseconds(500));
+  f.publish("q", "b");
+  CHECK(f.delivered() == range(2, 2));
+  f.pass(Milliseconds(501));
+  const auto lost = f.lost_leases();
+  REQUIRE(lost.size() == 1);
+  CHECK(lost[0].consumer == consumer);
+  CHECK(lost[0].cause == wire::Cause_LeaseExpired);
+  CHECK(lost[0].ranges == std::vector<SequenceRange>{{1, 1}});
+  CHECK(f.report("q").waiting == 1);
+  CHECK(f.report("q").in_flight == 1);
+  f.pass(Milliseconds(1'300));
+  const auto again = f.deliveries();
+  REQUIRE_FALSE(again.empty());
+  CHECK(again[0].sequence == 1);
+  CHECK(again[0].attempt == 2);
+}
+
+TEST_CASE("an extended lease ends later") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 10, 1'000);
+  for (int i = 0; i < 20; ++i) {
+    f.pass(Milliseconds(700));
+    f.extend(consumer, 1, 0);
+  }
+  CHECK(f.lost_leases().empty());
+  f.extend(consumer, 1, 60'000);
+  f.pass(Milliseconds(59'000));
+  CHECK(f.lost_leases().empty());
+  f.pass(Milliseconds(1'100));
+  CHECK(f.lost_leases().size() == 1);
+}
+
+TEST_CASE("a jump of the wall clock moves no lease and no backoff") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 10, 10'000);
+  f.set_wall_clock(f.now().wall + std::chrono::hours(24 * 365));
+  f.pass(Milliseconds(9'000));
+  CHECK(f.lost_leases().empty());
+  f.nack(consumer, 1);
+  f.delivered();
+  f.set_wall_clock(f.now().wall - std::chrono::hours(24 * 700));
+  f.pass(Milliseconds(1'250));
+  CHECK(f.delivered() == range(1, 1));
+}
+
+TEST_CASE("a waiting message blocks no other") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  f.publish("q", "b");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.nack(consumer, 1);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 2});
+}
+
+TEST_CASE("a retry is counted durably before it is sent") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "", Milliseconds(100));
+  f.delivered();
+  f.hold_commits();
+  f.pass(Milliseconds(200));
+  CHECK(f.delivered().empty());
+  f.release_commits();
+  const auto again = f.deliveries();
+  REQUIRE(again.size() == 1);
+  CHECK(again[0].attempt == 2);
+  f.crash();
+  f.subscribe("q", 10);
+  const auto after = f.deliveries();
+  REQUIRE(after.size() == 1);
+  CHECK(after[0].attempt == 3);
+}
+
+TEST_CASE("a backlog larger than the cache is read back in order") {
+  CoreOptions options;
+  options.cache_bytes_max = 64 * 1024;
+  CoreFixture f(options);
+  f.create_queue("q");
+  for (int i = 0; i < 2'000; ++i) f.publish("q", "m" + std::to_string(i), std::string(500, 'x'));
+  const ConsumerId consumer = f.subscribe("q", 64);
+  Sequence expected = 1;
+  for (int turn = 0; turn < 200 && expected <= 2'000; ++turn) {
+    const auto received = f.delivered();
+    for (const Sequence sequence : received) CHECK(sequence == expected++);
+    f.settle(consumer, wire::SettleKind_Ack, {{received.front(), received.back()}});
+  }
+  CHECK(expected == 2'001);
+  CHECK(f.store.block_count() == 0);
+}
+
+TEST_CASE("outstanding messages are bounded by outstanding-max") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kOutstandingMax, 5}});
+  for (int i = 0; i < 20; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  CHECK(f.delivered() == range(1, 5));
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 3}}, "", Milliseconds(60'000));
+  CHECK(f.delivered().empty());
+  f.ack(consumer, 4);
+  CHECK(f.delivered() == range(6, 6));
+}
+
+TEST_CASE("an unknown subscription is refused by name") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.subscribe("nothing", 1);
+  CHECK(f.last_error().code() == ErrorCode::kQueueNotFound);
+  CHECK(f.last_error().message().find("'nothing'") != std::string::npos);
+}
+
+TEST_CASE("credit beyond the limit is refused") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.subscribe("q", 65'537);
+  CHECK(f.last_error().code() == ErrorCode::kInvalidArgument);
+  CHECK(f.report("q").consumers == 0);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

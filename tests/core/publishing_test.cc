@@ -1,0 +1,238 @@
+#include <doctest/doctest.h>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+TEST_CASE("a publish is confirmed only after the commit that holds it") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  const auto first = f.publish("q", "a");
+  CHECK_FALSE(f.confirm_of(first).has_value());
+  f.release_commits();
+  REQUIRE(f.confirm_of(first).has_value());
+  CHECK(f.confirm_of(first)->sequence == 1);
+  CHECK_FALSE(f.confirm_of(first)->duplicate);
+}
+
+TEST_CASE("a crash before the commit leaves nothing of an unconfirmed publish") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  const auto lost = f.publish("q", "a");
+  f.crash();
+  CHECK_FALSE(f.confirm_of(lost).has_value());
+  CHECK(f.report("q").messages == 0);
+  const auto again = f.publish("q", "a");
+  CHECK(f.confirm_of(again)->sequence == 1);
+  CHECK_FALSE(f.confirm_of(again)->duplicate);
+}
+
+TEST_CASE("publishes gathered while a commit is under way share the next one") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  f.publish("q", "a");
+  const auto b = f.publish("q", "b");
+  const auto c = f.publish("q", "c");
+  const auto before = f.store.batch_number();
+  f.commit_one();
+  f.commit_one();
+  CHECK(f.store.batch_number() == before + 2);
+  CHECK(f.confirm_of(b)->sequence == 2);
+  CHECK(f.confirm_of(c)->sequence == 3);
+  CHECK(f.store.block_count() == 2);
+}
+
+TEST_CASE("a batch is closed at about one mebibyte") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  const std::string body(300'000, 'x');
+  for (int i = 0; i < 9; ++i) f.publish("q", "m" + std::to_string(i), body);
+  f.release_commits();
+  CHECK(f.store.block_count() == 3);  // one alone, then four, four
+  CHECK(f.report("q").messages == 9);
+}
+
+TEST_CASE("the same id in the window is stored once and answered with the first sequence") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "other");
+  const auto first = f.publish("q", "a", "one");
+  const auto second = f.publish("q", "a", "another body");
+  REQUIRE(f.confirm_of(second).has_value());
+  CHECK(f.confirm_of(second)->sequence == f.confirm_of(first)->sequence);
+  CHECK(f.confirm_of(second)->duplicate);
+  CHECK(f.report("q").messages == 2);
+  CHECK(f.report("q").counters.duplicates == 1);
+}
+
+TEST_CASE("a duplicate is not confirmed before its original is durable") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  const auto original = f.publish("q", "a");
+  const auto duplicate = f.publish("q", "a");
+  CHECK_FALSE(f.confirm_of(duplicate).has_value());
+  f.commit_one();
+  CHECK(f.confirm_of(original).has_value());
+  REQUIRE(f.confirm_of(duplicate).has_value());
+  CHECK(f.confirm_of(duplicate)->duplicate);
+}
+
+TEST_CASE("the dedup window holds across a restart") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 100; ++i) f.publish("q", "m" + std::to_string(i));
+  f.restart();
+  const auto again = f.publish("q", "m41");
+  CHECK(f.confirm_of(again)->duplicate);
+  CHECK(f.confirm_of(again)->sequence == 42);
+  f.restart();
+  const auto once_more = f.publish("q", "m99");
+  CHECK(f.confirm_of(once_more)->sequence == 100);
+  CHECK(f.report("q").messages == 100);
+}
+
+TEST_CASE("an id is forgotten after the window, on disk too") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kDedupWindow, 60'000}});
+  f.publish("q", "a");
+  f.pass(Milliseconds(59'000));
+  CHECK(f.confirm_of(f.publish("q", "a"))->duplicate);
+  f.pass(Milliseconds(3'000));
+  const auto fresh = f.publish("q", "a");
+  CHECK_FALSE(f.confirm_of(fresh)->duplicate);
+  CHECK(f.confirm_of(fresh)->sequence == 2);
+  f.pass(Milliseconds(120'000));
+  CHECK(f.store.dedup_record_count() == 0);
+}
+
+TEST_CASE("a jump of the wall clock does not shorten the dedup window") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kDedupWindow, 60'000}});
+  f.publish("q", "a");
+  f.set_wall_clock(f.now().wall + std::chrono::hours(5));
+  f.pass(Milliseconds(10'000));
+  CHECK(f.confirm_of(f.publish("q", "a"))->duplicate);
+  f.set_wall_clock(f.now().wall - std::chrono::hours(10));
+  f.pass(Milliseconds(10'000));
+  CHECK(f.confirm_of(f.publish("q", "a"))->duplicate);
+  f.pass(Milliseconds(60'000));
+  CHECK_FALSE(f.confirm_of(f.publish("q", "a"))->duplicate);
+}
+
+TEST_CASE("ids that leave the window by its bound on count are counted") {
+  CoreOptions options;
+  options.dedup_ids_max = 5'000;
+  CoreFixture f(options);
+  f.create_queue("q");
+  for (int i = 0; i < 6'000; ++i) f.publish("q", "m" + std::to_string(i));
+  const QueueReport report = f.report("q");
+  CHECK(report.dedup_ids <= 5'000);
+  CHECK(report.dedup_cut_short + report.dedup_ids == 6'000);
+  CHECK(f.confirm_of(f.publish("q", "m5999"))->duplicate);
+}
+
+TEST_CASE("a dedup window of zero stores every message") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kDedupWindow, 0}});
+  f.publish("q", "a");
+  CHECK(f.confirm_of(f.publish("q", "a"))->sequence == 2);
+  CHECK(f.store.dedup_record_count() == 0);
+}
+
+TEST_CASE("a body over the queue's limit is refused by name and number") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxMessageBytes, 10}});
+  const auto fits = f.publish("q", "a", "0123456789");
+  const auto refused = f.publish("q", "b", "0123456789x");
+  CHECK(f.confirm_of(fits).has_value());
+  REQUIRE(f.error_of(refused).has_value());
+  CHECK(f.error_of(refused)->code() == ErrorCode::kMessageTooLarge);
+  CHECK(f.error_of(refused)->message().find("'b' has 11 bytes") != std::string::npos);
+  CHECK(f.report("q").counters.refused == 1);
+}
+
+TEST_CASE("a full queue refuses new messages and takes them again when some are settled") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxMessages, 2}});
+  f.publish("q", "a");
+  f.publish("q", "b");
+  CHECK(f.error_of(f.publish("q", "c"))->code() == ErrorCode::kQueueFull);
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.ack(consumer, 1);
+  CHECK(f.confirm_of(f.publish("q", "c")).has_value());
+}
+
+TEST_CASE("a queue full by bytes refuses new messages") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxBytes, 1024}});
+  const std::string body(400, 'x');
+  f.publish("q", "a", body);
+  f.publish("q", "b", body);
+  CHECK(f.error_of(f.publish("q", "c", body))->code() == ErrorCode::kQueueFull);
+}
+
+TEST_CASE("a message already stored is confirmed though the queue is full") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxMessages, 1}});
+  f.publish("q", "a");
+  CHECK(f.confirm_of(f.publish("q", "a"))->duplicate);
+}
+
+TEST_CASE("nobody publishes to a dead-letter queue") {
+  CoreFixture f;
+  f.create_queue("q");
+  CHECK(f.error_of(f.publish("q.dead", "a"))->code() == ErrorCode::kOperationRefused);
+}
+
+TEST_CASE("without room publishes are refused, settles go on, and publishing resumes by itself") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.store.space.publishes_allowed = false;
+  f.store.space.reason = "The disk is full.";
+  f.core().space_changed(f.store.space, f.now());
+  CHECK(f.error_of(f.publish("q", "b"))->code() == ErrorCode::kStorageFull);
+  CHECK(f.error_of(f.publish("q", "b"))->retryable());
+  f.ack(consumer, 1);
+  CHECK(f.last_settled().settled == 1);
+  CHECK(f.report("q").messages == 0);
+  f.store.space = SpaceReport();
+  f.store.space.room_bytes = 1 << 20;
+  f.core().space_changed(f.store.space, f.now());
+  CHECK(f.confirm_of(f.publish("q", "b")).has_value());
+}
+
+TEST_CASE("what waits to be stored counts against the room") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.store.space.room_bytes = 10'000;
+  f.core().space_changed(f.store.space, f.now());
+  f.hold_commits();
+  const std::string body(4'000, 'x');
+  f.publish("q", "a", body);
+  const auto b = f.publish("q", "b", body);
+  const auto c = f.publish("q", "c", body);
+  CHECK_FALSE(f.error_of(b).has_value());
+  REQUIRE(f.error_of(c).has_value());
+  CHECK(f.error_of(c)->code() == ErrorCode::kStorageFull);
+}
+
+TEST_CASE("a draining broker takes no new messages but answers for old ones") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  f.core().begin_drain();
+  CHECK(f.error_of(f.publish("q", "b"))->code() == ErrorCode::kDraining);
+  CHECK(f.confirm_of(f.publish("q", "a"))->duplicate);
+  CHECK(f.core().drained());
+}
+
+}  // namespace
+}  // namespace holdfast::broker

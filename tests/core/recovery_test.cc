@@ -1,0 +1,220 @@
+#include <doctest/doctest.h>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+TEST_CASE("what was in flight at a crash comes again at once with one attempt more") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  f.subscribe("q", 10);
+  f.crash();
+  f.subscribe("q", 10);
+  const auto received = f.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].attempt == 2);
+}
+
+TEST_CASE("what was never delivered has its first attempt after a crash") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 10; ++i) f.publish("q", "m" + std::to_string(i));
+  f.subscribe("q", 3);
+  f.crash();
+  f.subscribe("q", 100);
+  for (const Received& received : f.deliveries()) {
+    CHECK(received.attempt == (received.sequence <= 3 ? 2 : 1));
+  }
+}
+
+TEST_CASE("what waits for a retry waits on after a restart") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "later", Milliseconds(60'000));
+  f.pass(Milliseconds(20'000));
+  f.restart();
+  f.subscribe("q", 1);
+  CHECK(f.delivered().empty());
+  f.pass(Milliseconds(39'000));
+  CHECK(f.delivered().empty());
+  f.pass(Milliseconds(1'100));
+  const auto received = f.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].attempt == 2);
+}
+
+TEST_CASE("crashes count towards the retry limit and are in the history") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 3}});
+  f.publish("q", "a");
+  for (int i = 0; i < 3; ++i) {
+    f.subscribe("q", 1);
+    CHECK(f.deliveries().size() == 1);
+    f.crash();
+  }
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].attempts == 3);
+  CHECK(letters[0].history == std::vector<wire::Cause>(3, wire::Cause_BrokerRestarted));
+}
+
+TEST_CASE("a message whose attempts are used up, the last one ended, is dead after a restart") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 3}});
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  CHECK(f.deliveries().size() == 1);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "no", Milliseconds(60'000));
+  // As if a crash had come between the record of the last attempt's end and the move.
+  f.edit_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.restart();
+  f.subscribe("q", 1);
+  f.pass(Milliseconds(120'000));
+  CHECK(f.deliveries().empty());
+  CHECK(f.dead_letters("q").size() == 1);
+}
+
+TEST_CASE("settings, counts and order are the same after a restart") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 7}, {QueueSetting::kLease, 5'000}});
+  for (int i = 0; i < 300; ++i) f.publish("q", "m" + std::to_string(i));
+  const QueueReport before = f.report("q");
+  f.restart();
+  const QueueReport after = f.report("q");
+  CHECK(after.settings == before.settings);
+  CHECK(after.messages == 300);
+  CHECK(after.bytes == before.bytes);
+  CHECK(after.next_sequence == before.next_sequence);
+  CHECK(after.created_at == before.created_at);
+  f.subscribe("q", 1'000);
+  Sequence expected = 1;
+  for (const Sequence sequence : f.delivered()) CHECK(sequence == expected++);
+  CHECK(expected == 301);
+}
+
+TEST_CASE("a purge empties the queue, holders are told, and the space comes back in steps") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 1'000; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 5);
+  f.nack(consumer, 2);
+  CHECK(f.purge("q") == 1'000);
+  const auto lost = f.lost_leases();
+  REQUIRE(lost.size() == 1);
+  CHECK(lost[0].cause == wire::Cause_Purged);
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q").bytes == 0);
+  CHECK(f.store.block_count() == 0);
+  CHECK(f.store.retry_count() == 0);
+  f.delivered();
+  f.publish("q", "after");
+  CHECK(f.delivered() == std::vector<Sequence>{1'001});
+  f.pass(Milliseconds(60'000));
+  f.restart();
+  CHECK(f.report("q").messages == 1);
+}
+
+TEST_CASE("a purge that a crash interrupted goes on after the restart") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 1'000; ++i) f.publish("q", "m" + std::to_string(i));
+  f.hold_commits();
+  f.purge("q");
+  f.commit_one();
+  CHECK(f.store.block_count() > 0);
+  f.crash();
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.store.block_count() == 0);
+}
+
+TEST_CASE("a deleted queue leaves nothing behind and its name can be used again") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 0; i < 600; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 3}});
+  const QueueId old_id = f.id_of("q");
+  f.delete_queue("q");
+  CHECK(f.store.block_count() == 0);
+  CHECK(f.store.dedup_record_count() == 0);
+  CHECK(f.store.retry_count() == 0);
+  CHECK(f.store.queue_count() == 0);
+  f.create_queue("q");
+  CHECK(f.id_of("q") != old_id);
+  CHECK_FALSE(f.confirm_of(f.publish("q", "m1"))->duplicate);
+  f.restart();
+  CHECK(f.report("q").messages == 1);
+}
+
+TEST_CASE("deleting goes on after a crash in the middle") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 600; ++i) f.publish("q", "m" + std::to_string(i));
+  f.hold_commits();
+  f.delete_queue("q");
+  f.commit_one();
+  f.crash();
+  CHECK(f.store.block_count() == 0);
+  CHECK(f.store.queue_count() == 0);
+}
+
+TEST_CASE("queue names, limits and settings are checked") {
+  CoreOptions options;
+  options.queues_max = 2;
+  CoreFixture f(options);
+  f.create_queue("q");
+  f.create_queue("q");
+  CHECK(f.last_error().code() == ErrorCode::kQueueExists);
+  f.create_queue("bad name");
+  CHECK(f.last_error().code() == ErrorCode::kNameInvalid);
+  f.create_queue("x.dead");
+  CHECK(f.last_error().code() == ErrorCode::kNameInvalid);
+  f.create_queue("r", {{QueueSetting::kLease, 1}});
+  CHECK(f.last_error().code() == ErrorCode::kInvalidArgument);
+  f.create_queue("r", {{QueueSetting::kBackoffMin, 5'000}, {QueueSetting::kBackoffMax, 1'000}});
+  CHECK(f.last_error().code() == ErrorCode::kInvalidArgument);
+  f.create_queue("r");
+  f.create_queue("s");
+  CHECK(f.last_error().code() == ErrorCode::kLimitReached);
+  f.delete_queue("r.dead");
+  CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
+}
+
+TEST_CASE("an edited lease holds for consumers that follow the queue") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.subscribe("q", 1);
+  f.edit_queue("q", {{QueueSetting::kLease, 500}});
+  f.publish("q", "a");
+  f.pass(Milliseconds(501));
+  CHECK(f.lost_leases().size() == 1);
+  f.restart();
+  CHECK(f.report("q").settings.get(QueueSetting::kLease) == 500);
+}
+
+TEST_CASE("a drain gives back what was not started and ends when all is settled") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  f.publish("q", "b");
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.core().begin_drain();
+  CHECK_FALSE(f.core().drained());
+  f.settle(consumer, wire::SettleKind_Release, {{2, 2}});
+  f.ack(consumer, 1);
+  CHECK(f.core().drained());
+  f.delivered();
+  f.restart();
+  f.subscribe("q", 10);
+  const auto received = f.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].sequence == 2);
+  CHECK(received[0].attempt == 1);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

@@ -1,0 +1,173 @@
+// Each of these was once wrong, and was found by the simulation or by a test of a part.
+
+#include <doctest/doctest.h>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+using Setting = CoreFixture::Setting;
+
+// Two consumers of one connection: when the end of the first makes room for a message, it must not
+// go to the second.
+TEST_CASE("a connection that is being closed is given nothing more") {
+  CoreFixture core;
+  core.create_queue("orders", {{QueueSetting::kMaxAttempts, 1}});
+  core.subscribe("orders", 1);
+  core.publish("orders", "a");
+  const ConsumerId second = core.subscribe("orders", 1);
+  core.hold_commits();
+  core.publish("orders", "b");  // its batch moves the watermark past it
+  core.set_credit(second, 0);
+  core.release_commits();
+  core.edit_queue("orders", {{QueueSetting::kOutstandingMax, 1}});
+  core.set_credit(second, 1);
+  REQUIRE(core.delivered() == std::vector<Sequence>{1});
+  core.disconnect();
+  CHECK(core.delivered().empty());
+  core.subscribe("orders", 1, 0, SessionId(3));
+  const std::vector<Received> received = core.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].id == "b");
+  CHECK(received[0].attempt == 1);
+}
+
+// A consumer that pauses and then ends must not be charged with what it was never sent.
+TEST_CASE("nothing comes after a credit of none, not even a retry that was chosen before") {
+  CoreFixture core;
+  core.create_queue("orders");
+  const ConsumerId first = core.subscribe("orders", 2);
+  core.publish("orders", "a");
+  core.publish("orders", "b");
+  REQUIRE(core.delivered() == std::vector<Sequence>{1, 2});
+  core.hold_commits();
+  core.settle(first, wire::SettleKind_Release, {{1, 2}});
+  core.set_credit(first, 0);
+  core.release_commits();
+  CHECK(core.delivered().empty());
+  core.disconnect();
+  core.subscribe("orders", 2, 0, SessionId(3));
+  const std::vector<Received> received = core.deliveries();
+  REQUIRE(received.size() == 2);
+  CHECK(received[0].attempt == 1);
+  CHECK(received[1].attempt == 1);
+}
+
+// Its first choice was given back: the commit of that one must not send the second.
+TEST_CASE("a retry that was given back and chosen again is sent when the second choice is durable") {
+  CoreFixture core;
+  core.create_queue("orders", {{QueueSetting::kMaxAttempts, 3}});
+  const ConsumerId consumer = core.subscribe("orders", 1);
+  core.publish("orders", "a");
+  core.nack(consumer, 1);
+  core.delivered();
+  core.hold_commits();
+  core.pass(Milliseconds(2000));  // chosen, its batch is under way
+  core.set_credit(consumer, 0);   // given back
+  core.set_credit(consumer, 1);   // chosen again
+  core.commit_one();
+  CHECK(core.delivered().empty());
+  core.release_commits();
+  const std::vector<Received> received = core.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].attempt == 2);
+}
+
+TEST_CASE("a drain does not count messages that it kept from being delivered") {
+  CoreFixture core;
+  core.create_queue("orders", {{QueueSetting::kMaxAttempts, 1}});
+  core.subscribe("orders", 10);
+  core.hold_commits();
+  core.publish("orders", "a");  // its batch moves the watermark past it
+  core.core().begin_drain();
+  core.release_commits();
+  CHECK(core.core().drained());
+  CHECK(core.delivered().empty());
+  core.restart();
+  CHECK(core.dead_letters("orders").empty());
+  core.subscribe("orders", 10);
+  const std::vector<Received> received = core.deliveries();
+  REQUIRE(received.size() == 1);
+  CHECK(received[0].attempt == 1);
+}
+
+TEST_CASE("a dead letter that is rejected keeps its story") {
+  CoreFixture core;
+  core.create_queue("orders");
+  const ConsumerId consumer = core.subscribe("orders", 1);
+  core.publish("orders", "a");
+  core.settle(consumer, wire::SettleKind_Reject, {{1, 1}}, "no such customer");
+  const ConsumerId reader = core.subscribe("orders.dead", 1);
+  core.settle(reader, wire::SettleKind_Reject, {{1, 1}}, "not mine either");
+  const std::vector<DeadLetterSeen> letters = core.dead_letters("orders");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].sequence == 2);
+  CHECK(letters[0].source == "orders");
+  CHECK(letters[0].source_sequence == 1);
+  CHECK(letters[0].error == "no such customer");
+  CHECK(letters[0].attempts == 1);
+}
+
+TEST_CASE("a wall clock that was set back does not make the wait for a retry longer") {
+  CoreFixture core;
+  core.create_queue("orders");
+  const ConsumerId consumer = core.subscribe("orders", 1);
+  core.publish("orders", "a");
+  core.deliveries();
+  core.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "later", Milliseconds(5000));
+  core.set_wall_clock(core.now().wall - Milliseconds(3'600'000));
+  core.restart();
+  core.subscribe("orders", 1);
+  CHECK(core.delivered().empty());
+  core.pass(Milliseconds(5000));
+  CHECK(core.delivered() == std::vector<Sequence>{1});
+}
+
+TEST_CASE("a retry that is due stays due after a restart, wherever the wall clock is") {
+  CoreFixture core;
+  core.create_queue("orders");
+  const ConsumerId consumer = core.subscribe("orders", 1);
+  core.publish("orders", "a");
+  core.deliveries();
+  core.settle(consumer, wire::SettleKind_Release, {{1, 1}});
+  core.disconnect();
+  core.set_wall_clock(core.now().wall - Milliseconds(3'600'000));
+  core.restart();
+  core.pass(Milliseconds(2000));  // the lost connection's backoff
+  core.subscribe("orders", 1);
+  CHECK(core.delivered() == std::vector<Sequence>{1});
+}
+
+TEST_CASE("ids that gather for long are known for the whole window after a restart") {
+  CoreFixture core;
+  core.create_queue("orders", {{QueueSetting::kDedupWindow, 10'000}});
+  core.hold_commits();
+  core.publish("orders", "first");   // under way
+  core.publish("orders", "second");  // gathers
+  core.pass(Milliseconds(8000));
+  core.publish("orders", "third");  // gathers in the same batch, 8 s later
+  core.release_commits();
+  core.restart();
+  core.pass(Milliseconds(9000));
+  const std::uint64_t again = core.publish("orders", "third");
+  REQUIRE(core.confirm_of(again).has_value());
+  CHECK(core.confirm_of(again)->duplicate);
+  CHECK(core.confirm_of(again)->sequence == 3);
+}
+
+TEST_CASE("an id that expires before its commit leaves no record") {
+  CoreFixture core;
+  core.create_queue("orders", {{QueueSetting::kDedupWindow, 1000}});
+  core.hold_commits();
+  core.publish("orders", "first");   // under way
+  core.publish("orders", "second");  // gathers
+  core.pass(Milliseconds(5000));
+  core.release_commits();
+  CHECK(core.store.dedup_record_count() <= 1);
+  core.pass(Milliseconds(5000));
+  CHECK(core.store.dedup_record_count() == 0);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

@@ -1,0 +1,354 @@
+#include "crash/harness.h"
+
+#include <fmt/format.h>
+
+#include <thread>
+#include <utility>
+
+namespace holdfast::crash {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr std::uint32_t kAttemptsMax = 5;
+constexpr std::uint32_t kProducers = 4;
+constexpr std::uint32_t kConsumers = 4;
+constexpr std::uint64_t kUntilKillMsMin = 20;
+constexpr std::uint64_t kUntilKillMsMax = 600;
+constexpr milliseconds kReadyTimeout{30'000};
+// A drain in which nothing at all was delivered for so long stands still.
+constexpr milliseconds kStandstill{20'000};
+constexpr milliseconds kAnswersTimeout{30'000};
+
+SettingList queue_settings() {
+  return {{"lease", 1'000},
+          {"max-attempts", kAttemptsMax},
+          {"backoff-min", 5},
+          {"backoff-max", 40},
+          {"dedup-window", 3'600'000}};
+}
+
+}  // namespace
+
+Harness::Harness(HarnessOptions options)
+    : options_(std::move(options)),
+      random_(options_.seed),
+      ledger_(options_.seed, kAttemptsMax),
+      broker_(options_.broker, options_.directory, free_port(options_.seed)) {}
+
+HarnessResult Harness::run() {
+  create_under_kills();
+  while (!found_something() && result_.rounds < options_.rounds) {
+    run_round(result_.rounds + result_.void_rounds + 1);
+    if (result_.void_rounds > options_.rounds + 5) {
+      ledger_.add_violation(fmt::format(
+          "{} rounds had fewer than {} confirmed publishes before the kill; so little traffic "
+          "proves nothing.",
+          result_.void_rounds, options_.confirmed_min));
+    }
+  }
+  if (broker_.running()) kill_broker();
+  result_.violations = ledger_.violations();
+  result_.counts = ledger_.counts();
+  return result_;
+}
+
+ClientOptions Harness::client_options(const std::string& name) const {
+  ClientOptions options(broker_.address());
+  options.client_name = name;
+  options.timeout = milliseconds(10'000);
+  options.reconnect_min = milliseconds(2);
+  options.reconnect_max = milliseconds(50);
+  return options;
+}
+
+// A kill during the first creation must not leave a directory that does not open.
+void Harness::create_under_kills() {
+  for (int i = 0; i < 5 && !found_something(); ++i) {
+    start_broker();
+    std::this_thread::sleep_for(std::chrono::microseconds(random_.below(15'000)));
+    kill_broker();
+  }
+  restart_broker();
+  if (!found_something()) create_queues();
+}
+
+bool Harness::create_queues() {
+  Result<Client> client = Client::connect(client_options("crash-setup"));
+  if (!client.ok()) {
+    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
+    return false;
+  }
+  for (const std::string& queue : queues_) {
+    const auto report = client->admin().create_queue(queue, queue_settings(), true);
+    if (!report.ok()) {
+      ledger_.add_violation("A queue cannot be created: " + report.status().to_string());
+      return false;
+    }
+  }
+  return true;
+}
+
+void Harness::run_round(std::uint32_t round) {
+  const std::uint64_t confirmed_before = ledger_.counts().confirmed;
+  start_load(round);
+  if (found_something()) return;
+  const milliseconds until_kill(kUntilKillMsMin + random_.below(kUntilKillMsMax - kUntilKillMsMin));
+  std::this_thread::sleep_for(until_kill);
+  kill_broker();
+  const std::uint64_t confirmed = ledger_.counts().confirmed - confirmed_before;
+  const bool is_void = confirmed < options_.confirmed_min;
+  // In half of the rounds two producers give up: their unconfirmed messages may exist or not.
+  if (random_.once_in(2)) producers_.resize(producers_.size() / 2);
+  restart_broker();
+  std::this_thread::sleep_for(milliseconds(20 + random_.below(120)));
+  if (random_.once_in(4)) {
+    kill_broker();
+    restart_broker();
+  }
+  end_load();
+  if (random_.once_in(2)) {
+    kill_broker();
+    restart_broker();
+  }
+  if (found_something()) return;
+  drain();
+  if (found_something()) return;
+  kill_broker();
+  restart_broker();
+  // All of this again, as the disk holds it: the queues must be empty still.
+  drain();
+  if (!found_something()) compare_with_ledger();
+  if (!found_something()) clear_dead_letters();
+  ++(is_void ? result_.void_rounds : result_.rounds);
+  report_round(round, is_void, until_kill, confirmed);
+}
+
+void Harness::start_load(std::uint32_t round) {
+  for (std::uint32_t i = 0; i < kConsumers; ++i) {
+    SettlerPlan plan;
+    plan.name = fmt::format("consumer-{}", i);
+    plan.queue = queues_[i % queues_.size()];
+    plan.seed = random_.next();
+    plan.life = life_;
+    settlers_.push_back(std::make_unique<Settler>(client_options(plan.name), ledger_, plan));
+  }
+  for (std::uint32_t i = 0; i < kProducers; ++i) {
+    ProducerPlan plan;
+    plan.name = fmt::format("p{}-r{}", i, round);
+    plan.seed = random_.next();
+    plan.queues = queues_;
+    plan.synchronous = i == 0;
+    producers_.push_back(std::make_unique<Producer>(client_options(plan.name), ledger_, plan));
+  }
+  for (const auto& settler : settlers_) {
+    const Status status = settler->start();
+    if (!status.ok()) ledger_.add_violation("A consumer cannot start: " + status.to_string());
+  }
+  for (const auto& producer : producers_) {
+    const Status status = producer->start();
+    if (!status.ok()) ledger_.add_violation("A producer cannot start: " + status.to_string());
+  }
+}
+
+void Harness::end_load() {
+  for (const auto& producer : producers_) producer->stop();
+  for (const auto& producer : producers_) {
+    const std::string id = producer->wait_answered(kAnswersTimeout);
+    if (id.empty()) continue;
+    ledger_.add_violation(fmt::format(
+        "Publishing '{}' was not answered for {} ms, with the broker running in life {}.\n{}", id,
+        kAnswersTimeout.count(), life_, ledger_.story_of(id)));
+  }
+  producers_.clear();
+  settlers_.clear();
+}
+
+void Harness::drain() {
+  std::vector<std::unique_ptr<Settler>> drains;
+  for (const std::string& queue : queues_) {
+    SettlerPlan plan;
+    plan.name = "drain-" + queue;
+    plan.queue = queue;
+    plan.mood = Mood::kDrain;
+    plan.life = life_;
+    drains.push_back(std::make_unique<Settler>(client_options(plan.name), ledger_, plan));
+    const Status status = drains.back()->start();
+    if (!status.ok()) ledger_.add_violation("A drain cannot start: " + status.to_string());
+  }
+  Result<Client> client = Client::connect(client_options("crash-watch"));
+  if (!client.ok()) {
+    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
+    return;
+  }
+  Admin admin = client->admin();
+  for (const std::string& queue : queues_) {
+    if (!wait_until_empty(admin, queue)) return;
+  }
+}
+
+bool Harness::wait_until_empty(Admin& admin, const std::string& queue) {
+  std::uint64_t delivered = ledger_.counts().delivered;
+  auto deadline = steady_clock::now() + kStandstill;
+  while (true) {
+    const Result<QueueReport> report = admin.queue(queue);
+    if (!report.ok()) {
+      ledger_.add_violation(
+          fmt::format("Queue {} cannot be looked at: {}", queue, report.status().to_string()));
+      return false;
+    }
+    if (report.value().messages == 0) return true;
+    if (const std::uint64_t now_delivered = ledger_.counts().delivered;
+        now_delivered != delivered) {
+      delivered = now_delivered;
+      deadline = steady_clock::now() + kStandstill;
+    }
+    if (steady_clock::now() > deadline) {
+      ledger_.add_violation(fmt::format(
+          "Draining queue {} stands still: {} ready, {} in flight, {} waiting, and nothing was "
+          "delivered for {} ms.\n{}",
+          queue, report.value().ready, report.value().in_flight, report.value().waiting,
+          kStandstill.count(), ledger_.story_of_waiting()));
+      return false;
+    }
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+}
+
+void Harness::compare_with_ledger() {
+  Result<Client> client = Client::connect(client_options("crash-compare"));
+  if (!client.ok()) {
+    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
+    return;
+  }
+  Admin admin = client->admin();
+  for (const std::string& queue : queues_) {
+    const std::vector<StoredMessage> letters = dead_letters(admin, queue);
+    ledger_.check_drained(queue, letters);
+    const Result<QueueReport> report = admin.queue(queue);
+    if (report.ok() && report.value().dead != letters.size()) {
+      ledger_.add_violation(fmt::format("Queue {} says it has {} dead letters and shows {}.", queue,
+                                        report.value().dead, letters.size()));
+    }
+    if (report.ok() && report.value().corrupt != 0) {
+      ledger_.add_violation(
+          fmt::format("Queue {} counts {} corrupt messages.", queue, report.value().corrupt));
+    }
+  }
+}
+
+std::vector<StoredMessage> Harness::dead_letters(Admin& admin, const std::string& queue) {
+  std::vector<StoredMessage> letters;
+  std::uint64_t from = 0;
+  do {
+    Result<PeekPage> page = admin.peek(queue + ".dead", 500, from);
+    if (!page.ok()) {
+      ledger_.add_violation(fmt::format("The dead letters of {} cannot be looked at: {}", queue,
+                                        page.status().to_string()));
+      break;
+    }
+    for (StoredMessage& letter : page->messages) letters.push_back(std::move(letter));
+    from = page->next;
+  } while (from != 0);
+  return letters;
+}
+
+void Harness::clear_dead_letters() {
+  if (random_.once_in(3)) {
+    for (const std::string& queue : queues_) redrive_under_kill(queue);
+    return;
+  }
+  Result<Client> client = Client::connect(client_options("crash-discard"));
+  if (!client.ok()) {
+    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
+    return;
+  }
+  Admin admin = client->admin();
+  for (const std::string& queue : queues_) {
+    std::uint64_t from = 0;
+    do {
+      const Result<MoveReport> report = admin.discard_all(queue, from, 256);
+      if (!report.ok()) {
+        ledger_.add_violation("Discarding failed: " + report.status().to_string());
+        return;
+      }
+      from = report.value().next;
+    } while (from != 0);
+    ledger_.dead_letters_discarded(queue);
+  }
+}
+
+// A dead letter is then in one of the two queues, never in both and never in none.
+void Harness::redrive_under_kill(const std::string& queue) {
+  {
+    ClientOptions options = client_options("crash-redrive");
+    options.reconnect = false;
+    Result<Client> client = Client::connect(options);
+    if (!client.ok()) {
+      ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
+      return;
+    }
+    std::thread redriving([admin = client->admin(), &queue]() mutable {
+      std::uint64_t from = 0;
+      do {
+        const Result<MoveReport> report = admin.redrive_all(queue, from, 16);
+        if (!report.ok()) return;
+        from = report.value().next;
+      } while (from != 0);
+    });
+    std::this_thread::sleep_for(std::chrono::microseconds(random_.below(20'000)));
+    kill_broker();
+    redriving.join();
+  }
+  restart_broker();
+  if (found_something()) return;
+  Result<Client> client = Client::connect(client_options("crash-look"));
+  if (!client.ok()) {
+    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
+    return;
+  }
+  Admin admin = client->admin();
+  ledger_.dead_letters_redriven(queue, dead_letters(admin, queue));
+}
+
+// ---- the broker ----
+
+void Harness::start_broker() {
+  ledger_.broker_started(++life_);
+  const Status status = broker_.start();
+  if (!status.ok()) ledger_.add_violation(status.message());
+}
+
+void Harness::kill_broker() {
+  if (!broker_.running()) return;
+  ++result_.kills;
+  const Status status = broker_.kill();
+  if (!status.ok()) ledger_.add_violation(status.message());
+}
+
+void Harness::restart_broker() {
+  while (random_.once_in(4) && !found_something()) {
+    start_broker();
+    std::this_thread::sleep_for(std::chrono::microseconds(random_.below(20'000)));
+    kill_broker();
+  }
+  start_broker();
+  if (!broker_.running()) return;
+  const Status status = broker_.wait_ready(kReadyTimeout);
+  if (!status.ok()) ledger_.add_violation(status.message());
+}
+
+void Harness::report_round(std::uint32_t round, bool is_void, milliseconds until_kill,
+                           std::uint64_t confirmed) const {
+  const LedgerCounts counts = ledger_.counts();
+  fmt::print(
+      "round {:>3}{}: killed after {:>3} ms with {:>5} confirmed; so far {} confirmed, {} "
+      "delivered, {} acked, {} dead, {} redriven\n",
+      round, is_void ? " (void)" : "", until_kill.count(), confirmed, counts.confirmed,
+      counts.delivered, counts.acked, counts.dead, counts.redriven);
+  std::fflush(stdout);
+}
+
+}  // namespace holdfast::crash

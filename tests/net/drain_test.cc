@@ -1,0 +1,105 @@
+// How a broker ends: drained, hurried, or by a store that failed.
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+
+#include "running_broker.h"
+
+namespace holdfast::test {
+namespace {
+
+TEST_CASE("an idle broker drains at once and says Goodbye") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  broker.request_drain();
+  const RawFrame frame = client.expect(wire::FrameType_Goodbye);
+  const auto& goodbye = frame.table<wire::Goodbye>();
+  CHECK(goodbye.code() == static_cast<std::uint16_t>(ErrorCode::kDraining));
+  CHECK(goodbye.deadline_ms() > 3'000);
+  CHECK(goodbye.deadline_ms() <= 4'000);
+  client.expect_close();
+  CHECK(broker.wait().ok());
+}
+
+TEST_CASE("a draining broker waits for what is in flight and refuses what is new") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "m", "x");
+  const std::uint64_t consumer = client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  broker.request_drain();
+  client.expect(wire::FrameType_Goodbye);
+  client.send_publish(5, queue, "late", "x");
+  client.expect_error(ErrorCode::kDraining, 5);
+  CHECK_THROWS(RawClient(broker.address()));
+  client.send_settle(6, consumer, wire::SettleKind_Ack, {{1, 1}});
+  CHECK(client.expect(wire::FrameType_Settled).table<wire::Settled>().settled() == 1);
+  client.expect_close();
+  CHECK(broker.wait().ok());
+}
+
+TEST_CASE("a draining broker answers what was published before") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  broker.store().hold();
+  client.send_publish(5, queue, "m", "x");
+  broker.store().wait_for_commit();
+  broker.request_drain();
+  client.expect(wire::FrameType_Goodbye);
+  broker.store().let_go();
+  CHECK(client.expect(wire::FrameType_Confirm).correlation == 5);
+  client.expect_close();
+  CHECK(broker.wait().ok());
+}
+
+TEST_CASE("a consumer that never settles does not hold up the end beyond its deadline") {
+  broker::BrokerOptions options = loopback_options();
+  options.drain = Milliseconds(20);
+  options.drain_grace = Milliseconds(20);
+  RunningBroker broker(options);
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "m", "x");
+  client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  broker.request_drain();
+  client.expect_close();
+  CHECK(broker.wait().ok());
+}
+
+TEST_CASE("a second request ends the drain at once") {
+  broker::BrokerOptions options = loopback_options();
+  options.drain = Milliseconds(600'000);
+  RunningBroker broker(options);
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "m", "x");
+  client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  broker.request_drain();
+  client.expect(wire::FrameType_Goodbye);
+  broker.request_drain();
+  client.expect_close();
+  CHECK(broker.wait().ok());
+}
+
+TEST_CASE("when a commit fails, run() says so and nothing that depended on it was answered") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  broker.store().hold();
+  client.send_publish(5, queue, "m", "x");
+  broker.store().wait_for_commit();
+  broker.store().fail_next();
+  CHECK(broker.wait().code() == ErrorCode::kStorageFailed);
+  // The process would end here and take its sockets with it.
+  client.send_empty(wire::FrameType_Ping, 6);
+  broker.destroy();
+  CHECK_FALSE(client.receive().has_value());
+}
+
+}  // namespace
+}  // namespace holdfast::test

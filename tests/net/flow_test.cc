@@ -1,0 +1,343 @@
+// Flow control both ways, the cap on connections, and the two listeners.
+
+#include <doctest/doctest.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include "net/listen_address.h"
+#include "running_broker.h"
+
+namespace holdfast::test {
+namespace {
+
+std::string path_in_tmp() {
+  char name[] = "/tmp/holdfast-net-XXXXXX";
+  return std::string(mkdtemp(name)) + "/broker.sock";
+}
+
+// What ConnectionList says of the connection with this name.
+struct SeenConnection {
+  bool reading = true;
+  std::uint64_t output_bytes = 0;
+  std::uint64_t unconfirmed_bytes = 0;
+};
+SeenConnection look_at(RawClient& watcher, std::string_view name) {
+  watcher.send_empty(wire::FrameType_ConnectionList, 2);
+  SeenConnection seen;
+  std::optional<RawFrame> frame;
+  while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
+    const auto& info = frame->table<wire::ConnectionInfo>();
+    if (view(info.client_name()) == name) {
+      seen = {info.reading(), info.output_bytes(), info.unconfirmed_bytes()};
+    }
+  }
+  return seen;
+}
+// Looks until the broker holds this connection back.
+SeenConnection wait_until_held(RawClient& watcher, std::string_view name) {
+  SeenConnection seen = look_at(watcher, name);
+  while (seen.reading) seen = look_at(watcher, name);
+  return seen;
+}
+
+TEST_CASE(
+    "a publisher that runs ahead of its confirms is not read on, and goes on when they come") {
+  broker::BrokerOptions options = loopback_options();
+  options.session.unconfirmed_bytes_max = 100'000;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  RawClient publisher = broker.connect("publisher");
+  const std::uint32_t queue = watcher.create_queue("q");
+  broker.store().hold();
+  watcher.send_publish(1, queue, "first", "x");
+  broker.store().wait_for_commit();
+
+  constexpr std::uint64_t kMessages = 400;
+  FrameWriter frames;
+  for (std::uint64_t n = 1; n <= kMessages; ++n) {
+    const auto message = message_bytes("m" + std::to_string(n), std::string(1'000, 'b'));
+    frames.append_publish(n, wire::PublishEnvelope(queue, 0, checksum(message)), message);
+  }
+  publisher.send(frames);
+
+  // The broker takes its bound and at most one message more.
+  const SeenConnection seen = wait_until_held(watcher, "publisher");
+  CHECK(seen.unconfirmed_bytes >= 100'000);
+  CHECK(seen.unconfirmed_bytes < 102'000);
+
+  broker.store().let_go();
+  std::uint64_t confirmed = 0;
+  while (confirmed < kMessages) {
+    confirmed += publisher.expect(wire::FrameType_Confirm).table<wire::Confirm>().count();
+  }
+  CHECK(confirmed == kMessages);
+}
+
+TEST_CASE("refused publishes do not count as unconfirmed") {
+  broker::BrokerOptions options = loopback_options();
+  options.session.unconfirmed_bytes_max = 10'000;
+  RunningBroker broker(options);
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q", {{QueueSetting::kMaxMessages, 1}});
+  CHECK(client.publish(queue, "fits", "x") == 1);
+  for (std::uint64_t n = 1; n <= 50; ++n) {
+    client.send_publish(n, queue, "m" + std::to_string(n), std::string(1'000, 'b'));
+  }
+  for (std::uint64_t n = 1; n <= 50; ++n) client.expect_error(ErrorCode::kQueueFull, n);
+}
+
+TEST_CASE("over all connections together, publishers wait as well") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.unconfirmed_bytes_total_max = 50'000;
+  RunningBroker broker(options);
+  RawClient first = broker.connect();
+  RawClient second = broker.connect();
+  const std::uint32_t queue = first.create_queue("q");
+  broker.store().hold();
+  FrameWriter one;
+  FrameWriter two;
+  for (std::uint64_t n = 1; n <= 100; ++n) {
+    for (auto& [frames, name] : {std::pair{&one, "a"}, std::pair{&two, "b"}}) {
+      const auto message = message_bytes(name + std::to_string(n), std::string(1'000, 'b'));
+      frames->append_publish(n, wire::PublishEnvelope(queue, 0, checksum(message)), message);
+    }
+  }
+  first.send(one);
+  second.send(two);
+  broker.store().let_go();
+  for (RawClient* client : {&first, &second}) {
+    std::uint64_t confirmed = 0;
+    while (confirmed < 100) {
+      confirmed += client->expect(wire::FrameType_Confirm).table<wire::Confirm>().count();
+    }
+  }
+}
+
+TEST_CASE("a client that settles ahead of the commits is not read on, and goes on when they come") {
+  RunningBroker broker;
+  RawClient watcher = broker.connect("watcher");
+  RawClient flooder = broker.connect("flooder");
+  const std::uint32_t queue = watcher.create_queue("q");
+  const std::uint64_t consumer = flooder.subscribe("q", 0);
+  broker.store().hold();
+  watcher.send_publish(1, queue, "first", "x");
+  broker.store().wait_for_commit();
+  constexpr std::uint64_t kSettles = 20'000;
+  std::jthread sender([&] {
+    for (std::uint64_t n = 1; n <= kSettles; ++n) {
+      flooder.send_settle(n, consumer, wire::SettleKind_Ack, {{n, n}});
+    }
+  });
+  wait_until_held(watcher, "flooder");
+  broker.store().let_go();
+  for (std::uint64_t n = 1; n <= kSettles; ++n) {
+    const RawFrame frame = flooder.expect(wire::FrameType_Settled);
+    REQUIRE(frame.correlation == n);
+  }
+}
+
+TEST_CASE("a client that asks for much and reads nothing costs a bounded amount") {
+  RunningBroker broker;
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue =
+      watcher.create_queue("q", {{QueueSetting::kMaxMessageBytes, 4u << 20}});
+  watcher.publish(queue, "large", std::string(1u << 20, 'b'));
+  RawClient curious = broker.connect("curious");
+  constexpr std::uint64_t kPeeks = 200;
+  for (std::uint64_t n = 1; n <= kPeeks; ++n) {
+    auto& builder = curious.builder();
+    curious.send_table(wire::FrameType_Peek, n,
+                       wire::CreatePeek(builder, builder.CreateString("q"), 0, 1));
+  }
+  CHECK(wait_until_held(watcher, "curious").output_bytes < 8u << 20);
+  // Several are read at a time, so that they may overtake one another.
+  std::uint64_t items = 0;
+  std::set<std::uint64_t> ended;
+  while (ended.size() < kPeeks) {
+    const std::optional<RawFrame> frame = curious.receive();
+    REQUIRE(frame.has_value());
+    if (frame->type == wire::FrameType_PeekItem) {
+      ++items;
+    } else {
+      REQUIRE(frame->type == wire::FrameType_ListEnd);
+      REQUIRE(ended.insert(frame->correlation).second);
+    }
+  }
+  CHECK(items == kPeeks);
+}
+
+TEST_CASE("a broker that is stopped in the middle of reads ends in order") {
+  for (int round = 0; round < 20; ++round) {
+    RunningBroker broker;
+    RawClient client = broker.connect();
+    const std::uint32_t queue =
+        client.create_queue("q", {{QueueSetting::kMaxMessageBytes, 4u << 20}});
+    client.publish(queue, "large", std::string(1u << 20, 'b'));
+    for (std::uint64_t n = 1; n <= 50; ++n) {
+      auto& builder = client.builder();
+      client.send_table(wire::FrameType_Peek, n,
+                        wire::CreatePeek(builder, builder.CreateString("q"), 0, 1));
+    }
+    client.expect(wire::FrameType_PeekItem);
+  }
+}
+
+TEST_CASE(
+    "a consumer that never reads costs a bounded amount, is closed, and its messages return") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.output_bytes_high = 64'000;
+  options.limits.output_bytes_low = 16'000;
+  options.connection.send_buffer_bytes = 16'000;
+  options.deadlines.stall = Milliseconds(100);
+  RunningBroker broker(options);
+  RawClient client = broker.connect("publisher");
+  const std::uint32_t queue =
+      client.create_queue("q", {{QueueSetting::kBackoffMin, 1}, {QueueSetting::kBackoffMax, 1}});
+  RawClient lazy(broker.address(), 4'096);
+  lazy.hello("lazy");
+  lazy.subscribe("q", 60'000);
+  constexpr std::uint64_t kMessages = 1'000;
+  for (std::uint64_t n = 1; n <= kMessages; ++n) {
+    client.publish(queue, "m" + std::to_string(n), std::string(1'000, 'b'));
+  }
+  // It never reads; meanwhile another is served, and gets everything in the end.
+  RawClient diligent = broker.connect("diligent");
+  const std::uint64_t consumer = diligent.subscribe("q", 60'000);
+  std::uint64_t received = 0;
+  std::uint64_t redelivered = 0;
+  std::uint64_t settled = 0;
+  while (settled < kMessages) {
+    const std::optional<RawFrame> frame = diligent.receive();
+    REQUIRE(frame.has_value());
+    if (frame->type == wire::FrameType_Settled) {
+      settled += frame->table<wire::Settled>().settled();
+      continue;
+    }
+    const auto delivery = read_deliver(frame->frame());
+    REQUIRE(delivery.ok());
+    ++received;
+    if (delivery->envelope.attempt() > 1) ++redelivered;
+    const std::uint64_t sequence = delivery->envelope.sequence();
+    diligent.send_settle(received, consumer, wire::SettleKind_Ack, {{sequence, sequence}});
+  }
+  CHECK(redelivered > 0);
+  // The bound on output, the socket buffers, and the blocks of one delivery more.
+  CHECK(redelivered < 600);
+}
+
+TEST_CASE("a connection over the cap is told so, and another is served when one has gone") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.connections_max = 2;
+  RunningBroker broker(options);
+  RawClient first = broker.connect();
+  {
+    RawClient second = broker.connect();
+    RawClient third = broker.connect_silently();
+    const RawFrame error = third.expect_fatal(ErrorCode::kTooManyConnections);
+    CHECK(error.table<wire::Error>().retryable());
+    first.send_empty(wire::FrameType_Ping, 1);
+    first.expect(wire::FrameType_Pong);
+    second.send_empty(wire::FrameType_Goodbye, 0);
+    second.expect_close();
+  }
+  // The place is free as soon as the broker has closed its side.
+  bool served = false;
+  for (int attempt = 0; attempt < 1'000 && !served; ++attempt) {
+    RawClient client = broker.connect_silently();
+    client.send_hello(1, 1, "late", 0);
+    const std::optional<RawFrame> answer = client.receive();
+    served = answer && answer->type == wire::FrameType_Welcome;
+  }
+  CHECK(served);
+}
+
+TEST_CASE("a broker listens on TCP and on a unix socket, and both reach the same queues") {
+  const std::string path = path_in_tmp();
+  broker::BrokerOptions options = loopback_options();
+  options.unix_path = path;
+  {
+    RunningBroker broker(options);
+    RawClient tcp = broker.connect();
+    RawClient local("unix:" + path);
+    local.hello("local");
+    const std::uint32_t queue = tcp.create_queue("q");
+    CHECK(local.publish(queue, "m", "x") == 1);
+    tcp.subscribe("q", 1);
+    tcp.expect(wire::FrameType_Deliver);
+  }
+  CHECK_FALSE(std::filesystem::exists(path));
+  std::filesystem::remove_all(std::filesystem::path(path).parent_path());
+}
+
+TEST_CASE("a stale unix socket is replaced; a live one and a file are refused") {
+  const std::string path = path_in_tmp();
+  broker::BrokerOptions options = loopback_options();
+  options.unix_path = path;
+  const auto refused = [&] {
+    uv_loop_t loop;
+    uv_loop_init(&loop);
+    broker::Log log(nullptr);
+    HeldStore store;
+    Status status;
+    {
+      auto started = broker::Broker::start(loop, store, log, options);
+      REQUIRE_FALSE(started.ok());
+      status = started.status();
+    }
+    CHECK(uv_loop_close(&loop) == 0);
+    return status.code();
+  };
+  SUBCASE("stale") {
+    const int descriptor = socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    REQUIRE(bind(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+    close(descriptor);
+    REQUIRE(std::filesystem::exists(path));
+    RunningBroker broker(options);
+    RawClient("unix:" + path).hello();
+  }
+  SUBCASE("live") {
+    RunningBroker broker(options);
+    CHECK(refused() == ErrorCode::kAddressInUse);
+    RawClient("unix:" + path).hello();
+  }
+  SUBCASE("a file") {
+    std::ofstream(path) << "precious";
+    CHECK(refused() == ErrorCode::kAddressInUse);
+    CHECK(std::filesystem::file_size(path) == 8);
+  }
+  SUBCASE("a port in use") {
+    RunningBroker broker;
+    options.unix_path.clear();
+    options.listen = broker.address();
+    CHECK(refused() == ErrorCode::kAddressInUse);
+  }
+  std::filesystem::remove_all(std::filesystem::path(path).parent_path());
+}
+
+TEST_CASE("listen addresses are read, and wrong ones explained") {
+  using broker::format_address;
+  using broker::resolve_listen_address;
+  CHECK(format_address(*resolve_listen_address("127.0.0.1:7411")) == "127.0.0.1:7411");
+  CHECK(format_address(*resolve_listen_address("[::1]:0")) == "[::1]:0");
+  for (const char* wrong : {"", "7411", ":7411", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x",
+                            "127.0.0.1:65536", "127.0.0.1:-1", "::1:7411", "[::1:7411", "[]:1"}) {
+    CAPTURE(wrong);
+    CHECK(resolve_listen_address(wrong).status().code() == ErrorCode::kInvalidArgument);
+  }
+  CHECK(broker::check_unix_path(std::string(107, 'p')).ok());
+  CHECK(broker::check_unix_path(std::string(108, 'p')).code() == ErrorCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace holdfast::test

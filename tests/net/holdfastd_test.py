@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Runs `holdfastd` as a process: its start line, its exit codes, its signals.
+
+Usage: holdfastd_test.py HOLDFASTD
+
+Everything happens on loopback and in a temporary directory. The last line is "N passed, N failed".
+"""
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+LONG_S = 60  # nothing takes longer unless something hangs
+
+# The Hello of docs/PROTOCOL.md.
+HELLO = bytes.fromhex(
+    "28000000030001000100000000000000 e550cb93ab5a9d21796fd096ff058f60"
+    "1000000000000a000c00040006000800 0a000000010001000400000004000000"
+    "64656d6f000000000000000000000000")
+WELCOME = 4
+ERROR = 6
+
+
+class Broker:
+    def __init__(self, *arguments, open_files=None):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+        self.process = subprocess.Popen(
+            [BINARY, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            preexec_fn=limit if open_files else None)
+        self.lines = []
+
+    def ready(self):
+        """Waits for the line that says so, and returns it."""
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if re.match(r"holdfastd \S+ ready on ", line):
+                return line.strip()
+        raise AssertionError("it did not start: " + "".join(self.lines))
+
+    def port(self):
+        return int(re.search(r"127\.0\.0\.1:(\d+)", self.ready())[1])
+
+    def end(self, number=None):
+        """Sends the signal and returns exit code, standard output and standard error."""
+        if number is not None:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=LONG_S)
+        return self.process.returncode, out, "".join(self.lines) + err
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+def run(*arguments):
+    with Broker(*arguments) as broker:
+        return broker.end()
+
+
+def greet(address):
+    """Connects and says Hello; returns the socket and the type of the first frame that comes."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.settimeout(LONG_S)
+    client.connect(address)
+    client.sendall(HELLO)
+    frame = client.recv(4096)
+    return client, frame
+
+
+def check(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def check_refused(result, code, *words):
+    exit_code, out, err = result
+    check(exit_code == code, f"exit code {exit_code} instead of {code}: {err}")
+    check(out == "", f"standard output: {out}")
+    for word in words:
+        check(word in err, f"{word!r} is not in {err!r}")
+
+
+def test_it_says_when_it_is_ready_and_stops_when_told(directory):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+            line = broker.ready()
+            check(line.endswith(f", data in {directory}/d"), line)
+            client, frame = greet(("127.0.0.1", int(re.search(r":(\d+),", line)[1])))
+            check(frame[4] == WELCOME, f"frame {frame[4]}")
+            code, out, err = broker.end(number)
+            client.close()
+            check(code == 0, f"exit code {code}: {err}")
+            check(out == "", out)
+
+
+def test_a_wrong_command_line_is_explained(directory):
+    data = directory + "/d"
+    check_refused(run(), 64, "--data")
+    check_refused(run("--data", data, "--frobnicate"), 64, "--frobnicate")
+    check_refused(run("--data", data, "--listen", "nonsense"), 64, '"nonsense"', "HOST:PORT")
+    check_refused(run("--data", data, "--listen", "127.0.0.1:99999"), 64, "127.0.0.1:99999")
+    check_refused(run("--data", data, "--listen", "host.invalid:1"), 64, "host.invalid")
+    check_refused(run("--data", data, "--listen", ""), 64, "nothing to listen on")
+    check_refused(run("--data", data, "--unix", "/" + "p" * 107), 64, "107")
+    check(not os.path.exists(data), "the data directory was made")
+
+
+def test_a_wrong_configuration_names_file_line_and_the_nearest_word(directory):
+    config = directory + "/holdfast.toml"
+    with open(config, "w", encoding="utf-8") as file:
+        file.write('[broker]\ndata = "d"\n\n[limits]\nconection_max = 5\n')
+    check_refused(run("--config", config), 64, f"{config}:5:", '"conection_max"', '"connections_max"')
+    check_refused(run("--config", directory + "/absent.toml"), 64, "absent.toml")
+    check_refused(run("--config", directory), 64, directory)
+
+
+def test_check_config_prints_and_touches_nothing(directory):
+    config = directory + "/holdfast.toml"
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f'[broker]\ndata = "{directory}/from-file"\n[limits]\nqueues_max = 77\n')
+    code, out, err = run("--config", config, "--data", directory + "/from-line", "--check-config")
+    check(code == 0, err)
+    check(f'data = "{directory}/from-line"' in out, "the command line does not beat the file")
+    check("queues_max = 77" in out, "the file does not count")
+    check(os.listdir(directory) == ["holdfast.toml"], f"made {os.listdir(directory)}")
+
+
+def test_version_and_help(_):
+    for option, words in (("--version", "holdfastd "), ("--help", "--check-config")):
+        code, out, _ = run(option)
+        check(code == 0 and words in out, f"{option}: {code} {out}")
+
+
+def test_an_address_in_use_is_named(directory):
+    socket_path = directory + "/s"
+    with Broker("--data", directory + "/a", "--listen", "127.0.0.1:0", "--unix",
+                socket_path) as broker:
+        port = broker.port()
+        check_refused(run("--data", directory + "/b", "--listen", f"127.0.0.1:{port}"), 69,
+                      f"127.0.0.1:{port}", "in use")
+        check_refused(run("--data", directory + "/b", "--listen", "", "--unix", socket_path), 69,
+                      socket_path)
+        client, frame = greet(socket_path)
+        client.close()
+        check(frame[4] == WELCOME, "the first broker does not answer any more")
+        check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+
+
+def test_a_data_directory_in_use_or_of_another_program_is_refused(directory):
+    with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+        broker.ready()
+        check_refused(run("--data", directory + "/d", "--listen", "127.0.0.1:0"), 75,
+                      directory + "/d")
+        check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+    foreign = directory + "/foreign"
+    os.mkdir(foreign)
+    with open(foreign + "/letters.txt", "w", encoding="utf-8") as file:
+        file.write("dear")
+    check_refused(run("--data", foreign, "--listen", "127.0.0.1:0"), 65, foreign)
+    check(os.listdir(foreign) == ["letters.txt"], f"made {os.listdir(foreign)}")
+
+
+def test_a_killed_broker_leaves_a_socket_that_the_next_one_replaces(directory):
+    arguments = ("--data", directory + "/d", "--listen", "", "--unix", directory + "/s")
+    with Broker(*arguments) as broker:
+        broker.ready()
+        broker.end(signal.SIGKILL)
+    check(os.path.exists(directory + "/s"), "the socket is gone")
+    with Broker(*arguments) as broker:
+        broker.ready()
+        client, frame = greet(directory + "/s")
+        client.close()
+        check(frame[4] == WELCOME, "no Welcome")
+        check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+    check(not os.path.exists(directory + "/s"), "the socket is still there")
+
+
+def test_clients_that_vanish_do_not_end_it(directory):
+    with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+        port = broker.port()
+        for _ in range(200):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(HELLO)
+            # A reset: what the broker writes then raises SIGPIPE or fails.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+        client, frame = greet(("127.0.0.1", port))
+        client.close()
+        check(frame[4] == WELCOME, "no Welcome")
+        check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+
+
+def test_few_open_files_mean_few_connections_and_no_end(directory):
+    with Broker("--data", directory + "/d", "--listen", "", "--unix", directory + "/s",
+                open_files=160) as broker:
+        broker.ready()
+        clients = []
+        kinds = []
+        for _ in range(120):
+            client, frame = greet(directory + "/s")
+            clients.append(client)
+            kinds.append(frame[4] if frame else 0)
+        check(kinds[:96] == [WELCOME] * 96, f"{kinds}")
+        check(WELCOME not in kinds[96:], f"{kinds}")
+        check(ERROR in kinds[96:], f"{kinds}")
+        clients[0].close()
+        for client in clients:
+            client.close()
+        code, _, err = broker.end(signal.SIGTERM)
+        check(code == 0, err)
+        check("allows 96 connections" in err, err)
+
+
+def test_running_out_of_open_files_is_survived(directory):
+    with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+        port = broker.port()
+        pid = broker.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        # The one that is greeted takes the last descriptor.
+        used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 2, limits[1]))
+        first, frame = greet(("127.0.0.1", port))
+        check(frame[4] == WELCOME, "no Welcome while a descriptor was left")
+        crowd = []
+        for _ in range(20):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+            crowd.append(client)
+        # Whoever is served goes on being served.
+        first.sendall(HELLO)
+        check(first.recv(4096)[4] == ERROR, "no answer to the first client")
+        for client in crowd + [first]:
+            client.close()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        deadline = time.monotonic() + LONG_S
+        served = False
+        while not served and time.monotonic() < deadline:
+            try:
+                client, frame = greet(("127.0.0.1", port))
+                client.close()
+                served = bool(frame) and frame[4] == WELCOME
+            except OSError:  # the listener pauses
+                pass
+        check(served, "nobody is served any more")
+        check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+
+
+def test_a_bus_error_names_the_data_file(directory):
+    with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+        broker.ready()
+        code, _, err = broker.end(signal.SIGBUS)
+        check(code == 70, f"exit code {code}: {err}")
+        check(directory + "/d/" in err and "SIGBUS" in err, err)
+
+
+def main():
+    passed = failed = 0
+    for name, test in sorted(globals().items()):
+        if not name.startswith("test_"):
+            continue
+        with tempfile.TemporaryDirectory(prefix="holdfastd-test-") as directory:
+            try:
+                test(directory)
+                passed += 1
+            except Exception:  # whatever it is, the other tests go on
+                failed += 1
+                print(f"FAILED {name}")
+                traceback.print_exc(file=sys.stdout)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    BINARY = sys.argv[1]
+    sys.exit(main())

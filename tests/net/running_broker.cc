@@ -1,0 +1,147 @@
+#include "running_broker.h"
+
+#include <signal.h>
+
+#include <stdexcept>
+#include <utility>
+
+namespace holdfast::test {
+
+using broker::Batch;
+using broker::Broker;
+using broker::BrokerOptions;
+using broker::CommitResult;
+
+HeldStore::HeldStore() = default;
+HeldStore::~HeldStore() { close(); }
+
+void HeldStore::hold() {
+  const std::scoped_lock lock(mutex_);
+  held_ = true;
+}
+
+void HeldStore::let_go() {
+  const std::scoped_lock lock(mutex_);
+  held_ = false;
+  changed_.notify_all();
+}
+
+void HeldStore::fail_next() {
+  const std::scoped_lock lock(mutex_);
+  fails_ = true;
+  held_ = false;
+  changed_.notify_all();
+}
+
+void HeldStore::wait_for_commit() {
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait_for(lock, std::chrono::seconds(10), [this] { return batch_ != nullptr; })) {
+    throw std::runtime_error("no commit came");
+  }
+}
+
+Result<broker::StoredState> HeldStore::load() {
+  const std::scoped_lock lock(mutex_);
+  return memory_.load();
+}
+
+Result<std::uint64_t> HeldStore::load_dedup(const broker::DedupLoader&) { return std::uint64_t{0}; }
+
+void HeldStore::start(std::function<void(CommitResult)> committed,
+                      std::function<void(Status)> fatal, std::function<void(broker::SpaceReport)>) {
+  committed_ = std::move(committed);
+  fatal_ = std::move(fatal);
+  committer_ = std::thread([this] { run(); });
+}
+
+void HeldStore::commit(std::unique_ptr<Batch> batch) {
+  const std::scoped_lock lock(mutex_);
+  batch_ = std::move(batch);
+  changed_.notify_all();
+}
+
+Result<broker::FetchResult> HeldStore::fetch_blocking(const broker::FetchRequest& request) {
+  const std::scoped_lock lock(mutex_);
+  return memory_.fetch(request);
+}
+
+void HeldStore::run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [this] { return closed_ || (batch_ && !held_); });
+    if (closed_ && (!batch_ || held_)) return;
+    const std::unique_ptr<Batch> batch = std::move(batch_);
+    if (fails_) {
+      lock.unlock();
+      fatal_(Status(ErrorCode::kStorageFailed, "The test lets this commit fail."));
+      return;
+    }
+    CommitResult result = memory_.apply(*batch);
+    lock.unlock();
+    committed_(std::move(result));
+    lock.lock();
+  }
+}
+
+void HeldStore::close() {
+  {
+    const std::scoped_lock lock(mutex_);
+    closed_ = true;
+    changed_.notify_all();
+  }
+  if (committer_.joinable()) committer_.join();
+}
+
+BrokerOptions loopback_options() {
+  BrokerOptions options;
+  options.listen = "127.0.0.1:0";
+  options.data_directory = "memory";
+  options.session.broker_version = "test";
+  return options;
+}
+
+RunningBroker::RunningBroker(BrokerOptions options) {
+  auto store = std::make_unique<HeldStore>();
+  held_store_ = store.get();
+  store_ = std::move(store);
+  start(std::move(options));
+}
+
+RunningBroker::RunningBroker(BrokerOptions options, std::unique_ptr<broker::Store> store)
+    : store_(std::move(store)) {
+  start(std::move(options));
+}
+
+void RunningBroker::start(BrokerOptions options) {
+  signal(SIGPIPE, SIG_IGN);  // as main does
+  uv_loop_init(&loop_);
+  auto broker = Broker::start(loop_, *store_, log_, std::move(options));
+  if (!broker.ok()) throw std::runtime_error(broker.status().to_string());
+  broker_ = std::move(*broker);
+  address_ = broker_->addresses().front();
+  thread_ = std::thread([this] { outcome_ = broker_->run(); });
+}
+
+RunningBroker::~RunningBroker() {
+  if (thread_.joinable()) {
+    if (held_store_ != nullptr) held_store_->let_go();
+    broker_->request_drain();
+    broker_->request_drain();
+    thread_.join();
+  }
+  broker_.reset();
+  uv_loop_close(&loop_);
+}
+
+RawClient RunningBroker::connect(std::string_view name, std::uint32_t heartbeat_ms) {
+  RawClient client(address_);
+  client.hello(name, heartbeat_ms);
+  return client;
+}
+
+Status RunningBroker::wait() {
+  thread_.join();
+  return outcome_;
+}
+
+}  // namespace holdfast::test

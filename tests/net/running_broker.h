@@ -1,0 +1,97 @@
+// A broker that runs on a thread of its own, on loopback, over a store in memory whose commits a
+// test can hold back or let fail.
+
+#pragma once
+
+#include <uv.h>
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "net/broker.h"
+#include "support/memory_store.h"
+#include "support/raw_client.h"
+
+namespace holdfast::test {
+
+// MemoryStore behind the contract of Store: commits on a thread of its own.
+class HeldStore final : public broker::Store {
+ public:
+  HeldStore();
+  ~HeldStore() override;
+
+  // From now on commits wait until let_go().
+  void hold();
+  void let_go();
+  // The next commit, or the one that is held, fails.
+  void fail_next();
+  // Waits until a commit is held.
+  void wait_for_commit();
+
+  Result<broker::StoredState> load() override;
+  Result<std::uint64_t> load_dedup(const broker::DedupLoader& loader) override;
+  void start(std::function<void(broker::CommitResult)> committed, std::function<void(Status)> fatal,
+             std::function<void(broker::SpaceReport)> space) override;
+  void commit(std::unique_ptr<broker::Batch> batch) override;
+  Result<broker::FetchResult> fetch_blocking(const broker::FetchRequest& request) override;
+  const std::string& data_file() const override { return data_file_; }
+  void close() override;
+
+ private:
+  void run();
+
+  std::string data_file_ = "memory";
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  broker::MemoryStore memory_;
+  std::unique_ptr<broker::Batch> batch_;
+  std::function<void(broker::CommitResult)> committed_;
+  std::function<void(Status)> fatal_;
+  bool held_ = false;
+  bool fails_ = false;
+  bool closed_ = false;
+  std::thread committer_;
+};
+
+// Options with a free port; deadlines as in production unless a test shortens them.
+broker::BrokerOptions loopback_options();
+
+class RunningBroker {
+ public:
+  explicit RunningBroker(broker::BrokerOptions options = loopback_options());
+  // Over this store instead of the one in memory.
+  RunningBroker(broker::BrokerOptions options, std::unique_ptr<broker::Store> store);
+  // Stops it at once.
+  ~RunningBroker();
+
+  HeldStore& store() { return *held_store_; }
+  const std::string& address() const { return address_; }
+  // A connection that has said Hello.
+  RawClient connect(std::string_view name = "raw", std::uint32_t heartbeat_ms = 0);
+  // One that has not.
+  RawClient connect_silently() { return RawClient(address_); }
+  void request_drain() { broker_->request_drain(); }
+  // Waits until run() has returned, and gives what it returned.
+  Status wait();
+  // Destroys the broker, as the end of the process would.
+  void destroy() { broker_.reset(); }
+
+ private:
+  void start(broker::BrokerOptions options);
+
+  uv_loop_t loop_;
+  broker::Log log_{nullptr};
+  std::unique_ptr<broker::Store> store_;
+  HeldStore* held_store_ = nullptr;
+  std::unique_ptr<broker::Broker> broker_;
+  std::string address_;
+  std::thread thread_;
+  Status outcome_;
+};
+
+}  // namespace holdfast::test

@@ -1,0 +1,416 @@
+// What clients and people do.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sim/world.h"
+#include "support/core_fixture.h"
+
+namespace holdfast::broker::sim {
+
+namespace {
+constexpr std::size_t kClients = 5;  // client 0 manages, 1 publishes too
+constexpr std::string_view kNames[] = {"orders", "mails"};
+
+std::vector<SequenceRange> ranges_of(const std::vector<Sequence>& sequences) {
+  std::vector<SequenceRange> ranges;
+  for (const Sequence sequence : sequences) add_to_ranges(ranges, sequence);
+  return ranges;
+}
+
+template <typename Container>
+auto some_of(Random& random, const Container& container) {
+  auto at = container.begin();
+  std::advance(at, static_cast<std::ptrdiff_t>(random.below(container.size())));
+  return *at;
+}
+}  // namespace
+
+void World::act(Action action) {
+  switch (action) {
+    case Action::kPublish:
+      return publish_some();
+    case Action::kSubscribe:
+      if (const auto queue = some_queue(script_.random.once_in(5))) {
+        subscribe(*queue, static_cast<std::uint32_t>(script_.random.between(1, 30)),
+                  script_.lease_ms(), session(script_.random.between(1, kClients - 1)));
+      }
+      return;
+    case Action::kUnsubscribe:
+      if (const auto consumer = some_consumer()) {
+        const Asker asker = ask(model_.consumers().at(*consumer).session);
+        model_.ask(asker.correlation, pending(Kind::kOther, asker.session));
+        note("consumer {} ends", consumer->value);
+        model_.end_consumer(*consumer, now_);
+        core_->unsubscribe(asker, *consumer, now_);
+      }
+      return;
+    case Action::kCredit:
+      return change_credit();
+    case Action::kDisconnect:
+      return disconnect();
+    case Action::kWritable:
+      return change_writable();
+    case Action::kSettle:
+      return settle_some();
+    case Action::kExtend:
+      return extend_some();
+    case Action::kPass:
+      return pass(script_.some_time());
+    case Action::kJumpWall: {
+      const Milliseconds jump(static_cast<std::int64_t>(script_.random.between(1, 3'600'000)));
+      const bool forward = script_.random.once_in(2);
+      note("the wall clock jumps {} ms {}", jump.count(), forward ? "forward" : "back");
+      now_.wall += forward ? jump : -jump;
+      if (forward) model_.wall_jumped(jump.count());
+      return;
+    }
+    case Action::kCommit:
+      commit_step();
+      return;
+    case Action::kFetch:
+      fetch_step();
+      return;
+    case Action::kCrash:
+      return crash(false);
+    case Action::kShutDown:
+      return shut_down();
+    case Action::kPurge:
+      return purge();
+    case Action::kEdit:
+      return edit();
+    case Action::kDelete:
+      return delete_queue();
+    case Action::kMove:
+      return move();
+    case Action::kPeek:
+      return peek();
+    case Action::kSpace:
+      store_.space.publishes_allowed = !store_.space.publishes_allowed;
+      store_.space.reason = store_.space.publishes_allowed ? "" : "The disk is full.";
+      note("{}", store_.space.publishes_allowed ? "the disk has room" : "the disk is full");
+      core_->space_changed(store_.space, now_);
+      return;
+  }
+}
+
+Pending World::pending(Kind kind, SessionId session, QueueId queue) {
+  Pending made;
+  made.kind = kind;
+  made.session = session;
+  made.queue = queue;
+  made.at = now_.monotonic;
+  return made;
+}
+
+SessionId World::session(std::size_t which) {
+  const auto found = sessions_.find(which);
+  if (found != sessions_.end()) return found->second;
+  const SessionId opened(++last_session_);
+  sessions_.emplace(which, opened);
+  writable_[opened] = true;
+  core_->session_opened(opened, fmt::format("client-{}", which));
+  return opened;
+}
+
+std::map<QueueId, std::string> World::queues_known() const {
+  std::map<QueueId, std::string> known;
+  for (const QueueReport& report : listed_) {
+    if (!report.source_queue.empty()) continue;  // goes with its source, below
+    known.emplace(report.id, report.name);
+    for (const auto& [id, queue] : model_.queues()) {
+      if (queue.source == report.id) known.emplace(id, queue.name);
+    }
+  }
+  return known;
+}
+
+std::optional<QueueId> World::some_queue(bool dead) {
+  std::vector<QueueId> ids;
+  for (const auto& [id, name] : queues_known()) {
+    if (static_cast<bool>(model_.queue(id)->source) == dead) ids.push_back(id);
+  }
+  if (ids.empty()) {
+    create_missing_queues();
+    return std::nullopt;
+  }
+  return some_of(script_.random, ids);
+}
+
+std::optional<ConsumerId> World::some_consumer() {
+  if (model_.consumers().empty()) return std::nullopt;
+  return some_of(script_.random, model_.consumers()).first;
+}
+
+void World::create_missing_queues() {
+  for (const std::string_view name : kNames) {
+    const std::vector<SettingChange> settings = script_.queue_settings();
+    const Asker asker = ask(session(0));
+    model_.ask(asker.correlation, pending(Kind::kOther, asker.session));
+    note("request {} creates queue {}", asker.correlation, name);
+    core_->create_queue({asker, name, settings, true}, now_);
+    take_effects();
+  }
+}
+
+// ---- publishing ----
+
+void World::publish_some() {
+  const std::optional<QueueId> queue = some_queue(false);
+  if (!queue) return;
+  const SessionId publisher = session(1);
+  for (std::uint64_t left = script_.random.between(1, 20); left > 0; --left) {
+    publish_one(*queue, publisher);
+  }
+}
+
+void World::publish_one(QueueId queue, SessionId publisher) {
+  // An id may come again: lately used, or long ago.
+  std::uint64_t id_number = ++last_id_;
+  if (script_.random.once_in(8)) {
+    --last_id_;
+    id_number =
+        last_id_ -
+        std::min(last_id_, script_.random.below(script_.random.once_in(3) ? last_id_ + 1 : 30));
+  }
+  const Asker asker = ask(publisher);
+  // The correlation makes the bytes those of this request alone.
+  std::string body = fmt::format("{}:", asker.correlation);
+  body.resize(body.size() + script_.body_bytes(), 'x');
+  Publish publish;
+  publish.queue = queue;
+  publish.id = fmt::format("id-{}", id_number);
+  const std::vector<std::uint8_t> bytes = encode_test_message(publish.id, body);
+  publish.checksum = checksum(bytes);
+  publish.bytes = bytes.size();
+  publish.at = now_.monotonic;
+  Pending asked = pending(Kind::kPublish, publisher, queue);
+  const std::string id = publish.id;
+  PublishRequest request;
+  request.asker = asker;
+  request.queue = queue;
+  request.id = id;
+  request.body_bytes = body.size();
+  request.message_checksum = publish.checksum;
+  request.message = bytes;
+  asked.publish = model_.add_publish(std::move(publish));
+  model_.ask(asker.correlation, std::move(asked));
+  note("request {} publishes '{}' ({} bytes) to queue {}", asker.correlation, id, body.size(),
+       queue.value);
+  core_->publish(request, now_);
+  take_effects();
+}
+
+// ---- consuming ----
+
+void World::subscribe(QueueId queue, std::uint32_t credit, std::uint32_t lease_ms,
+                      SessionId consumer) {
+  const std::string name = queues_known().at(queue);
+  const Asker asker = ask(consumer);
+  Pending asked = pending(Kind::kOther, consumer, queue);
+  asked.credit = credit;
+  asked.lease_ms = lease_ms;
+  model_.ask(asker.correlation, std::move(asked));
+  SubscribeRequest request;
+  request.asker = asker;
+  request.queue = name;
+  request.credit_messages = credit;
+  request.credit_bytes = script_.random.once_in(4) ? script_.random.between(1, 5000) : 0;
+  request.lease_ms = lease_ms;
+  note("request {} subscribes to queue {} with credit {}", asker.correlation, queue.value, credit);
+  core_->subscribe(request, now_);
+  take_effects();
+  if (!writable_.at(consumer)) model_.set_writable(consumer, false);
+}
+
+void World::settle_some() {
+  const std::optional<ConsumerId> id = some_consumer();
+  if (!id) return;
+  const ConsumerModel& consumer = model_.consumers().at(*id);
+  Random& random = script_.random;
+  std::set<Sequence> chosen;
+  const std::uint64_t one_in = random.between(1, 4);
+  for (const Sequence sequence : consumer.held) {
+    if (random.once_in(one_in)) chosen.insert(sequence);
+  }
+  // Late ones, and what it never held.
+  if (!consumer.past.empty() && random.once_in(3)) chosen.insert(some_of(random, consumer.past));
+  const auto& live = model_.queues().at(consumer.queue).live;
+  if (!live.empty() && random.once_in(10)) chosen.insert(some_of(random, live));
+  if (random.once_in(50)) chosen.insert(1'000'000);
+  if (chosen.empty()) return;
+  const std::uint64_t kind = random.below(10);
+  std::optional<Milliseconds> delay;
+  if (random.once_in(3)) delay = Milliseconds(static_cast<std::int64_t>(random.below(20'000)));
+  settle(*id,
+         kind < 5   ? wire::SettleKind_Ack
+         : kind < 8 ? wire::SettleKind_Nack
+         : kind < 9 ? wire::SettleKind_Reject
+                    : wire::SettleKind_Release,
+         {chosen.begin(), chosen.end()}, delay);
+}
+
+void World::settle(ConsumerId consumer, wire::SettleKind kind, std::vector<Sequence> sequences,
+                   std::optional<Milliseconds> delay) {
+  if (kind != wire::SettleKind_Nack) delay = std::nullopt;
+  const Asker asker = ask(model_.consumers().at(consumer).session);
+  const std::vector<SequenceRange> ranges = ranges_of(sequences);
+  note("request {}: consumer {} settles {} from {} to {} ({})", asker.correlation, consumer.value,
+       sequences.size(), sequences.front(), sequences.back(), wire::EnumNameSettleKind(kind));
+  Pending asked = pending(Kind::kSettle, asker.session);
+  asked.consumer = consumer;
+  asked.settle = kind;
+  asked.sequences = std::move(sequences);
+  model_.ask_settle(asker.correlation, std::move(asked), delay, now_);
+  SettleRequest request;
+  request.asker = asker;
+  request.consumer = consumer;
+  request.kind = kind;
+  request.ranges = ranges;
+  request.reason = "because";
+  request.delay = delay;
+  core_->settle(request, now_);
+}
+
+void World::extend_some() {
+  const std::optional<ConsumerId> id = some_consumer();
+  if (!id || model_.consumers().at(*id).held.empty()) return;
+  const ConsumerModel& consumer = model_.consumers().at(*id);
+  const Asker asker = ask(consumer.session);
+  Pending asked = pending(Kind::kExtend, asker.session, consumer.queue);
+  asked.consumer = *id;
+  asked.lease_ms = script_.lease_ms();
+  asked.sequences = {consumer.held.begin(), consumer.held.end()};
+  const std::vector<SequenceRange> ranges = ranges_of(asked.sequences);
+  const std::uint32_t lease_ms = asked.lease_ms;
+  model_.ask(asker.correlation, std::move(asked));
+  note("request {}: consumer {} extends its leases by {} ms", asker.correlation, id->value,
+       lease_ms);
+  core_->extend({asker, *id, ranges, lease_ms}, now_);
+}
+
+void World::change_credit() {
+  const std::optional<ConsumerId> id = some_consumer();
+  if (!id) return;
+  const Asker asker = ask(model_.consumers().at(*id).session);
+  const auto credit = static_cast<std::uint32_t>(script_.random.below(30));
+  model_.ask(asker.correlation, pending(Kind::kOther, asker.session));
+  note("request {}: consumer {} has credit {}", asker.correlation, id->value, credit);
+  model_.set_credit(*id, credit);
+  core_->set_credit(asker, *id, credit, 0, now_);
+}
+
+void World::disconnect() {
+  const std::size_t which = script_.random.below(kClients);
+  const auto found = sessions_.find(which);
+  if (found == sessions_.end()) return;
+  const SessionId id = found->second;
+  note("client {} disconnects", which);
+  sessions_.erase(found);
+  writable_.erase(id);
+  model_.end_session(id, now_);
+  core_->session_closed(id, now_);
+}
+
+void World::change_writable() {
+  const SessionId id = session(script_.random.between(1, kClients - 1));
+  bool& writable = writable_[id];
+  writable = !writable;
+  note("session {} is {}writable", id.value, writable ? "" : "not ");
+  model_.set_writable(id, writable);
+  core_->session_writable(id, writable, now_);
+}
+
+// ---- managing ----
+
+void World::purge() {
+  const std::optional<QueueId> id = some_queue(script_.random.once_in(4));
+  if (!id) return;
+  const std::string name = queues_known().at(*id);
+  const Asker looking = ask(session(0));
+  core_->list_queues(looking, false, now_);
+  Sequence last = 0;
+  for (const Effect& effect : core_->effects().said) {
+    const auto* reply = std::get_if<QueueReply>(&effect);
+    if (reply != nullptr && reply->report->id == *id) last = reply->report->next_sequence - 1;
+  }
+  core_->effects().said.clear();
+  const Asker asker = ask(session(0));
+  note("request {} purges queue {} up to {}", asker.correlation, id->value, last);
+  model_.ask_purge(asker.correlation, asker.session, *id, last);
+  core_->purge_queue(asker, name, now_);
+}
+
+void World::edit() {
+  const std::optional<QueueId> id = some_queue(false);
+  if (!id) return;
+  const std::string name = queues_known().at(*id);
+  const std::vector<SettingChange> settings = script_.changed_settings();
+  const Asker asker = ask(session(0));
+  model_.ask(asker.correlation, pending(Kind::kOther, asker.session));
+  note("request {} edits queue {}", asker.correlation, id->value);
+  model_.ask_edit(*id, settings);
+  core_->edit_queue({asker, name, settings}, now_);
+}
+
+void World::delete_queue() {
+  const std::optional<QueueId> id = some_queue(false);
+  if (!id) return;
+  const std::string name = queues_known().at(*id);
+  const Asker asker = ask(session(0));
+  note("request {} deletes queue {}", asker.correlation, id->value);
+  model_.ask_delete(asker.correlation, asker.session, *id);
+  std::erase_if(listed_, [&](const QueueReport& report) { return report.id == *id; });
+  core_->delete_queue(asker, name, now_);
+}
+
+void World::move() {
+  const std::optional<QueueId> id = some_queue(true);
+  if (!id) return;
+  const std::string name = queues_known().at(*id);
+  Random& random = script_.random;
+  Pending asked = pending(Kind::kMove, session(0), *id);
+  asked.redrive = !random.once_in(3);
+  const bool all = random.once_in(2);
+  const bool dry_run = random.once_in(5);
+  const std::set<Sequence>& live = model_.queues().at(*id).live;
+  if (!all) {
+    for (const Sequence sequence : live) {
+      if (random.once_in(3)) asked.sequences.push_back(sequence);
+    }
+    if (asked.sequences.empty()) asked.sequences.push_back(random.between(1, 50));
+    if (asked.sequences.size() > 200) asked.sequences.resize(200);
+  }
+  const bool redrive = asked.redrive;
+  const std::vector<Sequence> sequences = asked.sequences;
+  const Asker asker = ask(asked.session);
+  if (dry_run) asked.sequences.clear();  // nothing of it will move
+  note("request {} {} {} of queue {}{}", asker.correlation, redrive ? "redrives" : "discards",
+       all ? "all" : fmt::format("{}", sequences.size()), id->value, dry_run ? " (dry)" : "");
+  model_.ask_move(asker.correlation, std::move(asked), all, dry_run);
+  MoveRequest request;
+  request.asker = asker;
+  request.queue = name;
+  request.sequences = sequences;
+  request.all = all;
+  request.limit = all ? static_cast<std::uint32_t>(random.between(1, 256)) : 0;
+  request.dry_run = dry_run;
+  if (redrive) {
+    core_->redrive(request, now_);
+  } else {
+    core_->discard(request, now_);
+  }
+}
+
+void World::peek() {
+  const std::optional<QueueId> id = some_queue(script_.random.once_in(3));
+  if (!id) return;
+  const std::string name = queues_known().at(*id);
+  const Asker asker = ask(session(0));
+  model_.ask(asker.correlation, pending(Kind::kPeek, asker.session, *id));
+  note("request {} peeks at queue {}", asker.correlation, id->value);
+  core_->peek({asker, name, 0, static_cast<std::uint32_t>(script_.random.between(1, 50))}, now_);
+}
+
+}  // namespace holdfast::broker::sim

@@ -1,0 +1,91 @@
+#include "sim/script.h"
+
+namespace holdfast::broker::sim {
+
+namespace {
+SettingChange change(QueueSetting setting, std::uint64_t value) {
+  return {static_cast<std::uint16_t>(setting), value};
+}
+}  // namespace
+
+Script::Script(std::uint64_t seed) : random(seed) {
+  set_weight(Action::kPublish, 200, 0);
+  set_weight(Action::kSubscribe, 40, 0);
+  set_weight(Action::kUnsubscribe, 12, 3);
+  set_weight(Action::kCredit, 15, 4);
+  set_weight(Action::kDisconnect, 10, 3);
+  set_weight(Action::kWritable, 10, 3);
+  set_weight(Action::kSettle, 300, 0);
+  set_weight(Action::kExtend, 20, 3);
+  set_weight(Action::kPass, 150, 0);
+  set_weight(Action::kJumpWall, 3, 2);
+  set_weight(Action::kCommit, 200, 0);
+  set_weight(Action::kFetch, 200, 0);
+  set_weight(Action::kCrash, 12, 4);
+  set_weight(Action::kShutDown, 3, 3);
+  set_weight(Action::kPurge, 3, 3);
+  set_weight(Action::kEdit, 5, 3);
+  set_weight(Action::kDelete, 2, 3);
+  set_weight(Action::kMove, 15, 4);
+  set_weight(Action::kPeek, 8, 3);
+  set_weight(Action::kSpace, 4, 3);
+  prompt_percent = random.one_of<std::uint64_t>({0, 5, 30, 80, 100});
+  options_.cache_bytes_max = random.one_of<std::size_t>({1, 4000, 40'000, 32 << 20});
+  few_ids = random.once_in(8);
+  if (few_ids) options_.dedup_ids_max = random.between(1, 300);
+  body_bytes_max_ = random.one_of<std::size_t>({1, 200, 3000});
+  large_bodies_ = random.once_in(8);
+  tight_ = random.once_in(2);
+}
+
+void Script::set_weight(Action action, std::uint32_t usual, std::uint32_t absent_once_in) {
+  std::uint32_t weight = static_cast<std::uint32_t>(random.between(1, usual));
+  if (absent_once_in > 0 && random.once_in(absent_once_in)) weight = 0;
+  weights_[static_cast<std::size_t>(action)] = weight;
+  weights_sum_ += weight;
+}
+
+Action Script::next() {
+  std::uint64_t at = random.below(weights_sum_);
+  for (std::size_t action = 0;; ++action) {
+    if (at < weights_[action]) return static_cast<Action>(action);
+    at -= weights_[action];
+  }
+}
+
+std::vector<SettingChange> Script::queue_settings() {
+  std::vector<SettingChange> settings = changed_settings();
+  settings.push_back(change(QueueSetting::kDedupWindow, random.between(1000, 60'000)));
+  return settings;
+}
+
+std::vector<SettingChange> Script::changed_settings() {
+  const std::uint64_t backoff_min = random.one_of<std::uint64_t>({0, 1, 200, 2000});
+  return {
+      change(QueueSetting::kLease, random.between(100, 10'000)),
+      change(QueueSetting::kMaxAttempts, random.one_of<std::uint64_t>({0, 1, 2, 3, 5, 20})),
+      change(QueueSetting::kBackoffMin, backoff_min),
+      change(QueueSetting::kBackoffMax, backoff_min * random.between(1, 20)),
+      change(QueueSetting::kMaxMessages,
+             random.once_in(2) ? 0 : random.between(1, tight_ ? 40 : 500)),
+      change(QueueSetting::kMaxBytes, random.once_in(4) ? random.between(1024, 100'000) : 0),
+      change(QueueSetting::kOutstandingMax, random.between(1, tight_ ? 10 : 300)),
+  };
+}
+
+std::size_t Script::body_bytes() {
+  if (large_bodies_ && random.once_in(20)) return random.between(100'000, 600'000);
+  return random.below(body_bytes_max_ + 1);
+}
+
+std::uint32_t Script::lease_ms() {
+  return random.once_in(2) ? 0 : static_cast<std::uint32_t>(random.between(100, 10'000));
+}
+
+Milliseconds Script::some_time() {
+  const std::uint64_t longest =
+      random.one_of<std::uint64_t>({0, 50, 50, 1000, 1000, 10'000, 90'000});
+  return Milliseconds(static_cast<std::int64_t>(random.below(longest + 1)));
+}
+
+}  // namespace holdfast::broker::sim

@@ -1,0 +1,119 @@
+// One run: a core, a store in memory, clients, time and what goes wrong, all chosen by a seed. A
+// disk that takes its time: batches are applied and reported, and blocks read and handed over, as
+// separate steps, so that a crash can fall between any two of them. After the given number of steps
+// the faults stop, everything is drained, and nothing may be left.
+
+#pragma once
+
+#include <fmt/format.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sim/model.h"
+#include "sim/script.h"
+#include "support/memory_store.h"
+
+namespace holdfast::broker::sim {
+
+// Ways to break the broker, to show that a run finds it.
+enum class Sabotage : std::uint8_t {
+  kNothing,
+  kConfirmBeforeCommit,  // says committed first; what a crash then loses was confirmed
+  kDropAcks,             // what was settled above the floor is not stored
+  kDropBlock,            // now and then a block is not stored
+  kForgetAttempts,       // no record of a retry is stored
+  kForgetWatermark,      // nor how far first deliveries may have come
+  kForgetIds,            // nor the ids of the dedup window
+  kKeepBlocks,           // blocks whose messages are settled stay in the store
+  kOtherBytes,           // a cold read gives other bytes, whose checksum is right
+};
+std::optional<Sabotage> find_sabotage(std::string_view name);
+std::string_view sabotage_names();
+
+class World {
+ public:
+  World(std::uint64_t seed, Sabotage sabotage, bool print_events);
+  // The broken promise; nullopt if all were kept.
+  std::optional<std::string> run(std::uint64_t steps);
+  const std::deque<std::string>& last_events() const { return events_; }
+  const Model::Counts& counts() const { return model_.counts(); }
+
+ private:
+  struct Reading {
+    FetchRequest request;
+    std::optional<FetchResult> result;  // once read
+  };
+
+  // ---- world.cc: time, disk, crashes ----
+  void start();
+  void crash(bool gracefully);
+  void shut_down();
+  void pass(Milliseconds duration);
+  void take_effects();
+  bool commit_step();
+  bool fetch_step();
+  void settle_down();
+  CommitResult apply(const Batch& batch);
+  FetchResult read(const FetchRequest& request);
+  void drain();
+  void ack_everything();
+  bool drained();
+  void look();
+  template <typename... Values>
+  void note(fmt::format_string<Values...> format, Values&&... values) {
+    note_text(fmt::format(format, std::forward<Values>(values)...));
+  }
+  void note_text(std::string text);
+
+  // ---- actions.cc: what clients and people do ----
+  void act(Action action);
+  Asker ask(SessionId session) { return {session, ++last_correlation_}; }
+  SessionId session(std::size_t which);
+  std::map<QueueId, std::string> queues_known() const;  // not deleted, as far as is known
+  std::optional<QueueId> some_queue(bool dead);
+  std::optional<ConsumerId> some_consumer();
+  void create_missing_queues();
+  void publish_some();
+  void publish_one(QueueId queue, SessionId session);
+  void subscribe(QueueId queue, std::uint32_t credit, std::uint32_t lease_ms, SessionId session);
+  void settle_some();
+  void settle(ConsumerId consumer, wire::SettleKind kind, std::vector<Sequence> sequences,
+              std::optional<Milliseconds> delay);
+  void extend_some();
+  void change_credit();
+  void disconnect();
+  void change_writable();
+  void purge();
+  void edit();
+  void delete_queue();
+  void move();
+  void peek();
+  Pending pending(Kind kind, SessionId session, QueueId queue = QueueId());
+
+  Sabotage sabotage_;
+  bool print_events_;
+  Script script_;
+  Model model_;
+  MemoryStore store_;
+  Now now_;
+  std::unique_ptr<Core> core_;
+  std::unique_ptr<Batch> batch_;               // under way
+  std::optional<CommitResult> batch_applied_;  // and durable
+  std::deque<Reading> readings_;
+  std::map<std::size_t, SessionId> sessions_;  // by the client they belong to
+  std::map<SessionId, bool> writable_;
+  std::uint64_t last_session_ = 0;
+  std::uint64_t last_correlation_ = 0;
+  std::uint64_t last_id_ = 0;
+  std::vector<QueueReport> listed_;
+  std::string messages_left_;
+  std::deque<std::string> events_;
+};
+
+}  // namespace holdfast::broker::sim

@@ -1,0 +1,179 @@
+// The check: nothing to say about a sound directory, and a finding for each kind of damage.
+
+#include <doctest/doctest.h>
+
+#include "store/record.h"
+#include "store/store_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+std::uint64_t stored_bytes(const Block& block) {
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < block.entry_count(); ++i) bytes += block.entry(i).stored_bytes();
+  return bytes;
+}
+
+// A queue with 40 messages of which the first 20 and 25 are settled, consistent in every count.
+Batch sound_batch() {
+  const auto settled = block_of(QueueId(1), range(11, 20));
+  const auto partly = block_of(QueueId(1), range(21, 40));
+  Batch batch;
+  batch.next_id = 5;
+  batch.queues = {queue_record(1, "orders", 2), dead_queue_record(2, "orders.dead", 1)};
+  batch.queues[0].next_sequence = 41;
+  batch.queues[0].bytes = stored_bytes(*partly) - partly->entry(4).stored_bytes();
+  batch.subscriptions = {subscription_record(3, 1), subscription_record(4, 2)};
+  batch.subscriptions[0].floor = 20;
+  batch.blocks = {settled, partly};
+  AckRecord ack{.subscription = SubscriptionId(3)};
+  ack.bitmap[0] = 1ull << 25;
+  batch.acks = {ack};
+  RetryRecord retry;
+  retry.subscription = SubscriptionId(3);
+  retry.sequence = 22;
+  retry.attempts = 1;
+  batch.retries = {retry};
+  batch.dedup = {{QueueId(1), 1'700'000'000'000, 21, {20, MessageIdHash{1, 2}}}};
+  return batch;
+}
+
+void make(StoreFixture* fixture, Batch batch) {
+  fixture->open();
+  fixture->commit(std::move(batch));
+  fixture->close();
+}
+
+// Exactly one finding, which says these words.
+void check_finding(StoreFixture* fixture, const std::string& where, const std::string& what) {
+  const CheckReport report = fixture->check();
+  std::string all;
+  for (const CheckFinding& finding : report.findings) {
+    all += finding.where + ": " + finding.what + "\n";
+  }
+  INFO(all);
+  REQUIRE_EQ(report.findings.size(), 1);
+  CHECK_NE(report.findings[0].where.find(where), std::string::npos);
+  CHECK_NE(report.findings[0].what.find(what), std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("a sound directory has no findings, and its counts are shown") {
+  StoreFixture fixture;
+  make(&fixture, sound_batch());
+  std::uint64_t told = 0;
+  const Result<CheckReport> report =
+      check_directory(fixture.options.directory, [&](std::uint64_t blocks) { told = blocks; });
+  REQUIRE(report.ok());
+  for (const CheckFinding& finding : report->findings) {
+    FAIL_CHECK(finding.where << ": " << finding.what);
+  }
+  CHECK_EQ(report->queues, 2);
+  CHECK_EQ(report->blocks, 2);
+  CHECK_EQ(report->messages, 30);
+  CHECK_EQ(report->unsettled, 19);
+  CHECK_EQ(report->batch_number, 1);
+  CHECK_GT(report->bytes, 0);
+  CHECK_EQ(told, 2);
+}
+
+TEST_CASE("a directory without a store cannot be checked, and is left empty") {
+  const TemporaryDirectory temporary;
+  const Result<CheckReport> report = check_directory(temporary.path(), {});
+  REQUIRE_FALSE(report.ok());
+  CHECK_EQ(report.status().code(), ErrorCode::kDirectoryForeign);
+  CHECK(names_in(temporary.path()).empty());
+}
+
+TEST_CASE("a damaged record of each table is a finding that names it") {
+  struct Case {
+    Table table;
+    std::size_t record;
+    std::ptrdiff_t at;
+    std::string where;
+    std::string what;
+  };
+  const std::vector<Case> cases = {
+      {Table::kMeta, 0, 1, "meta, node", "checksum"},
+      {Table::kMeta, 1, 1, "meta, progress", "checksum"},
+      {Table::kQueues, 0, 10, "queue 1", "checksum"},
+      {Table::kSubscriptions, 0, 10, "subscription 3", "checksum"},
+      {Table::kAcks, 0, 12, "acks of subscription 3, chunk 0", "checksum"},
+      {Table::kRetries, 0, -1, "retry of subscription 3, sequence 22", "checksum"},
+      {Table::kDedup, 0, 20, "dedup of queue 1, sequence 21", "checksum"},
+      {Table::kBlocks, 1, 4, "block of queue 1, first sequence 21", "header"},
+      {Table::kBlocks, 1, -1, "block of queue 1, first sequence 21", "table"},
+      {Table::kBlocks, 1, 48 + 40, "block of queue 1, first sequence 21", "message 21 "},
+  };
+  for (const Case& one : cases) {
+    CAPTURE(one.what);
+    StoreFixture fixture;
+    make(&fixture, sound_batch());
+    damage(fixture.options.directory, one.table, one.record, one.at);
+    check_finding(&fixture, one.where, one.what);
+  }
+}
+
+TEST_CASE("records that contradict one another are findings") {
+  struct Case {
+    std::string where;
+    std::string what;
+    std::function<void(Batch*)> spoil;
+  };
+  const std::vector<Case> cases = {
+      {"queue 2", "still to be given", [](Batch* b) { b->next_id = 2; }},
+      {"queue 1", "which does not name it",
+       [](Batch* b) { b->queues[1].source_queue = QueueId(7); }},
+      {"subscription 3", "floor", [](Batch* b) { b->subscriptions[0].floor = 41; }},
+      {"retry", "settled", [](Batch* b) { b->retries[0].sequence = 25; }},
+      {"retry", "never published", [](Batch* b) { b->retries[0].sequence = 41; }},
+      {"retry", "does not exist", [](Batch* b) { b->retries[0].subscription = SubscriptionId(9); }},
+      {"acks", "does not exist",
+       [](Batch* b) { b->acks.push_back({.subscription = SubscriptionId(9), .chunk = 1}); }},
+      {"acks", "overlaps",
+       [](Batch* b) {
+         b->acks.push_back({.subscription = SubscriptionId(3), .chunk = 8, .full_chunks = 2});
+         b->acks.push_back({.subscription = SubscriptionId(3), .chunk = 9});
+       }},
+      {"dedup", "beyond", [](Batch* b) { b->dedup[0].first = 22; }},
+      {"block", "does not exist", [](Batch* b) { b->blocks.push_back(block_of(QueueId(9), {1})); }},
+      {"block", "overlaps", [](Batch* b) { b->blocks.push_back(block_of(QueueId(1), {12})); }},
+      {"queue 1", "bytes", [](Batch* b) { b->queues[0].bytes += 1; }},
+      {"queue 3", "same name",
+       [](Batch* b) {
+         b->queues.push_back(b->queues[0]);
+         b->queues.back().id = QueueId(3);
+         b->queues.back().deleted = true;
+         b->queues.push_back(b->queues[0]);
+         b->queues.back().id = QueueId(3);
+       }},
+  };
+  for (const Case& one : cases) {
+    CAPTURE(one.what);
+    StoreFixture fixture;
+    Batch batch = sound_batch();
+    one.spoil(&batch);
+    make(&fixture, std::move(batch));
+    const CheckReport report = fixture.check();
+    bool found = false;
+    for (const CheckFinding& finding : report.findings) {
+      found = found || (finding.where.find(one.where) != std::string::npos &&
+                        finding.what.find(one.what) != std::string::npos);
+    }
+    CHECK(found);
+  }
+}
+
+TEST_CASE("checking changes nothing in the directory") {
+  StoreFixture fixture;
+  make(&fixture, sound_batch());
+  const std::string& directory = fixture.options.directory;
+  const std::string data = read_file(directory + "/store/data.mdb");
+  const std::string lock = read_file(directory + "/store/lock.mdb");
+  fixture.check();
+  CHECK((read_file(directory + "/store/data.mdb") == data));
+  CHECK((read_file(directory + "/store/lock.mdb") == lock));
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,86 @@
+// A commit that fails for another reason than space ends everything.
+
+#include "store/committer.h"
+
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <future>
+
+#include "store/store_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+// Files of this process cannot grow beyond this while it lives: writes fail with EFBIG, or fall
+// short, on a disk with plenty of room.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(std::uint64_t bytes) {
+    previous_handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    REQUIRE_EQ(::getrlimit(RLIMIT_FSIZE, &previous_), 0);
+    rlimit limit = previous_;
+    limit.rlim_cur = bytes;
+    REQUIRE_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &previous_);
+    std::signal(SIGXFSZ, previous_handler_);
+  }
+
+ private:
+  rlimit previous_{};
+  void (*previous_handler_)(int) = nullptr;
+};
+
+std::unique_ptr<Batch> batch_with_block(std::uint64_t number, Sequence first) {
+  auto batch = std::make_unique<Batch>();
+  batch->number = number;
+  batch->blocks = {block_of(QueueId(1), range(first, first + 9), 100'000)};
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("a write error is fatal: it is told, and its batch is neither reported nor stored") {
+  StoreFixture fixture;
+  fixture.open();
+  fixture.commit(std::move(*batch_with_block(1, 1)));
+  fixture.close();
+
+  Result<std::unique_ptr<Store>> store = Store::open(fixture.options);
+  REQUIRE(store.ok());
+  REQUIRE((*store)->load().ok());
+  std::promise<Status> failed;
+  int committed = 0;
+  (*store)->start([&committed](CommitResult) { ++committed; },
+                  [&failed](Status status) { failed.set_value(std::move(status)); });
+  {
+    const FileSizeLimit limit(64 * 1024);
+    (*store)->commit(batch_with_block(2, 11));
+    std::future<Status> told = failed.get_future();
+    REQUIRE((told.wait_for(std::chrono::seconds(30)) == std::future_status::ready));
+    const Status status = told.get();
+    CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
+    CHECK_NE(status.message().find("batch 2"), std::string::npos);
+  }
+  (*store)->close();
+  store->reset();
+  CHECK_EQ(committed, 0);
+  fixture.open();
+  CHECK_EQ(fixture.state.batch_number, 1);
+  CHECK_EQ(fixture.fetch(QueueId(1), 1, 100).blocks.size(), 1);
+}
+
+TEST_CASE("a batch that was handed over before the close is committed") {
+  StoreFixture fixture;
+  fixture.open();
+  for (std::uint64_t number = 1; number <= 20; ++number) {
+    fixture.store->commit(batch_with_block(number, number * 10));
+    fixture.reopen();
+    CHECK_EQ(fixture.state.batch_number, number);
+  }
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,190 @@
+// The data directory: who may open it, and what a first creation that was cut short leaves.
+
+#include "store/directory.h"
+
+#include <doctest/doctest.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "store/store_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+Status open_status(const std::string& directory) {
+  StoreOptions options;
+  options.directory = directory;
+  options.map_bytes = 1 << 30;
+  Result<std::unique_ptr<Store>> store = Store::open(options);
+  if (!store) return store.status();
+  const Result<StoredState> state = (*store)->load();
+  return state ? Status() : state.status();
+}
+
+void check_refused(const std::string& directory, ErrorCode code, const std::string& word) {
+  const Status status = open_status(directory);
+  CHECK_EQ(status.code(), code);
+  CHECK_MESSAGE(status.message().find(word) != std::string::npos, status.message());
+}
+
+}  // namespace
+
+TEST_CASE("a directory that does not exist is created with its parents") {
+  const TemporaryDirectory temporary;
+  const std::string path = temporary.path() + "/a/b";
+  CHECK(open_status(path).ok());
+  CHECK((names_in(path) == std::vector<std::string>{"holdfast.lock", "store"}));
+  CHECK((names_in(path + "/store") == std::vector<std::string>{"data.mdb", "format", "lock.mdb"}));
+  CHECK_EQ(read_file(path + "/store/format"), "holdfast store 1\n");
+}
+
+TEST_CASE("a second store on an open directory is refused and names the first one's process") {
+  StoreFixture fixture;
+  fixture.open();
+  check_refused(fixture.options.directory, ErrorCode::kDirectoryLocked,
+                "pid " + std::to_string(::getpid()));
+  const Result<CheckReport> report = check_directory(fixture.options.directory, {});
+  REQUIRE_FALSE(report.ok());
+  CHECK_EQ(report.status().code(), ErrorCode::kDirectoryLocked);
+  fixture.commit({});
+  fixture.close();
+  CHECK(open_status(fixture.options.directory).ok());
+}
+
+TEST_CASE("a directory with something else in it is refused and left as it is") {
+  const TemporaryDirectory temporary;
+  write_file(temporary.path() + "/notes.txt", "mine");
+  check_refused(temporary.path(), ErrorCode::kDirectoryForeign, "notes.txt");
+  CHECK((names_in(temporary.path()) == std::vector<std::string>{"notes.txt"}));
+}
+
+TEST_CASE("a file is no directory") {
+  const TemporaryDirectory temporary;
+  write_file(temporary.path() + "/file", "");
+  check_refused(temporary.path() + "/file", ErrorCode::kDirectoryForeign, "not a directory");
+}
+
+TEST_CASE("the lost+found of a fresh file system is no stranger") {
+  const TemporaryDirectory temporary;
+  std::filesystem::create_directory(temporary.path() + "/lost+found");
+  CHECK(open_status(temporary.path()).ok());
+}
+
+TEST_CASE("a store without its format file, or with another's, is refused") {
+  for (const std::string& format :
+       {std::string(), std::string("holdfast store\n"), std::string("holdfast store 0\n"),
+        std::string("holdfast store 1"), std::string("holdfast store 1x\n"),
+        std::string("another program's\n"), std::string(200, 'x')}) {
+    const TemporaryDirectory temporary;
+    REQUIRE(open_status(temporary.path()).ok());
+    write_file(temporary.path() + "/store/format", format);
+    check_refused(temporary.path(), ErrorCode::kDirectoryForeign, "store");
+    std::filesystem::remove(temporary.path() + "/store/format");
+    check_refused(temporary.path(), ErrorCode::kDirectoryForeign, "no file \"format\"");
+  }
+}
+
+TEST_CASE("a newer store is refused and nothing in it is touched") {
+  const TemporaryDirectory temporary;
+  REQUIRE(open_status(temporary.path()).ok());
+  write_file(temporary.path() + "/store/format", "holdfast store 2\n");
+  std::filesystem::remove(temporary.path() + "/holdfast.lock");
+  const std::string data = read_file(temporary.path() + "/store/data.mdb");
+  check_refused(temporary.path(), ErrorCode::kDirectoryNewer, "format 2");
+  CHECK((names_in(temporary.path()) == std::vector<std::string>{"store"}));
+  CHECK((read_file(temporary.path() + "/store/data.mdb") == data));
+}
+
+TEST_CASE("a data file that is not LMDB's is refused") {
+  const TemporaryDirectory temporary;
+  REQUIRE(open_status(temporary.path()).ok());
+  write_file(temporary.path() + "/store/data.mdb", std::string(16384, 'x'));
+  check_refused(temporary.path(), ErrorCode::kDirectoryForeign, "data.mdb");
+}
+
+TEST_CASE("a data file that was cut short is refused before it is read") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch batch;
+  batch.blocks = {block_of(QueueId(1), range(1, 100), 1000)};
+  fixture.commit(std::move(batch));
+  const std::string data = fixture.store->data_file();
+  fixture.close();
+  std::filesystem::resize_file(data, 3 * 4096);
+  check_refused(fixture.options.directory, ErrorCode::kStorageFailed, "cut short");
+}
+
+TEST_CASE("a first creation that was cut short anywhere is begun anew") {
+  // What a crash leaves is a prefix of the creation's steps; each state is built by hand.
+  const std::vector<std::vector<std::string>> leftovers = {
+      {},
+      {"lock.mdb"},
+      {"data.mdb", "lock.mdb"},
+      {"data.mdb", "lock.mdb", "format"},
+  };
+  for (const std::vector<std::string>& names : leftovers) {
+    for (const std::string& text :
+         {std::string(), std::string("half a fi"), std::string(8192, 0)}) {
+      const TemporaryDirectory temporary;
+      write_file(temporary.path() + "/holdfast.lock", "");
+      std::filesystem::create_directory(temporary.path() + "/store.new");
+      for (const std::string& name : names) {
+        write_file(temporary.path() + "/store.new/" + name, text);
+      }
+      CHECK(open_status(temporary.path()).ok());
+      CHECK((names_in(temporary.path()) == std::vector<std::string>{"holdfast.lock", "store"}));
+      CHECK(open_status(temporary.path()).ok());
+    }
+  }
+}
+
+TEST_CASE("a leftover beside a finished store is removed") {
+  const TemporaryDirectory temporary;
+  REQUIRE(open_status(temporary.path()).ok());
+  std::filesystem::create_directory(temporary.path() + "/store.new");
+  CHECK(open_status(temporary.path()).ok());
+  CHECK((names_in(temporary.path()) == std::vector<std::string>{"holdfast.lock", "store"}));
+}
+
+TEST_CASE("a store.new with something else in it is refused and left as it is") {
+  const TemporaryDirectory temporary;
+  std::filesystem::create_directory(temporary.path() + "/store.new");
+  write_file(temporary.path() + "/store.new/thesis.tex", "mine");
+  check_refused(temporary.path(), ErrorCode::kDirectoryForeign, "thesis.tex");
+  CHECK_EQ(read_file(temporary.path() + "/store.new/thesis.tex"), "mine");
+}
+
+TEST_CASE("a directory that cannot be written is refused, and can be checked") {
+  const TemporaryDirectory temporary;
+  const std::string path = temporary.path() + "/data";
+  REQUIRE(open_status(path).ok());
+  bool mounted = false;
+  if (::geteuid() == 0) {
+    mounted =
+        ::mount(path.c_str(), path.c_str(), nullptr, MS_BIND, nullptr) == 0 &&
+        ::mount(nullptr, path.c_str(), nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr) == 0;
+    if (!mounted) {
+      MESSAGE("not permitted to mount: the case of a read-only file system was not tried");
+      return;
+    }
+  } else {
+    REQUIRE_EQ(::chmod((path + "/holdfast.lock").c_str(), 0400), 0);
+  }
+  check_refused(path, ErrorCode::kDirectoryReadOnly, path);
+  const Result<CheckReport> report = check_directory(path, {});
+  CHECK_MESSAGE(report.ok(), report.status().message());
+  if (mounted) CHECK_EQ(::umount2(path.c_str(), MNT_DETACH), 0);
+}
+
+TEST_CASE("network file systems are known by their magic numbers") {
+  CHECK_EQ(network_file_system_name(0x6969), "NFS");
+  CHECK_EQ(network_file_system_name(0xFF534D42), "CIFS");
+  CHECK_EQ(network_file_system_name(0x01021997), "9P");
+  CHECK(network_file_system_name(0xEF53).empty());      // ext4
+  CHECK(network_file_system_name(0x01021994).empty());  // tmpfs
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,331 @@
+#include "support/fake_broker.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <stdexcept>
+
+namespace holdfast::test {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds kPatience{10'000};
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error("fake broker: " + what);
+}
+
+bool poll_for_input(int descriptor, std::chrono::milliseconds duration) {
+  pollfd poll_descriptor{descriptor, POLLIN, 0};
+  return poll(&poll_descriptor, 1, static_cast<int>(duration.count())) > 0;
+}
+
+std::vector<wire::SequenceRange> wire_ranges(const Ranges& ranges) {
+  std::vector<wire::SequenceRange> result;
+  for (const auto& [first, last] : ranges) result.emplace_back(first, last);
+  return result;
+}
+
+void append(FrameWriter& frames, wire::FrameType type, std::uint64_t correlation,
+            const flatbuffers::FlatBufferBuilder& builder) {
+  frames.append(type, correlation, {builder.GetBufferPointer(), builder.GetSize()});
+}
+
+}  // namespace
+
+void ReceivedFrame::throw_malformed() { fail("the client sent a malformed table"); }
+
+PublishFrame ReceivedFrame::publish() const {
+  const Result<PublishFrame> read = read_publish(frame());
+  if (!read.ok()) fail(read.status().to_string());
+  return *read;
+}
+
+Ranges ranges_of(const flatbuffers::Vector<const wire::SequenceRange*>* ranges) {
+  Ranges result;
+  if (ranges == nullptr) return result;
+  for (const wire::SequenceRange* range : *ranges)
+    result.emplace_back(range->first(), range->last());
+  return result;
+}
+
+// ---- a connection ----
+
+FakePeer::FakePeer(FakePeer&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), reader_(std::move(other.reader_)) {}
+
+void FakePeer::close() {
+  if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+}
+
+bool FakePeer::wait_readable(std::chrono::milliseconds duration) {
+  return poll_for_input(descriptor_, duration);
+}
+
+bool FakePeer::read_some() {
+  const auto room = reader_.prepare(64 * 1024);
+  const ssize_t got = recv(descriptor_, room.data(), room.size(), 0);
+  if (got <= 0) return false;
+  reader_.commit(static_cast<std::size_t>(got));
+  return true;
+}
+
+bool FakePeer::take_frame(ReceivedFrame* frame) {
+  for (;;) {
+    const Result<std::optional<Frame>> next = reader_.next();
+    if (!next.ok()) fail(next.status().to_string());
+    if (!next->has_value()) return false;
+    const Frame& got = **next;
+    *frame = {got.type, got.correlation, {got.body.begin(), got.body.end()}};
+    return true;
+  }
+}
+
+ReceivedFrame FakePeer::next() {
+  const auto deadline = Clock::now() + kPatience;
+  ReceivedFrame frame;
+  for (;;) {
+    while (take_frame(&frame)) {
+      if (frame.type != wire::FrameType_Ping) return frame;
+      FrameWriter pong;
+      pong.append_empty(wire::FrameType_Pong, frame.correlation);
+      send(pong);
+    }
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    if (left.count() <= 0 || !wait_readable(left)) fail("the client sent nothing");
+    if (!read_some()) fail("the client closed the connection");
+  }
+}
+
+ReceivedFrame FakePeer::expect(wire::FrameType type) {
+  ReceivedFrame frame = next();
+  if (frame.type != type) {
+    fail(fmt::format("expected {}, got {}", wire::EnumNameFrameType(type),
+                     wire::EnumNameFrameType(frame.type)));
+  }
+  return frame;
+}
+
+bool FakePeer::is_quiet_for(std::chrono::milliseconds duration) {
+  const auto deadline = Clock::now() + duration;
+  ReceivedFrame frame;
+  for (;;) {
+    while (take_frame(&frame)) {
+      if (frame.type != wire::FrameType_Ping) return false;
+    }
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    if (left.count() <= 0 || !wait_readable(left)) return true;
+    if (!read_some()) return false;
+  }
+}
+
+void FakePeer::expect_close() {
+  const auto deadline = Clock::now() + kPatience;
+  while (Clock::now() < deadline) {
+    if (wait_readable(std::chrono::milliseconds(100)) && !read_some()) return;
+  }
+  fail("the client did not close the connection");
+}
+
+void FakePeer::send_bytes(const void* bytes, std::size_t count) {
+  const char* at = static_cast<const char*>(bytes);
+  while (count > 0) {
+    const ssize_t sent = ::send(descriptor_, at, count, MSG_NOSIGNAL);
+    if (sent <= 0) fail("the client does not read");
+    at += sent;
+    count -= static_cast<std::size_t>(sent);
+  }
+}
+
+void FakePeer::send(const FrameWriter& frames) { send_bytes(frames.data(), frames.size()); }
+
+// ---- what a broker says ----
+
+void FakePeer::handshake(std::uint32_t heartbeat_ms, std::uint32_t frame_bytes_max) {
+  const ReceivedFrame hello = expect(wire::FrameType_Hello);
+  flatbuffers::FlatBufferBuilder builder;
+  const auto version = builder.CreateString("fake");
+  builder.Finish(wire::CreateWelcome(builder, kProtocolVersion, version, version, heartbeat_ms,
+                                     frame_bytes_max, 16u << 20));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Welcome, hello.correlation, builder);
+  send(frames);
+}
+
+void FakePeer::ok(std::uint64_t correlation) {
+  FrameWriter frames;
+  frames.append_empty(wire::FrameType_Ok, correlation);
+  send(frames);
+}
+
+void FakePeer::error(std::uint64_t correlation, ErrorCode code, std::string_view message,
+                     bool fatal) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto text = builder.CreateString(message.data(), message.size());
+  builder.Finish(wire::CreateError(builder, static_cast<std::uint16_t>(code),
+                                   error_is_retryable(code), text, fatal));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Error, correlation, builder);
+  send(frames);
+}
+
+void FakePeer::confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count,
+                       bool duplicate) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(wire::CreateConfirm(builder, sequence, count, duplicate));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Confirm, correlation, builder);
+  send(frames);
+}
+
+void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto text = builder.CreateString(name.data(), name.size());
+  wire::QueueInfoBuilder info(builder);
+  info.add_queue(id);
+  info.add_name(text);
+  builder.Finish(info.Finish());
+  FrameWriter frames;
+  append(frames, wire::FrameType_QueueInfo, correlation, builder);
+  send(frames);
+}
+
+void FakePeer::open_queue(std::string_view name, std::uint32_t id) {
+  const ReceivedFrame open = expect(wire::FrameType_QueueOpen);
+  if (view(open.table<wire::QueueOpen>().name()) != name) fail("another queue was opened");
+  queue_info(open.correlation, id, name);
+}
+
+ReceivedFrame FakePeer::subscribe(std::uint64_t consumer, std::uint32_t lease_ms) {
+  ReceivedFrame subscribe = expect(wire::FrameType_Subscribe);
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(wire::CreateSubscribed(builder, consumer, 1, lease_ms));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Subscribed, subscribe.correlation, builder);
+  send(frames);
+  return subscribe;
+}
+
+void FakePeer::deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,
+                       std::uint32_t attempt) {
+  FrameWriter frames;
+  append_message(frames, wire::FrameType_Deliver, 0, consumer, sequence, attempt,
+                 message_bytes(fmt::format("m{}", sequence), body));
+  send(frames);
+}
+
+void FakePeer::settled(std::uint64_t correlation, std::uint32_t count, const Ranges& refused,
+                       std::uint32_t late) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto list = builder.CreateVectorOfStructs(wire_ranges(refused));
+  builder.Finish(wire::CreateSettled(builder, count, late, list));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Settled, correlation, builder);
+  send(frames);
+}
+
+void FakePeer::extended(std::uint64_t correlation, std::uint32_t count, const Ranges& refused) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto list = builder.CreateVectorOfStructs(wire_ranges(refused));
+  builder.Finish(wire::CreateExtended(builder, count, list));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Extended, correlation, builder);
+  send(frames);
+}
+
+void FakePeer::lease_lost(std::uint64_t consumer, wire::Cause cause, const Ranges& ranges) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto list = builder.CreateVectorOfStructs(wire_ranges(ranges));
+  builder.Finish(wire::CreateLeaseLost(builder, consumer, static_cast<std::uint8_t>(cause), list));
+  FrameWriter frames;
+  append(frames, wire::FrameType_LeaseLost, 0, builder);
+  send(frames);
+}
+
+void FakePeer::consumer_ended(std::uint64_t consumer, ErrorCode code, const std::string& message) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto text = builder.CreateString(message);
+  builder.Finish(
+      wire::CreateConsumerEnded(builder, consumer, static_cast<std::uint16_t>(code), text));
+  FrameWriter frames;
+  append(frames, wire::FrameType_ConsumerEnded, 0, builder);
+  send(frames);
+}
+
+void FakePeer::goodbye(std::uint32_t deadline_ms) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto text = builder.CreateString("The broker is shutting down.");
+  builder.Finish(wire::CreateGoodbye(builder, static_cast<std::uint16_t>(ErrorCode::kDraining),
+                                     text, deadline_ms));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Goodbye, 0, builder);
+  send(frames);
+}
+
+void FakePeer::list_end(std::uint64_t correlation, std::uint32_t count, std::uint64_t next) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(wire::CreateListEnd(builder, count, next));
+  FrameWriter frames;
+  append(frames, wire::FrameType_ListEnd, correlation, builder);
+  send(frames);
+}
+
+// ---- the listener ----
+
+FakeBroker::FakeBroker() {
+  descriptor_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t bytes = sizeof(address);
+  if (bind(descriptor_, reinterpret_cast<sockaddr*>(&address), bytes) != 0 ||
+      listen(descriptor_, 16) != 0 ||
+      getsockname(descriptor_, reinterpret_cast<sockaddr*>(&address), &bytes) != 0) {
+    fail("cannot listen on loopback");
+  }
+  port_ = ntohs(address.sin_port);
+}
+
+FakeBroker::~FakeBroker() { stop_listening(); }
+
+void FakeBroker::stop_listening() {
+  if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+}
+
+std::string FakeBroker::address() const { return fmt::format("127.0.0.1:{}", port_); }
+
+FakePeer FakeBroker::accept() {
+  if (!poll_for_input(descriptor_, kPatience)) fail("no client connected");
+  const int accepted = ::accept(descriptor_, nullptr, nullptr);
+  if (accepted < 0) fail("accept failed");
+  return FakePeer(accepted);
+}
+
+// ---- messages ----
+
+std::vector<std::uint8_t> message_bytes(std::string_view id, std::string_view body) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto id_string = builder.CreateString(id.data(), id.size());
+  const auto body_vector =
+      builder.CreateVector(reinterpret_cast<const std::uint8_t*>(body.data()), body.size());
+  builder.Finish(wire::CreateMessage(builder, id_string, body_vector));
+  return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
+}
+
+void append_message(FrameWriter& frames, wire::FrameType type, std::uint64_t correlation,
+                    std::uint64_t consumer, std::uint64_t sequence, std::uint32_t attempt,
+                    const std::vector<std::uint8_t>& message) {
+  const wire::DeliverEnvelope envelope(consumer, sequence, checksum(message), 1'700'000'000'000, 0,
+                                       static_cast<std::uint32_t>(message.size()), 0, attempt,
+                                       30'000, 1, wire::MessageState_Ready, 0, 0);
+  frames.append_deliver(type, correlation, envelope, message, {});
+}
+
+}  // namespace holdfast::test

@@ -1,0 +1,57 @@
+// A store in memory for tests of the core: applies batches, answers fetches, and hands back what
+// was committed, as a restart would find it. It does what store.h promises and nothing else.
+
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/batch.h"
+#include "core/core.h"
+
+namespace holdfast::broker {
+
+class MemoryStore {
+ public:
+  // Applies in the order that batch.h gives. The number must be the next one.
+  CommitResult apply(const Batch& batch);
+  FetchResult fetch(const FetchRequest& request) const;
+  StoredState load() const;
+  void load_dedup(Core& core, Now now) const;
+
+  std::size_t block_count() const { return blocks_.size(); }
+  std::size_t block_bytes() const;
+  std::size_t ack_record_count() const { return acks_.size(); }
+  std::size_t retry_count() const { return retries_.size(); }
+  std::size_t dedup_record_count() const { return dedup_.size(); }
+  std::size_t queue_count() const { return queues_.size(); }
+  std::uint64_t batch_number() const { return batch_number_; }
+
+  // Damages the stored bytes of a message by flipping one of its body's bits.
+  void flip_bit_in_message(QueueId queue, Sequence sequence);
+  // Damages the header of the block that holds it.
+  void flip_bit_in_block_header(QueueId queue, Sequence sequence);
+  // Loses the block that holds it.
+  void lose_block(QueueId queue, Sequence sequence);
+
+  SpaceReport space = roomy();
+
+ private:
+  static SpaceReport roomy();
+  using Key = std::pair<std::uint64_t, std::uint64_t>;
+  using Blocks = std::map<Key, std::vector<std::uint8_t>>;
+  Blocks::iterator block_of(QueueId queue, Sequence sequence);
+
+  std::uint64_t batch_number_ = 0;
+  std::uint32_t next_id_ = 1;
+  std::map<QueueId, QueueRecord> queues_;
+  std::map<SubscriptionId, SubscriptionRecord> subscriptions_;
+  Blocks blocks_;
+  std::map<Key, AckRecord> acks_;
+  std::map<Key, RetryRecord> retries_;
+  std::map<std::tuple<QueueId, std::uint64_t, Sequence>, DedupRecord> dedup_;
+};
+
+}  // namespace holdfast::broker

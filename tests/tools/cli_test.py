@@ -1,0 +1,644 @@
+#!/usr/bin/env python3
+"""Runs every command of `holdfast` against a real broker and checks what it prints and exits with.
+
+Usage: cli_test.py HOLDFASTD HOLDFAST
+
+Each scenario is a function named test_*; it has queues of its own. The broker listens on a free port of
+the loopback interface and keeps its data in a temporary directory. The last line is
+"N passed, N failed".
+"""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+LONG_S = 60  # no command of this test takes longer unless something hangs
+
+
+class Failure(Exception):
+    pass
+
+
+class Checks:
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+
+    def that(self, condition, what):
+        if condition:
+            self.passed += 1
+            return
+        self.failed += 1
+        caller = traceback.extract_stack(limit=2)[0]
+        print(f"FAILED line {caller.lineno}: {what}", flush=True)
+
+
+CHECK = Checks()
+
+
+class Broker:
+    def __init__(self, binary, directory, *options):
+        self.process = subprocess.Popen(
+            [binary, "--data", directory, "--listen", "127.0.0.1:0", *options],
+            stderr=subprocess.PIPE, text=True)
+        self.log = []
+        deadline = time.monotonic() + LONG_S
+        self.address = None
+        while time.monotonic() < deadline:
+            line = self.process.stderr.readline()
+            if not line:
+                break
+            self.log.append(line)
+            ready = re.search(r"ready on (\S+?),", line)
+            if ready:
+                self.address = ready.group(1)
+                break
+        if self.address is None:
+            self.stop(signal.SIGKILL)
+            raise Failure("the broker did not become ready: " + "".join(self.log))
+        self.reader = threading.Thread(target=self.drain, daemon=True)
+        self.reader.start()
+
+    def drain(self):
+        for line in self.process.stderr:
+            self.log.append(line)
+
+    def stop(self, with_signal=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        return self.process.wait(timeout=LONG_S)
+
+
+class Run:
+    def __init__(self, code, out, err):
+        self.code = code
+        self.out = out
+        self.err = err
+
+    def objects(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    def __str__(self):
+        return f"exit {self.code}, stdout {self.out[:500]!r}, stderr {self.err[:500]!r}"
+
+
+class Tool:
+    def __init__(self, binary, address):
+        self.binary = binary
+        self.address = address
+
+    def command(self, *arguments):
+        return [self.binary, "-u", self.address, *arguments]
+
+    def run(self, *arguments, stdin=b"", environment=None, raw=False):
+        done = subprocess.run(self.command(*arguments), input=stdin, capture_output=True,
+                              timeout=LONG_S, env=environment)
+        out = done.stdout if raw else done.stdout.decode()
+        return Run(done.returncode, out, done.stderr.decode())
+
+    def json(self, *arguments, stdin=b""):
+        return self.run("-o", "jsonl", *arguments, stdin=stdin)
+
+    def ok(self, *arguments, stdin=b""):
+        done = self.json(*arguments, stdin=stdin)
+        if done.code != 0:
+            raise Failure(f"{' '.join(arguments)}: {done}")
+        return done.objects()
+
+    def make(self, queue, *settings):
+        return self.ok("queue", "create", queue, *settings)[0]
+
+    def send(self, queue, body, *options):
+        return self.ok("message", "send", queue, body, *options)[0]
+
+    def lines(self, queue, lines, *options):
+        text = "".join(line + "\n" for line in lines)
+        return self.ok("message", "send", queue, "-", "--lines", *options, stdin=text.encode())
+
+    def report(self, queue):
+        return self.ok("queue", "show", queue)[0]
+
+
+def expect(done, code, *texts):
+    """The exit code, and texts that standard error contains."""
+    CHECK.that(done.code == code, f"exit {code} expected: {done}")
+    for text in texts:
+        CHECK.that(text in done.err, f"{text!r} expected on standard error: {done}")
+
+
+def until(condition, what):
+    """Asks again until it is so."""
+    deadline = time.monotonic() + LONG_S
+    while time.monotonic() < deadline:
+        if condition():
+            CHECK.that(True, what)
+            return
+    CHECK.that(False, what)
+
+
+def test_queue_life(tool):
+    made = tool.make("life", "--lease", "20s", "--max-attempts", "3", "--backoff", "2s..1m",
+                     "--dedup-window", "5m", "--max-messages", "100", "--max-bytes", "1MiB",
+                     "--max-message-bytes", "64KiB", "--outstanding-max", "50")
+    CHECK.that(made["queue"] == "life" and made["dead_queue"] == "life.dead", made)
+    CHECK.that(made["settings"] == {
+        "lease": 20000, "max-attempts": 3, "backoff-min": 2000, "backoff-max": 60000,
+        "dedup-window": 300000, "max-messages": 100, "max-bytes": 1048576,
+        "max-message-bytes": 65536, "outstanding-max": 50}, made["settings"])
+    expect(tool.run("queue", "create", "life"), 65, "queue_exists", "life")
+    again = tool.ok("queue", "create", "life", "--lease", "1s", "--if-not-exists")[0]
+    CHECK.that(again["settings"]["lease"] == 20000, "an existing queue keeps its settings")
+
+    edited = tool.ok("queue", "edit", "life", "lease=10s", "backoff=1s..2s", "max-bytes=none")[0]
+    CHECK.that(edited["settings"]["lease"] == 10000, edited)
+    CHECK.that(edited["settings"]["backoff-max"] == 2000, edited)
+    CHECK.that(edited["settings"]["max-bytes"] == 0, edited)
+    CHECK.that(tool.report("life")["settings"] == edited["settings"], "edits last")
+
+    names = [queue["queue"] for queue in tool.ok("queue", "ls")]
+    CHECK.that("life" in names and "life.dead" not in names, names)
+    table = tool.run("queue", "ls")
+    CHECK.that(table.code == 0 and table.out.startswith("QUEUE "), table)
+    shown = tool.run("queue", "show", "life")
+    CHECK.that("max-bytes" in shown.out and "none" in shown.out and "10s" in shown.out, shown)
+
+    tool.lines("life", ["a", "b", "c"])
+    expect(tool.run("queue", "purge", "life"), 64, "--yes")
+    CHECK.that(tool.report("life")["messages"] == 3, "nothing was purged without --yes")
+    purged = tool.ok("queue", "purge", "life", "--yes")[0]
+    CHECK.that(purged == {"queue": "life", "purged": 3}, purged)
+    CHECK.that(tool.report("life")["messages"] == 0, "the purge is done")
+    expect(tool.run("queue", "rm", "life"), 64, "--yes")
+    CHECK.that(tool.ok("queue", "rm", "life", "--yes")[0]["deleted"] is True, "deleted")
+    expect(tool.run("queue", "show", "life"), 65, "queue_not_found", "life")
+    expect(tool.run("queue", "show", "life.dead"), 65, "queue_not_found")
+
+
+def test_bad_queues(tool):
+    tool.make("badly")
+    expect(tool.run("queue", "create", "no spaces"), 65, "name_invalid", "A-Z a-z 0-9")
+    expect(tool.run("queue", "create", "q" * 121), 65, "name_invalid", "121 bytes", "120")
+    expect(tool.run("queue", "create", "x.dead"), 65)
+    expect(tool.run("queue", "create", "x", "--lease", "1ms"), 64, "100ms to 12h")
+    expect(tool.run("queue", "create", "x", "--lease", "30"), 64, "lacks a unit")
+    expect(tool.run("queue", "create", "x", "--backoff", "10s..1s"), 64, "backoff-min")
+    expect(tool.run("queue", "create", "x", "--backoff", "1s..2s", "--backoff-min", "1s"), 64,
+           "twice")
+    expect(tool.run("queue", "edit", "badly", "max-atempts=3"), 64, "max-attempts")
+    expect(tool.run("queue", "edit", "badly", "lease"), 64, "name=value")
+    expect(tool.run("queue", "edit", "badly"), 64, "SETTING")
+    expect(tool.run("queue", "edit", "badli", "lease=1s"), 65, "queue_not_found", "badly")
+    expect(tool.run("queue", "shwo", "badly"), 64, "Did you mean show?")
+    expect(tool.run("mesage", "send", "badly"), 64, "Did you mean message?")
+    expect(tool.run("queue", "rm", "badly.dead", "--yes"), 65)
+    CHECK.that(tool.report("badly")["messages"] == 0, "the queue is as it was")
+
+
+def test_send_one(tool):
+    tool.make("one")
+    receipt = tool.send("one", "hello", "--id", "first", "-H", "type=greeting", "-H", "x=a=b")
+    CHECK.that(receipt == {"queue": "one", "sequence": 1, "id": "first", "duplicate": False},
+               receipt)
+    again = tool.send("one", "hello", "--id", "first")
+    CHECK.that(again["sequence"] == 1 and again["duplicate"] is True, again)
+    piped = tool.ok("message", "send", "one", "-", stdin=b"two\nlines\n")[0]
+    CHECK.that(piped["sequence"] == 2 and piped["id"], piped)
+    binary = tool.ok("message", "send", "one", stdin=b"\x00\xff")[0]
+    empty = tool.send("one", "")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"from a file")
+        file.flush()
+        tool.send("one", "@" + file.name)
+    tool.send("one", "[1,2]")
+    tool.ok("message", "send", "one", "--", "-5")
+    got = tool.ok("message", "get", "one", "1")[0]
+    CHECK.that(got["body"] == "hello" and got["headers"] == {"type": "greeting", "x": "a=b"}, got)
+    CHECK.that(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", got["published_at"]), got)
+    CHECK.that(got["attempt"] == 0 and got["state"] == "ready", got)
+    bodies = [m.get("body") for m in tool.ok("message", "peek", "one")]
+    CHECK.that(bodies == ["hello", "two\nlines\n", None, "", "from a file", "[1,2]", "-5"], bodies)
+    peeked = tool.ok("message", "peek", "one", "--from", str(binary["sequence"]), "-n", "1")[0]
+    CHECK.that(peeked["body_base64"] == "AP8=" and "body" not in peeked, peeked)
+    CHECK.that(empty["sequence"] == 4, empty)
+    table = tool.run("message", "peek", "one", "-n", "2")
+    CHECK.that("two\\nlines\\n" in table.out and "SEQUENCE" in table.out, table)
+    CHECK.that(tool.report("one")["in_flight"] == 0, "peeking takes nothing")
+    as_json = tool.run("-o", "json", "message", "peek", "one", "-n", "2")
+    CHECK.that([m["sequence"] for m in json.loads(as_json.out)] == [1, 2], as_json)
+    table = tool.run("message", "send", "one", "x")
+    CHECK.that(table.code == 0 and "Sequence" in table.out, table)
+
+
+def test_send_refused(tool):
+    tool.make("strict", "--max-message-bytes", "10", "--max-messages", "3")
+    expect(tool.run("message", "send", "strict", "x" * 11), 65, "message_too_large", "10")
+    expect(tool.run("message", "send", "strict", stdin=b"x" * (17 << 20)), 65, "message_too_large",
+           "16777216")
+    expect(tool.run("message", "send", "strict", "x", "--id", "i" * 129), 65, "message_id_invalid",
+           "128")
+    expect(tool.run("message", "send", "strict", "x", "-H", "a=" + "v" * 17000), 65,
+           "headers_too_large")
+    expect(tool.run("message", "send", "strict", "x", "-H", "novalue"), 64, "name=value")
+    expect(tool.run("message", "send", "strict", "@/no/such/file"), 64, "/no/such/file")
+    expect(tool.run("message", "send", "nowhere", "x"), 65, "queue_not_found", "nowhere")
+    expect(tool.run("message", "send", "strict.dead", "x"), 65, "operation_refused")
+    expect(tool.run("message", "send", "stritc", "x"), 65, "Did you mean \"strict\"?")
+    expect(tool.run("message", "send", "strict", "text", "--lines"), 64, "--lines")
+    expect(tool.run("message", "get", "strict", "99"), 65, "message_not_found", "99")
+    for body in "abc":
+        tool.send("strict", body)
+    expect(tool.run("message", "send", "strict", "d"), 75, "queue_full")
+
+
+def test_send_lines(tool):
+    tool.make("lines")
+    count = 20000
+    receipts = tool.lines("lines", [f"line {i}" for i in range(count)], "--id", "run")
+    CHECK.that(len(receipts) == count, len(receipts))
+    CHECK.that([r["id"] for r in receipts] == [f"run-{i + 1}" for i in range(count)],
+               "the objects come in the order of the lines")
+    CHECK.that([r["sequence"] for r in receipts] == list(range(1, count + 1)), "in sequence order")
+    again = tool.lines("lines", [f"line {i}" for i in range(count)], "--id", "run")
+    CHECK.that(all(r["duplicate"] for r in again), "the same run again is stored once")
+    CHECK.that([r["sequence"] for r in again] == list(range(1, count + 1)), "same sequences")
+    CHECK.that(tool.report("lines")["messages"] == count, "stored once")
+    last = tool.json("message", "send", "lines", "--lines", stdin=b"a\n\nb")
+    CHECK.that(last.code == 0 and len(last.objects()) == 3, last)
+    CHECK.that("3 messages are stored" in last.err, last)
+    quiet = tool.json("-q", "message", "send", "lines", "--lines", stdin=b"a\n")
+    CHECK.that(quiet.err == "", quiet)
+    nothing = tool.json("message", "send", "lines", "--lines", stdin=b"")
+    CHECK.that(nothing.code == 0 and nothing.out == "", nothing)
+    as_json = tool.run("-o", "json", "message", "send", "lines", "--lines", stdin=b"a\nb\n")
+    CHECK.that(len(json.loads(as_json.out)) == 2, as_json)
+
+
+def test_send_lines_refused(tool):
+    tool.make("picky", "--max-message-bytes", "10")
+    done = tool.json("message", "send", "picky", "--lines",
+                     stdin=b"ok\n" + b"x" * 11 + b"\nfine\n" + b"y" * 11 + b"\n" + b"z" * 11 + b"\n")
+    expect(done, 3, "line 2: message_too_large", "lines 4 to 5: message_too_large", "2 of 5 lines")
+    CHECK.that([m["body"] for m in tool.ok("message", "peek", "picky")] == ["ok", "fine"], "stored")
+    expect(tool.json("message", "send", "picky", "--lines", stdin=b"x" * 11), 65,
+           "line 1: message_too_large")
+    expect(tool.json("message", "send", "nowhere", "--lines", stdin=b"a\n" * 100000), 65,
+           "queue_not_found")
+    tool.make("small", "--max-messages", "5")
+    done = tool.json("message", "send", "small", "--lines", stdin=b"a\n" * 9)
+    expect(done, 3, "queue_full", "5 of ")
+    CHECK.that(tool.report("small")["messages"] == 5, "as many as fit")
+
+
+def test_send_lines_as_they_come(tool):
+    tool.make("live")
+    process = subprocess.Popen(tool.command("-o", "jsonl", "message", "send", "live", "--lines"),
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL)
+    try:
+        for i in range(3):
+            process.stdin.write(f"line {i}\n".encode())
+            process.stdin.flush()
+            readable, _, _ = select.select([process.stdout], [], [], LONG_S)
+            CHECK.that(readable, "a confirm is printed while the input is still open")
+            CHECK.that(json.loads(process.stdout.readline())["sequence"] == i + 1, i)
+        process.stdin.close()
+        CHECK.that(process.wait(timeout=LONG_S) == 0, "done")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_receive(tool):
+    tool.make("work", "--backoff", "0..0")
+    tool.lines("work", [f"m{i}" for i in range(200)])
+    one = tool.ok("message", "receive", "work", "--ack")
+    CHECK.that(len(one) == 1 and one[0]["body"] == "m0" and one[0]["attempt"] == 1, one)
+    CHECK.that(one[0]["queue"] == "work" and one[0]["sequence"] == 1, one)
+    many = tool.ok("message", "receive", "work", "-n", "150", "--ack")
+    CHECK.that([m["body"] for m in many] == [f"m{i}" for i in range(1, 151)], len(many))
+    released = tool.ok("message", "receive", "work", "-n", "2", "--release")
+    CHECK.that([m["attempt"] for m in released] == [1, 1], released)
+    again = tool.ok("message", "receive", "work", "-n", "2", "--nack", "--reason", "boom",
+                    "--delay", "0")
+    CHECK.that([m["sequence"] for m in again] == [m["sequence"] for m in released], again)
+    CHECK.that([m["attempt"] for m in again] == [1, 1], "a release costs no attempt")
+    until(lambda: tool.report("work")["waiting"] == 0, "nacked without a delay they are ready again")
+    third = tool.ok("message", "receive", "work", "-n", "2", "--nack", "--delay", "1h")
+    CHECK.that(sorted(m["attempt"] for m in third) == [2, 2], "a nack costs one")
+    report = tool.report("work")
+    CHECK.that(report["waiting"] == 2 and report["ready"] == 47, report)
+    rest = tool.ok("message", "receive", "work", "-n", "1000", "--ack")
+    CHECK.that(len(rest) == 47, len(rest))
+    nothing = tool.json("message", "receive", "work", "--ack")
+    expect(nothing, 1, "no message")
+    CHECK.that(nothing.out == "", nothing)
+    before = time.monotonic()
+    expect(tool.json("message", "receive", "work", "--ack", "--wait", "300ms"), 1)
+    CHECK.that(time.monotonic() - before >= 0.3, "it waited")
+    expect(tool.run("message", "receive", "work"), 64, "--ack", "--hold")
+    expect(tool.run("message", "receive", "work", "--ack", "--reason", "x"), 64, "--reason")
+    expect(tool.run("message", "receive", "nowhere", "--ack"), 65, "queue_not_found")
+    table = tool.send("work", "shown") and tool.run("message", "receive", "work", "--ack")
+    CHECK.that("shown" in table.out and "ATTEMPT" in table.out, table)
+
+
+def test_receive_waits(tool):
+    tool.make("late")
+    process = subprocess.Popen(
+        tool.command("-o", "jsonl", "message", "receive", "late", "--ack", "--wait", "60s"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        until(lambda: tool.ok("consumer", "ls", "late"), "its consumer is there before the message")
+        consumers = tool.ok("consumer", "ls", "late")
+        CHECK.that(len(consumers) == 1 and consumers[0]["queue"] == "late", consumers)
+        CHECK.that(tool.run("consumer", "ls").out.startswith("CONSUMER"), "as a table")
+        tool.send("late", "here")
+        out, _ = process.communicate(timeout=LONG_S)
+        CHECK.that(json.loads(out)["body"] == "here" and process.returncode == 0, out)
+    finally:
+        process.kill()
+        process.wait()
+    CHECK.that(tool.report("late")["messages"] == 0, "acked")
+
+
+def test_hold(tool):
+    tool.make("held", "--backoff", "0..0")
+    tool.send("held", "precious")
+    process = subprocess.Popen(tool.command("-o", "jsonl", "message", "receive", "held", "--hold"),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        CHECK.that(json.loads(process.stdout.readline())["body"] == "precious", "printed at once")
+        CHECK.that(tool.report("held")["in_flight"] == 1, "held")
+        CHECK.that(b"Ctrl-C" in process.stderr.readline(), "it says how to end it")
+        process.send_signal(signal.SIGINT)
+        CHECK.that(process.wait(timeout=LONG_S) == 0, "ended by the interrupt")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+    got = tool.ok("message", "receive", "held", "--hold", "--lease", "100ms")
+    CHECK.that(got[0]["attempt"] == 1, "given back, which costs no attempt")
+    last = tool.ok("message", "receive", "held", "--ack", "--wait", "10s")
+    CHECK.that(last[0]["attempt"] == 2, "a lease that ran out costs one")
+
+
+def test_dead_letters(tool):
+    tool.make("risky", "--max-attempts", "2", "--backoff", "0..0")
+    tool.send("risky", "poison", "--id", "p1", "-H", "k=v")
+    for attempt in (1, 2):
+        got = tool.ok("message", "receive", "risky", "--nack", "--reason", f"boom {attempt}",
+                      "--wait", "10s")
+        CHECK.that(got[0]["attempt"] == attempt, got)
+    tool.send("risky", "bad", "--id", "p2")
+    tool.ok("message", "receive", "risky", "--reject", "--reason", "no good", "--wait", "10s")
+    listed = {queue["queue"]: queue["messages"] for queue in tool.ok("dlq", "ls")}
+    CHECK.that(listed.get("risky.dead") == 2, listed)
+    CHECK.that("risky" in tool.run("dlq", "ls").out, "as a table")
+    dead = tool.ok("dlq", "peek", "risky")
+    CHECK.that([m["id"] for m in dead] == ["p1", "p2"], dead)
+    first = dead[0]
+    CHECK.that(first["source"] == "risky" and first["source_sequence"] == 1, first)
+    CHECK.that(first["reason"] == "retry_limit" and first["attempts"] == 2, first)
+    CHECK.that([a["error"] for a in first["history"]] == ["boom 1", "boom 2"], first)
+    CHECK.that([a["cause"] for a in first["history"]] == ["nacked", "nacked"], first)
+    CHECK.that(first["headers"] == {"k": "v"} and first["body"] == "poison", first)
+    CHECK.that(dead[1]["reason"] == "rejected" and dead[1]["error"] == "no good", dead[1])
+    CHECK.that("retry_limit" in tool.run("dlq", "peek", "risky.dead").out, "as a table")
+    shown = tool.ok("dlq", "show", "risky")[0]
+    CHECK.that(shown["messages"] == 2 and shown["oldest"]["id"] == "p1", shown)
+    CHECK.that("risky" in tool.run("dlq", "show", "risky").out, "as fields")
+    one = tool.run("message", "get", "risky.dead", str(first["sequence"]))
+    CHECK.that("boom 2" in one.out and "Attempt 1" in one.out, one)
+
+    exported = tool.run("dlq", "export", "risky", "-")
+    CHECK.that([m["id"] for m in exported.objects()] == ["p1", "p2"], exported)
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "dead.jsonl")
+        expect(tool.run("dlq", "export", "risky", path), 0, "2 dead letters")
+        with open(path) as file:
+            CHECK.that([json.loads(line)["id"] for line in file] == ["p1", "p2"], "in the file")
+        CHECK.that(os.listdir(directory) == ["dead.jsonl"], "nothing beside it")
+        expect(tool.run("dlq", "export", "nowhere", path), 65, "queue_not_found")
+        CHECK.that(os.listdir(directory) == ["dead.jsonl"], "nothing beside it after an error")
+        expect(tool.run("dlq", "export", "risky", os.path.join(directory, "no", "file")), 64)
+
+    dry = tool.ok("dlq", "redrive", "risky", "--all", "--dry-run")[0]
+    CHECK.that(dry["redriven"] == 2 and dry["dry_run"] is True, dry)
+    CHECK.that(tool.report("risky.dead")["messages"] == 2, "a dry run moves nothing")
+    expect(tool.run("dlq", "redrive", "risky"), 64, "--all")
+    expect(tool.run("dlq", "redrive", "risky", "--all", "1"), 64, "--all")
+    partly = tool.json("dlq", "redrive", "risky", str(first["sequence"]), "999")
+    expect(partly, 3, "message_not_found")
+    CHECK.that(partly.objects()[0]["redriven"] == 1, partly)
+    expect(tool.json("dlq", "redrive", "risky", "999"), 65, "message_not_found")
+    back = tool.ok("message", "receive", "risky", "--ack", "--wait", "10s")[0]
+    CHECK.that(back["id"] == "p1" and back["headers"] == {"k": "v"}, back)
+    CHECK.that(back["attempt"] == 1 and back["body"] == "poison", back)
+
+    expect(tool.run("dlq", "discard", "risky", "--all"), 64, "--yes")
+    discarded = tool.ok("dlq", "discard", "risky", "--all", "--yes")[0]
+    CHECK.that(discarded["discarded"] == 1, discarded)
+    expect(tool.run("dlq", "ls"), 0)
+    CHECK.that(tool.report("risky.dead")["messages"] == 0, "discarded")
+    expect(tool.run("dlq", "peek", "nowhere"), 65, "queue_not_found")
+    expect(tool.run("dlq", "peek", "risky"), 0, "no dead letters")
+
+
+def test_redrive_many(tool):
+    tool.make("crowd")
+    count = 700
+    tool.lines("crowd", [f"m{i}" for i in range(count)])
+    rejected = tool.ok("message", "receive", "crowd", "-n", str(count), "--reject")
+    CHECK.that(len(rejected) == count, len(rejected))
+    exported = tool.run("dlq", "export", "crowd", "-")
+    CHECK.that(len(exported.objects()) == count, "all pages are exported")
+    done = tool.ok("dlq", "redrive", "crowd", "--all")[0]
+    CHECK.that(done["redriven"] == count, done)
+    bodies = [m["body"] for m in tool.ok("message", "receive", "crowd", "-n", "1000", "--ack")]
+    CHECK.that(sorted(bodies) == sorted(f"m{i}" for i in range(count)), len(bodies))
+    none = tool.ok("dlq", "redrive", "crowd", "--all")[0]
+    CHECK.that(none["redriven"] == 0, none)
+
+
+def test_broker_views(tool):
+    tool.make("seen")
+    tool.send("seen", "x")
+    status = tool.ok("status")[0]
+    CHECK.that(status["queues"] >= 1 and status["ready"] >= 1 and status["pid"] > 0, status)
+    CHECK.that(status["publishes_allowed"] is True and status["since_start"]["commits"] > 0, status)
+    screen = tool.run("status")
+    CHECK.that(screen.code == 0 and "Holdfast" in screen.out and "QUEUE" in screen.out, screen)
+    CHECK.that(len(screen.out.splitlines()) <= 24, "one screen")
+    connections = tool.ok("connection", "ls")
+    CHECK.that(len(connections) >= 1 and "client_name" in connections[0], connections)
+    CHECK.that(tool.run("connection", "ls").out.startswith("CONNECTION"), "as a table")
+    expect(tool.run("consumer", "ls", "nowhere"), 65, "queue_not_found")
+    expect(tool.run("consumer", "ls", "seen"), 0, "no consumers")
+
+
+def test_usage(tool):
+    expect(tool.run(), 64, "needs a command")
+    expect(tool.run("queue"), 64, "create, ls")
+    expect(tool.run("-o", "xml", "status"), 64, "xml")
+    version = tool.run("--version")
+    CHECK.that(version.code == 0 and re.search(r"\d+\.\d+\.\d+", version.out), version)
+    for words in (["--help"], ["queue", "--help"], ["message", "send", "--help"]):
+        shown = tool.run(*words)
+        CHECK.that(shown.code == 0 and "Usage" in shown.out and shown.err == "", shown)
+
+
+def test_unreachable(tool):
+    elsewhere = Tool(tool.binary, "127.0.0.1:1")
+    before = time.monotonic()
+    for words in (["status"], ["message", "send", "q", "x"], ["message", "receive", "q", "--ack"],
+                  ["message", "send", "q", "--lines"]):
+        expect(elsewhere.run(*words), 69, "unreachable", "127.0.0.1:1")
+    CHECK.that(time.monotonic() - before < 10, "it does not wait for a broker that is not there")
+    expect(Tool(tool.binary, "no port").run("status"), 64, "no port")
+    environment = dict(os.environ, HOLDFAST_URL=tool.address)
+    done = subprocess.run([tool.binary, "-o", "jsonl", "status"], capture_output=True,
+                          env=environment, timeout=LONG_S)
+    CHECK.that(done.returncode == 0 and b"uptime_ms" in done.stdout, "HOLDFAST_URL is used")
+
+
+def test_pipe_closed(tool):
+    tool.make("pipe", "--backoff", "0..0")
+    tool.lines("pipe", ["x" * 1000] * 2000)
+    done = subprocess.run(
+        ["bash", "-c", '"$@" | head -c 10; exit ${PIPESTATUS[0]}', "bash",
+         *tool.command("-o", "jsonl", "message", "peek", "pipe", "-n", "2000")],
+        capture_output=True, timeout=LONG_S)
+    CHECK.that(done.returncode == 128 + signal.SIGPIPE and done.stderr == b"", done)
+    done = subprocess.run(
+        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "bash",
+         *tool.command("-q", "-o", "jsonl", "message", "receive", "pipe", "-n", "2000", "--ack")],
+        capture_output=True, timeout=LONG_S)
+    CHECK.that(done.stderr == b"", done)
+    left = tool.report("pipe")["messages"]
+    CHECK.that(left > 0, "what nobody saw is not acked")
+    seen = tool.ok("message", "receive", "pipe", "-n", "1", "--release", "--wait", "10s")
+    CHECK.that(len(seen) == 1, seen)
+    full = subprocess.run(
+        ["bash", "-c", '"$@" > /dev/full', "bash",
+         *tool.command("-o", "jsonl", "message", "receive", "pipe", "--ack")],
+        capture_output=True, timeout=LONG_S)
+    CHECK.that(full.returncode == 70 and b"No space left" in full.stderr, full)
+    CHECK.that(tool.report("pipe")["messages"] == left, "what was not written is not acked")
+
+
+def on_terminal(command, answer):
+    """Runs the command on a terminal of its own and types the answer once it asks."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(command[0], command)
+    shown = b""
+    answered = False
+    deadline = time.monotonic() + LONG_S
+    while time.monotonic() < deadline:
+        readable, _, _ = select.select([terminal], [], [], 1)
+        if not readable:
+            continue
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+        if not answered and shown.endswith(b"to go on: "):
+            os.write(terminal, answer + b"\n")
+            answered = True
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(status), shown.decode()
+
+
+def test_terminal_questions(tool):
+    tool.make("asked")
+    tool.send("asked", "x")
+    code, shown = on_terminal(tool.command("queue", "purge", "asked"), b"wrong")
+    CHECK.that(code == 64 and "nothing was changed" in shown and "1 messages" in shown, shown)
+    CHECK.that(tool.report("asked")["messages"] == 1, "nothing was purged")
+    code, shown = on_terminal(tool.command("queue", "purge", "asked"), b"asked")
+    CHECK.that(code == 0, shown)
+    CHECK.that(tool.report("asked")["messages"] == 0, "purged")
+    code, shown = on_terminal(tool.command("queue", "rm", "asked"), b"asked")
+    CHECK.that(code == 0, shown)
+    expect(tool.run("queue", "show", "asked"), 65)
+
+
+def damage(directory, text):
+    """Overwrites the first byte of the last occurrence of this text in a file of the directory."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with open(os.path.join(parent, name), "r+b") as file:
+                at = file.read().rfind(text)
+                if at >= 0:
+                    file.seek(at)
+                    file.write(b"X")
+                    return True
+    return False
+
+
+def check_directory(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        data = os.path.join(directory, "data")
+        broker = Broker(daemon, data)
+        tool = Tool(tool_binary, broker.address)
+        tool.make("kept")
+        tool.lines("kept", [f"m{i}" for i in range(100)])
+        expect(tool.run("check", data), 75, "directory_locked")
+        CHECK.that(broker.stop() == 0, "the broker ends well: " + "".join(broker.log))
+        sound = tool.run("check", data)
+        expect(sound, 0, "nothing is wrong", "100 messages")
+        CHECK.that(sound.out == "", sound)
+        report = json.loads(tool.run("-o", "json", "check", data).out)
+        CHECK.that(report["messages"] == 100 and report["findings"] == [], report)
+        expect(tool.run("check", os.path.join(directory, "missing")), 65, "missing")
+
+        CHECK.that(damage(data, b"m50"), "the stored body is found in the data directory")
+        damaged = tool.json("check", data)
+        expect(damaged, 1, "findings")
+        CHECK.that(len(damaged.objects()) >= 1 and damaged.objects()[0]["what"], damaged)
+        CHECK.that(tool.run("check", data).out.strip() != "", "a line per finding")
+
+
+def main():
+    if len(sys.argv) != 3:
+        print(__doc__)
+        return 64
+    daemon, tool_binary = sys.argv[1:]
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        broker = Broker(daemon, os.path.join(directory, "data"))
+        try:
+            tool = Tool(tool_binary, broker.address)
+            scenarios = [(name, scenario) for name, scenario in sorted(globals().items())
+                         if name.startswith("test_")]
+            for name, scenario in scenarios:
+                try:
+                    scenario(tool)
+                except Exception:  # the other scenarios are worth running all the same
+                    CHECK.that(False, f"{name}: {traceback.format_exc()}")
+        finally:
+            broker.stop()
+    try:
+        check_directory(daemon, tool_binary)
+    except Exception:
+        CHECK.that(False, f"check_directory: {traceback.format_exc()}")
+    print(f"{CHECK.passed} passed, {CHECK.failed} failed")
+    return 0 if CHECK.failed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+#include "cli/check_command.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+
+#include "cli/cell.h"
+#include "cli/json_form.h"
+#include "cli/session.h"
+#include "store/store.h"
+
+namespace holdfast::cli {
+namespace {
+
+Json finding_json(const broker::CheckFinding& finding) {
+  Json json;
+  json["where"] = finding.where;
+  json["what"] = finding.what;
+  return json;
+}
+
+Json report_json(const broker::CheckReport& report) {
+  Json json;
+  json["queues"] = report.queues;
+  json["blocks"] = report.blocks;
+  json["messages"] = report.messages;
+  json["unsettled"] = report.unsettled;
+  json["bytes"] = report.bytes;
+  json["batch_number"] = report.batch_number;
+  Json findings = Json::array();
+  for (const broker::CheckFinding& finding : report.findings) {
+    findings.push_back(finding_json(finding));
+  }
+  json["findings"] = std::move(findings);
+  return json;
+}
+
+ExitCode check(Session& session, const std::string& directory) {
+  const Result<broker::CheckReport> report = broker::check_directory(
+      directory,
+      [&](std::uint64_t blocks) { session.console().progress("Blocks checked", blocks); });
+  session.console().end_progress();
+  if (!report.ok()) return session.fail(report.status());
+  Output& output = session.output();
+  if (output.format() == OutputFormat::kJson) {
+    output.single(report_json(*report));
+  } else {
+    for (const broker::CheckFinding& finding : report->findings) {
+      if (output.is_table()) {
+        output.text(fmt::format("{}: {}\n", finding.where, finding.what));
+      } else {
+        output.single(finding_json(finding));
+      }
+    }
+  }
+  session.console().note(
+      fmt::format("{} queues, {} blocks, {} messages ({} not settled), {}, batch {}: {}.",
+                  report->queues, report->blocks, report->messages, report->unsettled,
+                  size_cell(report->bytes), report->batch_number,
+                  report->findings.empty() ? "nothing is wrong"
+                                           : fmt::format("{} findings", report->findings.size())));
+  return session.finish(report->findings.empty() ? ExitCode::kDone : ExitCode::kNothing);
+}
+
+}  // namespace
+
+void add_check_command(CLI::App& app, Action& action) {
+  auto directory = std::make_shared<std::string>();
+  CLI::App* command =
+      app.add_subcommand("check", "Checks a data directory that no broker has open");
+  command->add_option("DIR", *directory, "The broker's data directory")->required();
+  command->callback([directory, &action] {
+    action = [directory](Session& session) { return check(session, *directory); };
+  });
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,231 @@
+#include "cli/dlq_commands.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "cli/cell.h"
+#include "cli/dlq_move.h"
+#include "cli/json_form.h"
+#include "cli/message_listing.h"
+#include "cli/message_view.h"
+#include "cli/session.h"
+#include "cli/whole_file.h"
+#include "holdfast/text.h"
+
+namespace holdfast::cli {
+namespace {
+
+// ---- ls, show ----
+
+ExitCode list_dead(Session& session) {
+  const Status connected = session.connect();
+  if (!connected.ok()) return session.fail(connected);
+  const Result<std::vector<QueueReport>> queues = session.admin().queues(true);
+  if (!queues.ok()) return session.fail(queues.status());
+  Output& output = session.output();
+  output.begin_list({{"QUEUE", Align::kLeft},
+                     {"DEAD LETTERS", Align::kRight},
+                     {"IN FLIGHT", Align::kRight},
+                     {"BYTES", Align::kRight}});
+  bool any = false;
+  for (const QueueReport& queue : *queues) {
+    if (queue.messages == 0) continue;
+    any = true;
+    if (!output.is_table()) {
+      output.object(queue_json(queue));
+      continue;
+    }
+    output.row({queue.source_queue, fmt::format("{}", queue.messages),
+                fmt::format("{}", queue.in_flight), size_cell(queue.bytes)});
+  }
+  output.end_list();
+  if (!any) session.console().note("There are no dead letters.");
+  return session.finish();
+}
+
+ExitCode show_dead(Session& session, const std::string& queue) {
+  const Status connected = session.connect_for(queue);
+  if (!connected.ok()) return session.fail(connected);
+  const std::string dead_queue = dead_queue_name(queue);
+  const Result<QueueReport> report = session.admin().queue(dead_queue);
+  if (!report.ok()) return session.fail(report.status(), dead_queue);
+  const Result<PeekPage> oldest = session.admin().peek(dead_queue, 1);
+  if (!oldest.ok()) return session.fail(oldest.status(), dead_queue);
+  const StoredMessage* first = oldest->messages.empty() ? nullptr : &oldest->messages.front();
+  Output& output = session.output();
+  if (!output.is_table()) {
+    Json json = queue_json(*report);
+    json["oldest"] = first == nullptr ? Json(nullptr) : message_json(*first);
+    output.single(json);
+    return session.finish();
+  }
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"Dead letters of", report->source_queue},
+      {"Kept in", report->name},
+      {"Messages", fmt::format("{} ({}), {} in flight", report->messages, size_cell(report->bytes),
+                               report->in_flight)},
+      {"Since start",
+       fmt::format("{} redriven, {} discarded", report->redriven, report->discarded)},
+  };
+  if (first != nullptr) {
+    fields.emplace_back(
+        "Oldest", fmt::format("sequence {}, {}, since {}", first->sequence,
+                              first->provenance.reason, timestamp(first->provenance.dead_at)));
+    fields.emplace_back("Its error", first->provenance.error);
+  }
+  output.text(render_fields(fields));
+  return session.finish();
+}
+
+// ---- peek, export ----
+
+struct PeekArguments {
+  std::string queue;
+  std::uint64_t count = 10;
+};
+
+ExitCode peek_dead(Session& session, const PeekArguments& arguments) {
+  const Status connected = session.connect_for(arguments.queue);
+  if (!connected.ok()) return session.fail(connected);
+  const std::string dead_queue = dead_queue_name(arguments.queue);
+  begin_messages(session.output(), MessageColumns::kDead);
+  const Result<std::uint64_t> shown =
+      for_each_message(session, dead_queue, arguments.count, 0, [&](const StoredMessage& message) {
+        print_in_list(session.output(), MessageColumns::kDead, message);
+        return session.output().status();
+      });
+  if (!shown.ok()) {
+    return session.output().status().ok() ? session.fail(shown.status(), dead_queue)
+                                          : session.finish();
+  }
+  session.output().end_list();
+  if (*shown == 0) {
+    session.console().note(fmt::format("Queue {} has no dead letters.", arguments.queue));
+  }
+  return session.finish();
+}
+
+struct ExportArguments {
+  std::string queue;
+  std::string file;
+};
+
+ExitCode export_dead(Session& session, const ExportArguments& arguments) {
+  const Status connected = session.connect_for(arguments.queue);
+  if (!connected.ok()) return session.fail(connected);
+  const std::string dead_queue = dead_queue_name(arguments.queue);
+  Result<WholeFile> file = WholeFile::create(arguments.file);
+  if (!file.ok()) return session.fail(file.status());
+  std::uint64_t written = 0;
+  const Result<std::uint64_t> exported = for_each_message(
+      session, dead_queue, ~std::uint64_t{0}, 0, [&](const StoredMessage& message) {
+        session.console().progress("Dead letters exported", ++written);
+        return file->write(dump(message_json(message)) + "\n");
+      });
+  const Status result = exported.ok() ? file->finish() : exported.status();
+  if (!result.ok()) {
+    return file->pipe_is_closed() ? ExitCode::kDone : session.fail(result, dead_queue);
+  }
+  session.console().note(fmt::format("{} dead letters of queue {} are in {}.", *exported,
+                                     arguments.queue,
+                                     arguments.file == "-" ? "standard output" : arguments.file));
+  return session.finish();
+}
+
+// ---- redrive, discard ----
+
+struct MoveArguments {
+  std::string queue;
+  Selection selection;
+  bool dry_run = false;
+  bool agreed = false;
+};
+
+ExitCode redrive_dead(Session& session, const MoveArguments& arguments) {
+  const Result<std::vector<std::uint64_t>> sequences = selected_sequences(arguments.selection);
+  if (!sequences.ok()) return session.fail(sequences.status());
+  const Status connected = session.connect_for(arguments.queue);
+  if (!connected.ok()) return session.fail(connected);
+  return move_dead_letters(session, DeadMove::kRedrive, dead_queue_name(arguments.queue),
+                           *sequences, arguments.dry_run);
+}
+
+ExitCode discard_dead(Session& session, const MoveArguments& arguments) {
+  const Result<std::vector<std::uint64_t>> sequences = selected_sequences(arguments.selection);
+  if (!sequences.ok()) return session.fail(sequences.status());
+  const Status askable = session.console().check_agreement(
+      fmt::format("dlq discard {}", arguments.queue), arguments.agreed);
+  if (!askable.ok()) return session.fail(askable);
+  const Status connected = session.connect_for(arguments.queue);
+  if (!connected.ok()) return session.fail(connected);
+  const std::string dead_queue = dead_queue_name(arguments.queue);
+  const Result<QueueReport> report = session.admin().queue(dead_queue);
+  if (!report.ok()) return session.fail(report.status(), dead_queue);
+  const Status agreed = session.console().ask_for_name(
+      fmt::format("dlq discard removes {} dead letters of queue {}.",
+                  sequences->empty() ? report->messages : sequences->size(), report->source_queue),
+      report->source_queue, arguments.agreed);
+  if (!agreed.ok()) return session.fail(agreed);
+  return move_dead_letters(session, DeadMove::kDiscard, dead_queue, *sequences, false);
+}
+
+void add_moves(CLI::App& dlq, Action& action) {
+  auto redriven = std::make_shared<MoveArguments>();
+  CLI::App* redrive = dlq.add_subcommand("redrive", "Sends dead letters back to their queue");
+  redrive->add_option("QUEUE", redriven->queue, "The queue")->required();
+  add_selection(*redrive, redriven->selection);
+  redrive->add_flag("--dry-run", redriven->dry_run, "Only count what would be sent back");
+  redrive->callback([redriven, &action] {
+    action = [redriven](Session& session) { return redrive_dead(session, *redriven); };
+  });
+
+  auto discarded = std::make_shared<MoveArguments>();
+  CLI::App* discard = dlq.add_subcommand("discard", "Removes dead letters for good");
+  discard->add_option("QUEUE", discarded->queue, "The queue")->required();
+  add_selection(*discard, discarded->selection);
+  discard->add_flag("-y,--yes", discarded->agreed, "Do it without asking");
+  discard->callback([discarded, &action] {
+    action = [discarded](Session& session) { return discard_dead(session, *discarded); };
+  });
+}
+
+}  // namespace
+
+void add_dlq_commands(CLI::App& app, Action& action) {
+  CLI::App* dlq = app.add_subcommand("dlq", "Shows dead letters, sends them back, removes them");
+  dlq->require_subcommand(1);
+  dlq->add_subcommand("ls", "Lists the queues that have dead letters")->callback([&action] {
+    action = list_dead;
+  });
+
+  auto shown = std::make_shared<std::string>();
+  CLI::App* show = dlq->add_subcommand("show", "Shows one dead-letter queue");
+  show->add_option("QUEUE", *shown, "The queue")->required();
+  show->callback([shown, &action] {
+    action = [shown](Session& session) { return show_dead(session, *shown); };
+  });
+
+  auto peeked = std::make_shared<PeekArguments>();
+  CLI::App* peek = dlq->add_subcommand("peek", "Shows dead letters with their story");
+  peek->add_option("QUEUE", peeked->queue, "The queue")->required();
+  constexpr std::uint64_t kCountMax = 1'000'000'000;
+  add_number(*peek, "-n,--count", peeked->count, 1, kCountMax, "How many at most (default 10)");
+  peek->callback([peeked, &action] {
+    action = [peeked](Session& session) { return peek_dead(session, *peeked); };
+  });
+
+  add_moves(*dlq, action);
+
+  auto exported = std::make_shared<ExportArguments>();
+  CLI::App* command = dlq->add_subcommand("export", "Writes all dead letters as JSON lines");
+  command->add_option("QUEUE", exported->queue, "The queue")->required();
+  command
+      ->add_option("FILE", exported->file, "Where to; replaced if it exists; - for standard output")
+      ->required();
+  command->callback([exported, &action] {
+    action = [exported](Session& session) { return export_dead(session, *exported); };
+  });
+}
+
+}  // namespace holdfast::cli

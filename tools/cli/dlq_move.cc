@@ -1,0 +1,127 @@
+#include "cli/dlq_move.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/json_form.h"
+#include "holdfast/text.h"
+
+namespace holdfast::cli {
+namespace {
+
+constexpr std::uint32_t kStep = 256;
+
+void add(const MoveReport& step, MoveReport& total) {
+  total.moved += step.moved;
+  total.skipped_in_flight += step.skipped_in_flight;
+  total.not_found += step.not_found;
+  total.refused += step.refused;
+  if (total.first_refusal.ok()) total.first_refusal = step.first_refusal;
+}
+
+std::string_view done_word(DeadMove move, bool dry_run) {
+  if (move == DeadMove::kDiscard) return "discarded";
+  return dry_run ? "would be redriven" : "redriven";
+}
+
+Status move_sequences(Session& session, DeadMove move, const std::string& dead_queue,
+                      const std::vector<std::uint64_t>& sequences, bool dry_run,
+                      MoveReport& total) {
+  for (std::size_t first = 0; first < sequences.size(); first += kStep) {
+    const auto begin = sequences.begin() + static_cast<std::ptrdiff_t>(first);
+    const auto end =
+        begin + static_cast<std::ptrdiff_t>(std::min<std::size_t>(kStep, sequences.size() - first));
+    const std::vector<std::uint64_t> part(begin, end);
+    const Result<MoveReport> step = move == DeadMove::kRedrive
+                                        ? session.admin().redrive(dead_queue, part, dry_run)
+                                        : session.admin().discard(dead_queue, part, dry_run);
+    if (!step.ok()) return step.status();
+    add(*step, total);
+  }
+  return Status();
+}
+
+// Up to the last dead letter of the beginning: what fails again in the meantime comes after it, and
+// would otherwise be moved for ever.
+Status move_all(Session& session, DeadMove move, const std::string& dead_queue, bool dry_run,
+                MoveReport& total) {
+  const Result<QueueReport> before = session.admin().queue(dead_queue);
+  if (!before.ok()) return before.status();
+  std::uint64_t next = 0;
+  do {
+    const Result<MoveReport> step =
+        move == DeadMove::kRedrive ? session.admin().redrive_all(dead_queue, next, kStep, dry_run)
+                                   : session.admin().discard_all(dead_queue, next, kStep, dry_run);
+    if (!step.ok()) return step.status();
+    add(*step, total);
+    next = step->next;
+    session.console().progress(fmt::format("Dead letters {}", done_word(move, dry_run)),
+                               total.moved);
+  } while (next != 0 && next < before->next_sequence);
+  return Status();
+}
+
+void print_total(Session& session, DeadMove move, const std::string& dead_queue, bool dry_run,
+                 const MoveReport& total) {
+  Output& output = session.output();
+  if (output.is_table()) {
+    output.text(fmt::format("{} dead letters of {} {}\n", total.moved, dead_queue,
+                            done_word(move, dry_run)));
+    return;
+  }
+  Json json;
+  json["queue"] = dead_queue;
+  json[move == DeadMove::kRedrive ? "redriven" : "discarded"] = total.moved;
+  json["skipped_in_flight"] = total.skipped_in_flight;
+  json["not_found"] = total.not_found;
+  json["refused"] = total.refused;
+  json["dry_run"] = dry_run;
+  output.single(json);
+}
+
+// Why some were not moved; kOk if all were.
+ErrorCode report_rest(Session& session, const std::string& dead_queue, const MoveReport& total) {
+  ErrorCode first = ErrorCode::kOk;
+  const auto report = [&](std::uint64_t count, const Status& status) {
+    if (count == 0) return;
+    if (first == ErrorCode::kOk) first = status.code();
+    session.console().error(status);
+  };
+  report(
+      total.refused,
+      Status(total.first_refusal.ok() ? ErrorCode::kOperationRefused : total.first_refusal.code(),
+             fmt::format("{} dead letters of {} stay where they are: {}", total.refused, dead_queue,
+                         total.first_refusal.message())));
+  report(total.not_found,
+         Status(ErrorCode::kMessageNotFound,
+                fmt::format("{} of the messages are not in {}.", total.not_found, dead_queue)));
+  report(total.skipped_in_flight,
+         Status(ErrorCode::kOperationRefused,
+                fmt::format("{} dead letters of {} are held by a consumer; they can be moved once "
+                            "it has given them back.",
+                            total.skipped_in_flight, dead_queue)));
+  return first;
+}
+
+}  // namespace
+
+std::string dead_queue_name(std::string_view queue) {
+  return is_dead_queue_name(queue) ? std::string(queue) : fmt::format("{}{}", queue, kDeadSuffix);
+}
+
+ExitCode move_dead_letters(Session& session, DeadMove move, const std::string& dead_queue,
+                           const std::vector<std::uint64_t>& sequences, bool dry_run) {
+  MoveReport total;
+  const Status status = sequences.empty()
+                            ? move_all(session, move, dead_queue, dry_run, total)
+                            : move_sequences(session, move, dead_queue, sequences, dry_run, total);
+  session.console().end_progress();
+  if (status.ok() || total.moved > 0) print_total(session, move, dead_queue, dry_run, total);
+  const ErrorCode rest = report_rest(session, dead_queue, total);
+  const ExitCode failed = status.ok() ? exit_code_for(rest) : session.fail(status, dead_queue);
+  if (failed == ExitCode::kDone) return session.finish();
+  return session.finish(total.moved > 0 ? ExitCode::kPartly : failed);
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,32 @@
+// Everything that the tool prints, as JSON. The fields of each object are a promise to scripts:
+// docs/OPERATIONS.md lists them; new ones may be added, none is renamed.
+
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "holdfast/admin.h"
+#include "holdfast/message.h"
+
+namespace holdfast::cli {
+
+// Keeps the order in which fields are set.
+using Json = nlohmann::ordered_json;
+
+// Standard alphabet with padding. RFC 4648, section 4.
+std::string base64(std::string_view bytes);
+
+Json receipt_json(std::string_view queue, const PublishReceipt& receipt);
+// "body", or "body_base64" where the body is not UTF-8; a dead letter carries where it came from.
+Json message_json(const StoredMessage& message);
+Json queue_json(const QueueReport& report);
+Json broker_json(const BrokerReport& report);
+Json consumer_json(const ConsumerReport& report);
+Json connection_json(const ConnectionReport& report);
+
+// One line, without the line's end. Bytes that are not UTF-8 become U+FFFD.
+std::string dump(const Json& json);
+
+}  // namespace holdfast::cli

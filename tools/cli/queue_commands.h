@@ -1,0 +1,12 @@
+// holdfast queue create | ls | show | edit | rm | purge
+
+#pragma once
+
+#include "cli/arguments.h"
+
+namespace holdfast::cli {
+
+// Adds the commands to `app`; the one that was typed sets `action`, which outlives the parsing.
+void add_queue_commands(CLI::App& app, Action& action);
+
+}  // namespace holdfast::cli

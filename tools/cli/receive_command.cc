@@ -1,0 +1,244 @@
+#include "cli/receive_command.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <csignal>
+#include <ctime>
+#include <iterator>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "cli/message_view.h"
+#include "cli/session.h"
+#include "holdfast/text.h"
+
+namespace holdfast::cli {
+namespace {
+
+using Deliveries = std::vector<Delivery>;
+using std::chrono::milliseconds;
+
+Status invalid(std::string message) {
+  return Status(ErrorCode::kInvalidArgument, std::move(message));
+}
+
+// What became of the deliveries that were settled together; the answers come on the I/O thread.
+class Settling {
+ public:
+  explicit Settling(std::size_t deliveries) : waiting_(deliveries) {}
+
+  void answer(std::uint64_t sequence, Status status) {
+    const std::lock_guard lock(mutex_);
+    if (!status.ok()) failures_.emplace_back(sequence, std::move(status));
+    if (--waiting_ == 0) answered_.notify_all();
+  }
+  // False if not all were answered in time.
+  bool wait_for(milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    return answered_.wait_for(lock, timeout, [this] { return waiting_ == 0; });
+  }
+  std::vector<std::pair<std::uint64_t, Status>> failures() {
+    const std::lock_guard lock(mutex_);
+    return failures_;
+  }
+  std::size_t waiting() {
+    const std::lock_guard lock(mutex_);
+    return waiting_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable answered_;
+  std::size_t waiting_;
+  std::vector<std::pair<std::uint64_t, Status>> failures_;
+};
+
+void settle_async(const ReceiveArguments& arguments, Delivery& delivery,
+                  const std::shared_ptr<Settling>& settling) {
+  const std::uint64_t sequence = delivery.message().sequence;
+  Delivery::SettleDone done = [settling, sequence](Status status) {
+    settling->answer(sequence, std::move(status));
+  };
+  const std::string reason = arguments.reason.value_or("");
+  if (arguments.ack) {
+    delivery.ack_async(std::move(done));
+  } else if (arguments.nack) {
+    delivery.nack_async(reason, arguments.delay, std::move(done));
+  } else if (arguments.reject) {
+    delivery.reject_async(reason, std::move(done));
+  } else {
+    delivery.release_async(std::move(done));
+  }
+}
+
+struct Settled {
+  std::uint64_t done = 0;
+  ErrorCode first_failure = ErrorCode::kOk;
+};
+
+void settle(Session& session, const ReceiveArguments& arguments, Deliveries& deliveries,
+            Settled& settled) {
+  const auto settling = std::make_shared<Settling>(deliveries.size());
+  for (Delivery& delivery : deliveries) settle_async(arguments, delivery, settling);
+  const bool is_answered = settling->wait_for(session.options().timeout);
+  const auto failures = settling->failures();
+  for (const auto& [sequence, status] : failures) {
+    if (settled.first_failure == ErrorCode::kOk) settled.first_failure = status.code();
+    session.console().error(fmt::format("message {}: {}", sequence, status.to_string()));
+  }
+  const std::size_t waiting = settling->waiting();
+  if (!is_answered && waiting > 0) {
+    if (settled.first_failure == ErrorCode::kOk) settled.first_failure = ErrorCode::kTimeout;
+    session.console().error(Status(
+        ErrorCode::kTimeout,
+        fmt::format(
+            "{} messages were printed, but settling them was not confirmed within "
+            "{}; they may be delivered again.",
+            waiting,
+            format_duration_ms(static_cast<std::uint64_t>(session.options().timeout.count())))));
+  }
+  settled.done += deliveries.size() - failures.size() - (is_answered ? 0 : waiting);
+}
+
+// The next deliveries; empty: there are none. A delivery may have to wait for a commit or to be
+// read from disk first, so that none has come yet says nothing about a queue that reports ready
+// messages, nor, the first time, about one with messages in flight: they may be on their way here.
+Result<Deliveries> take_step(Session& session, const ReceiveArguments& arguments,
+                             std::uint64_t left, milliseconds wait) {
+  constexpr int kTriesMax = 3;
+  constexpr milliseconds kWaitForReady{1'000};
+  const auto count = static_cast<std::uint32_t>(
+      arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left);
+  const milliseconds lease = arguments.lease.value_or(milliseconds(0));
+  for (int tries = 0; tries < kTriesMax; ++tries) {
+    Result<Deliveries> deliveries =
+        session.client().receive(arguments.queue, count, tries == 0 ? wait : kWaitForReady, lease);
+    if (!deliveries.ok() || !deliveries->empty()) return deliveries;
+    const Result<QueueReport> report = session.admin().queue(arguments.queue);
+    if (!report.ok()) return report.status();
+    if (report->ready == 0 && (report->in_flight == 0 || tries > 0)) break;
+  }
+  return Deliveries();
+}
+
+// Prints and writes out; false if standard output cannot be written.
+bool print(Session& session, const Deliveries& deliveries) {
+  for (const Delivery& delivery : deliveries) {
+    print_in_list(session.output(), MessageColumns::kDelivered, delivery.message());
+  }
+  return session.output().flush();
+}
+
+// Until every lease has run out, or an interrupt comes; leaves those that are still held.
+void hold(Session& session, Deliveries& deliveries) {
+  sigset_t interrupts;
+  sigemptyset(&interrupts);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&interrupts, signal);
+  // Before the note: an interrupt that comes right after it must find us waiting.
+  pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);
+  session.console().note(
+      fmt::format("Holding {} messages until their leases run out; Ctrl-C gives them back.",
+                  deliveries.size()));
+  constexpr timespec kInterval{0, 100'000'000};
+  const auto is_lost = [](const Delivery& delivery) {
+    return delivery.state() != DeliveryState::kHeld;
+  };
+  do {
+    std::erase_if(deliveries, is_lost);
+  } while (!deliveries.empty() && sigtimedwait(&interrupts, nullptr, &kInterval) < 0);
+}
+
+}  // namespace
+
+Status check_receive_arguments(const ReceiveArguments& arguments) {
+  const int chosen =
+      arguments.ack + arguments.nack + arguments.reject + arguments.release + arguments.hold;
+  if (chosen != 1) {
+    return invalid(
+        "Say what is to become of the messages: one of --ack, --nack, --reject, "
+        "--release, --hold.");
+  }
+  if (arguments.reason && !arguments.nack && !arguments.reject) {
+    return invalid("--reason goes with --nack or --reject.");
+  }
+  if (arguments.delay && !arguments.nack) return invalid("--delay goes with --nack.");
+  if (!arguments.settles_each_step() && arguments.count > ReceiveArguments::kKeptMax) {
+    return invalid(
+        fmt::format("-n {} is out of bounds: with --nack, --release and --hold at most {}.",
+                    arguments.count, ReceiveArguments::kKeptMax));
+  }
+  return Status();
+}
+
+ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
+  const Status checked = check_receive_arguments(arguments);
+  if (!checked.ok()) return session.fail(checked);
+  const Status name = check_queue_name(arguments.queue);
+  if (!name.ok()) return session.fail(name);
+  const milliseconds wait = arguments.wait.value_or(milliseconds(0));
+  const Status connected = session.connect(Reconnect::kNo, wait);
+  if (!connected.ok()) return session.fail(connected);
+
+  begin_messages(session.output(), MessageColumns::kDelivered);
+  std::uint64_t received = 0;
+  Settled settled;
+  Deliveries kept;
+  while (received < arguments.count && settled.first_failure == ErrorCode::kOk) {
+    Result<Deliveries> step = take_step(session, arguments, arguments.count - received,
+                                        received == 0 ? wait : milliseconds(0));
+    if (!step.ok()) {
+      const ExitCode code = session.fail(step.status(), arguments.queue);
+      return received > 0 ? session.finish(ExitCode::kPartly) : code;
+    }
+    if (step->empty()) break;
+    received += step->size();
+    if (!print(session, *step)) return session.finish();
+    if (arguments.settles_each_step()) {
+      settle(session, arguments, *step, settled);
+    } else {
+      std::move(step->begin(), step->end(), std::back_inserter(kept));
+    }
+    session.console().progress("Messages received", received);
+  }
+  session.output().end_list();
+  if (received == 0) {
+    session.console().note(fmt::format("Queue {} has no message that is ready.", arguments.queue));
+    return session.finish(ExitCode::kNothing);
+  }
+  if (arguments.hold) hold(session, kept);
+  if (!kept.empty()) settle(session, arguments, kept, settled);
+  if (settled.first_failure == ErrorCode::kOk) return session.finish();
+  return session.finish(settled.done > 0 ? ExitCode::kPartly
+                                         : exit_code_for(settled.first_failure));
+}
+
+void add_receive_command(CLI::App& message, Action& action) {
+  auto arguments = std::make_shared<ReceiveArguments>();
+  CLI::App* command = message.add_subcommand("receive", "Takes messages, prints and settles them");
+  command->add_option("QUEUE", arguments->queue, "Where from")->required();
+  constexpr std::uint64_t kCountMax = 1'000'000'000;
+  add_number(*command, "-n,--count", arguments->count, 1, kCountMax,
+             "How many at most (default 1)");
+  add_duration(*command, "--wait", arguments->wait,
+               "How long to wait for the first message (default: what is there now)");
+  add_duration(*command, "--lease", arguments->lease, "The lease of each (default: the queue's)");
+  command->add_flag("--ack", arguments->ack, "They are done");
+  command->add_flag("--nack", arguments->nack, "They failed: try again later");
+  command->add_flag("--reject", arguments->reject, "To the dead-letter queue at once");
+  command->add_flag("--release", arguments->release, "Give them back; costs no attempt");
+  command->add_flag("--hold", arguments->hold, "Keep them until the lease runs out, or Ctrl-C");
+  command->add_option_function<std::string>(
+      "--reason", [arguments](const std::string& text) { arguments->reason = text; },
+      "Why, with --nack or --reject");
+  add_duration(*command, "--delay", arguments->delay,
+               "With --nack: try again after this time instead of the backoff");
+  command->callback([arguments, &action] {
+    action = [arguments](Session& session) { return receive_messages(session, *arguments); };
+  });
+}
+
+}  // namespace holdfast::cli

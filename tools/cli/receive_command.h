@@ -1,0 +1,44 @@
+// holdfast message receive
+//
+// Happy path: takes deliveries in steps, prints them, writes the output out, and only then settles
+// them: a message that was acked has been seen. With --ack and --reject each step is settled before
+// the next, so that a long run holds few at a time; after the other ways to settle a message would
+// come again at once, so they keep all deliveries to the end.
+//
+// Failures: if the output cannot be written, nothing of that step is settled; the deliveries are
+// given back and cost no attempt.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "cli/arguments.h"
+
+namespace holdfast::cli {
+
+struct ReceiveArguments {
+  static constexpr std::uint64_t kStep = 256;
+  // What --nack, --release and --hold can keep to the end.
+  static constexpr std::uint64_t kKeptMax = 65'536;
+
+  bool settles_each_step() const { return ack || reject; }
+
+  std::string queue;
+  std::uint64_t count = 1;
+  std::optional<std::chrono::milliseconds> wait;   // none: only what is there now
+  std::optional<std::chrono::milliseconds> lease;  // none: the queue's
+  bool ack = false, nack = false, reject = false, release = false, hold = false;
+  std::optional<std::string> reason;
+  std::optional<std::chrono::milliseconds> delay;
+};
+
+// Whether exactly one way to settle was chosen, and only what goes with it. kInvalidArgument.
+Status check_receive_arguments(const ReceiveArguments& arguments);
+
+void add_receive_command(CLI::App& message, Action& action);
+ExitCode receive_messages(Session& session, const ReceiveArguments& arguments);
+
+}  // namespace holdfast::cli

@@ -1,0 +1,173 @@
+#include "cli/send_command.h"
+
+#include <fmt/format.h>
+
+#include <future>
+#include <memory>
+#include <utility>
+
+#include "cli/input.h"
+#include "cli/json_form.h"
+#include "cli/line_sender.h"
+#include "cli/session.h"
+#include "holdfast/text.h"
+
+namespace holdfast::cli {
+namespace {
+
+Result<Headers> parse_headers(const std::vector<std::string>& typed) {
+  Headers headers;
+  for (const std::string& text : typed) {
+    auto header = parse_assignment(text, "header");
+    if (!header.ok()) return header.status();
+    headers.push_back(std::move(header).value());
+  }
+  return headers;
+}
+
+// The file that the body argument names; empty if it is the body itself.
+std::string body_path(const SendArguments& arguments) {
+  if (!arguments.body || *arguments.body == "-") return "-";
+  return arguments.body->starts_with('@') ? arguments.body->substr(1) : std::string();
+}
+
+ExitCode report_lines(Session& session, const LineSender::Outcome& outcome,
+                      std::uint64_t lines_read, bool is_cut_short) {
+  session.output().end_list();
+  if (outcome.failed == 0 && !is_cut_short) {
+    session.console().note(fmt::format("{} messages are stored, {} of them were duplicates.",
+                                       outcome.stored, outcome.duplicates));
+    return session.finish();
+  }
+  if (outcome.failed > 0) {
+    session.console().error(fmt::format("{} of {} lines are stored, {} are not.{}", outcome.stored,
+                                        lines_read, outcome.failed,
+                                        is_cut_short ? " Lines after them were not read." : ""));
+  }
+  const ExitCode code =
+      outcome.stored > 0 ? ExitCode::kPartly : exit_code_for(outcome.first_failure);
+  return session.finish(code);
+}
+
+ExitCode send_lines(Session& session, const SendArguments& arguments, Input& input,
+                    Message message) {
+  const Status connected = session.connect(Reconnect::kYes);
+  if (!connected.ok()) return session.fail(connected);
+  session.output().begin_list(
+      {{"SEQUENCE", Align::kRight}, {"DUPLICATE", Align::kLeft}, {"ID", Align::kLeft}});
+  LineSender sender(session, arguments.queue);
+  Input::Line line;
+  Status read_failure;
+  std::uint64_t lines_read = 0;
+  bool is_cut_short = false;
+  while (!is_cut_short) {
+    const Result<bool> more = input.read_line(line);
+    if (!more.ok()) {
+      read_failure = more.status();
+      break;
+    }
+    if (!*more) break;
+    if (line.is_too_long) {
+      is_cut_short = !sender.refuse(
+          line.number, Status(ErrorCode::kMessageTooLarge,
+                              fmt::format("The line has more than {} bytes, the most that any "
+                                          "queue takes.",
+                                          kBodyBytesMax)));
+    } else {
+      message.body = line.text;
+      if (arguments.id) message.id = fmt::format("{}-{}", *arguments.id, line.number);
+      is_cut_short = !sender.send(line.number, message);
+    }
+    if (!is_cut_short) lines_read = line.number;
+  }
+  const LineSender::Outcome outcome = sender.finish();
+  if (!read_failure.ok()) {
+    const ExitCode code = session.fail(read_failure);
+    return outcome.stored > 0 ? ExitCode::kPartly : code;
+  }
+  return report_lines(session, outcome, lines_read, is_cut_short);
+}
+
+ExitCode send_one(Session& session, const SendArguments& arguments, const Message& message) {
+  const Status connected = session.connect();
+  if (!connected.ok()) return session.fail(connected);
+  // Asynchronous, because a full queue is to be reported at once instead of tried again.
+  std::future<Result<PublishReceipt>> receipt_future =
+      session.client().publish_future(arguments.queue, message);
+  if (receipt_future.wait_for(session.options().timeout) != std::future_status::ready) {
+    return session.fail(Status(
+        ErrorCode::kTimeout,
+        fmt::format(
+            "Queue {} did not confirm the message within {}. Whether it is stored is not "
+            "known; with --id it can be sent again and is stored once.",
+            arguments.queue,
+            format_duration_ms(static_cast<std::uint64_t>(session.options().timeout.count())))));
+  }
+  const Result<PublishReceipt> receipt = receipt_future.get();
+  if (!receipt.ok()) return session.fail(receipt.status(), arguments.queue);
+  Output& output = session.output();
+  if (output.is_table()) {
+    output.text(render_fields({{"Queue", arguments.queue},
+                               {"Sequence", fmt::format("{}", receipt->sequence)},
+                               {"Id", receipt->id},
+                               {"Duplicate", receipt->duplicate ? "yes" : "no"}}));
+  } else {
+    output.single(receipt_json(arguments.queue, *receipt));
+  }
+  return session.finish();
+}
+
+}  // namespace
+
+ExitCode send_message(Session& session, const SendArguments& arguments) {
+  const Status name = check_queue_name(arguments.queue);
+  if (!name.ok()) return session.fail(name);
+  Message message;
+  Result<Headers> headers = parse_headers(arguments.headers);
+  if (!headers.ok()) return session.fail(headers.status());
+  message.headers = std::move(headers).value();
+  message.id = arguments.id.value_or("");
+
+  const std::string path = body_path(arguments);
+  if (path.empty()) {
+    if (arguments.lines) {
+      return session.fail(Status(ErrorCode::kInvalidArgument,
+                                 "--lines takes its lines from standard input (-) or a file "
+                                 "(@FILE), not from the command line."));
+    }
+    message.body = *arguments.body;
+    return send_one(session, arguments, message);
+  }
+  if (path == "-" && session.console().input_is_terminal()) {
+    session.console().note("Reading from the terminal; Ctrl-D ends the input.");
+  }
+  Result<Input> input = Input::open(path);
+  if (!input.ok()) return session.fail(input.status());
+  if (arguments.lines) return send_lines(session, arguments, *input, std::move(message));
+  Result<std::string> body = input->read_body();
+  if (!body.ok()) return session.fail(body.status());
+  message.body = std::move(body).value();
+  return send_one(session, arguments, message);
+}
+
+void add_send_command(CLI::App& message, Action& action) {
+  auto arguments = std::make_shared<SendArguments>();
+  CLI::App* command =
+      message.add_subcommand("send", "Publishes a message, or every line of a text");
+  command->add_option("QUEUE", arguments->queue, "Where to")->required();
+  command->add_option_function<std::string>(
+      "BODY", [arguments](const std::string& text) { arguments->body = text; },
+      "The body; - or nothing: standard input; @FILE: a file's content");
+  command->add_option_function<std::string>(
+      "--id", [arguments](const std::string& text) { arguments->id = text; },
+      "The message's id; with --lines each line's, with -1, -2, … after it");
+  command->add_option("-H,--header", arguments->headers, "A header, as often as needed")
+      ->allow_extra_args(false)
+      ->type_name("NAME=VALUE");
+  command->add_flag("--lines", arguments->lines, "Every line of the input is a message");
+  command->callback([arguments, &action] {
+    action = [arguments](Session& session) { return send_message(session, *arguments); };
+  });
+}
+
+}  // namespace holdfast::cli

@@ -1,0 +1,87 @@
+#include "cli/whole_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "holdfast/text.h"
+
+namespace holdfast::cli {
+
+Result<WholeFile> WholeFile::create(const std::string& path) {
+  if (path == "-") return WholeFile(path, {}, STDOUT_FILENO);
+  std::string temporary_path = fmt::format("{}.{}.part", path, ::getpid());
+  const int file_descriptor =
+      ::open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (file_descriptor < 0) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("File {} cannot be created: {}.", quoted(temporary_path),
+                              std::strerror(errno)));
+  }
+  return WholeFile(path, std::move(temporary_path), file_descriptor);
+}
+
+WholeFile::WholeFile(WholeFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_path_(std::move(other.temporary_path_)),
+      file_descriptor_(std::exchange(other.file_descriptor_, -1)),
+      pending_(std::move(other.pending_)),
+      pipe_is_closed_(other.pipe_is_closed_) {}
+
+WholeFile::~WholeFile() {
+  if (file_descriptor_ < 0 || is_standard_output()) return;
+  ::close(file_descriptor_);
+  ::unlink(temporary_path_.c_str());
+}
+
+Status WholeFile::write(std::string_view bytes) {
+  constexpr std::size_t kPendingBytesMax = 64u << 10;
+  pending_ += bytes;
+  return pending_.size() < kPendingBytesMax ? Status() : write_out();
+}
+
+Status WholeFile::write_out() {
+  std::string_view rest = pending_;
+  while (!rest.empty()) {
+    const ssize_t written = ::write(file_descriptor_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) {
+      pipe_is_closed_ = is_standard_output() && errno == EPIPE;
+      return failed("written");
+    }
+    rest.remove_prefix(static_cast<std::size_t>(written));
+  }
+  pending_.clear();
+  return Status();
+}
+
+Status WholeFile::finish() {
+  Status written = write_out();
+  if (!written.ok() || is_standard_output()) return written;
+  if (::fsync(file_descriptor_) != 0) return failed("flushed to the device");
+  if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) return failed("put in its place");
+  ::close(std::exchange(file_descriptor_, -1));
+  const std::size_t slash = path_.rfind('/');
+  const std::string directory = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+  const int directory_descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory_descriptor < 0) return failed("flushed to its directory");
+  const bool is_synced = ::fsync(directory_descriptor) == 0;
+  Status status = is_synced ? Status() : failed("flushed to its directory");
+  ::close(directory_descriptor);
+  return status;
+}
+
+Status WholeFile::failed(std::string_view step) {
+  return Status(
+      ErrorCode::kStorageFailed,
+      fmt::format("{} cannot be {}: {}.",
+                  is_standard_output() ? "Standard output" : fmt::format("File {}", quoted(path_)),
+                  step, std::strerror(errno)));
+}
+
+}  // namespace holdfast::cli

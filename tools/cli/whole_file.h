@@ -1,0 +1,48 @@
+// A file that appears whole or not at all: written under another name beside it, synced, renamed.
+
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "holdfast/status.h"
+
+namespace holdfast::cli {
+
+class WholeFile {
+ public:
+  // "-" is standard output, which has none of these guarantees. kInvalidArgument if the file cannot
+  // be created. A file of this name is replaced by finish(), until then it stays.
+  static Result<WholeFile> create(const std::string& path);
+
+  WholeFile(WholeFile&& other) noexcept;
+  WholeFile& operator=(WholeFile&&) = delete;
+  WholeFile(const WholeFile&) = delete;
+  WholeFile& operator=(const WholeFile&) = delete;
+  // Without finish() nothing is left behind.
+  ~WholeFile();
+
+  // kStorageFailed.
+  Status write(std::string_view bytes);
+  // After it the file is there, durably. kStorageFailed.
+  Status finish();
+  // Standard output was a pipe, and its reader has gone.
+  bool pipe_is_closed() const { return pipe_is_closed_; }
+
+ private:
+  WholeFile(std::string path, std::string temporary_path, int file_descriptor)
+      : path_(std::move(path)),
+        temporary_path_(std::move(temporary_path)),
+        file_descriptor_(file_descriptor) {}
+  Status write_out();
+  Status failed(std::string_view step);
+  bool is_standard_output() const { return temporary_path_.empty(); }
+
+  std::string path_;
+  std::string temporary_path_;  // empty: standard output
+  int file_descriptor_;
+  std::string pending_;
+  bool pipe_is_closed_ = false;
+};
+
+}  // namespace holdfast::cli

@@ -240,8 +240,8 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
 }
 
 void Core::session_opened(SessionId session, std::string_view client_name) {
-  const auto [at, inserted] =
-      state_->sessions.try_emplace(session, Session{session, std::string(client_name), true, {}});
+  const auto [at, inserted] = state_->sessions.try_emplace(
+      session, SessionState{session, std::string(client_name), true, {}});
   CHECK(inserted, "session {} was opened twice", session.value);
 }
 void Core::session_closed(SessionId session, Now now) { state_->session_closed(session, now); }

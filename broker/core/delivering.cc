@@ -62,7 +62,7 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
         fmt::format("The broker has {} consumers, its limit (consumers_max).", consumers.size()));
     return;
   }
-  Session& session = sessions.at(request.asker.session);
+  SessionState& session = sessions.at(request.asker.session);
   auto owned = std::make_unique<Consumer>();
   Consumer& consumer = *owned;
   consumer.id = ConsumerId(++last_consumer);

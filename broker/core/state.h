@@ -31,7 +31,7 @@
 
 namespace holdfast::broker {
 
-struct Session {
+struct SessionState {
   SessionId id;
   std::string client_name;
   bool writable = true;
@@ -268,7 +268,7 @@ struct Core::State {
   std::map<QueueId, std::unique_ptr<Queue>> queues;
   std::map<std::string, Queue*, std::less<>> queues_by_name;
   std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted
-  std::map<SessionId, Session> sessions;
+  std::map<SessionId, SessionState> sessions;
   std::unordered_map<ConsumerId, std::unique_ptr<Consumer>> consumers;
   std::uint64_t last_consumer = 0;
   std::uint64_t last_fetch = 0;

@@ -32,6 +32,12 @@ inline constexpr std::size_t kControlFrameBytesMax = 64 * 1024;  // every frame 
 inline constexpr std::size_t kMessageOverheadBytesMax = 64 * 1024;
 inline constexpr std::size_t kFrameBytesMax = (16u << 20) + 2 * kMessageOverheadBytesMax;
 
+// Ranges of sequences in one frame, and sequences in all of them: what a control frame can hold
+// with the longest reason beside it.
+inline constexpr std::size_t kRangesMax = 4'000;
+inline constexpr std::uint64_t kRangesSequencesMax = 65'536;
+static_assert(kRangesMax * sizeof(wire::SequenceRange) + 1'280 <= kControlFrameBytesMax);
+
 static_assert(kFrameHeaderBytes == 32);
 static_assert(sizeof(wire::PublishEnvelope) == 16);
 static_assert(sizeof(wire::DeliverEnvelope) == 64);

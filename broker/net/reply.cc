@@ -35,10 +35,10 @@ flatbuffers::FlatBufferBuilder& ReplyEncoder::begin() {
 flatbuffers::Offset<flatbuffers::Vector<const wire::SequenceRange*>> ReplyEncoder::fitted_ranges(
     std::span<const SequenceRange> ranges) {
   ranges_.clear();
-  for (const SequenceRange& range : ranges.first(std::min(ranges.size(), kReplyRangesMax))) {
+  for (const SequenceRange& range : ranges.first(std::min(ranges.size(), kRangesMax))) {
     ranges_.emplace_back(range.first, range.last);
   }
-  if (ranges.size() > kReplyRangesMax) {
+  if (ranges.size() > kRangesMax) {
     ranges_.back() = wire::SequenceRange(ranges_.back().first(), ranges.back().last);
   }
   return builder_.CreateVectorOfStructs(ranges_);
@@ -77,7 +77,7 @@ std::size_t ReplyEncoder::append(const LeaseLostNotice& notice, FrameWriter& out
   std::span<const SequenceRange> rest = notice.ranges;
   while (!rest.empty()) {
     auto& builder = begin();
-    const auto part = rest.first(std::min(rest.size(), kReplyRangesMax));
+    const auto part = rest.first(std::min(rest.size(), kRangesMax));
     rest = rest.subspan(part.size());
     const auto ranges = fitted_ranges(part);
     frames += finish(wire::FrameType_LeaseLost, 0,

@@ -19,8 +19,6 @@
 
 namespace holdfast::broker {
 
-// So many ranges fit a frame.
-inline constexpr std::size_t kReplyRangesMax = 4'000;
 // Longer sentences are cut.
 inline constexpr std::size_t kErrorTextBytesMax = 4'096;
 
@@ -67,7 +65,7 @@ class ReplyEncoder {
   }
 
  private:
-  // The ranges as the wire's, at most kReplyRangesMax.
+  // The ranges as the wire's, at most kRangesMax.
   flatbuffers::Offset<flatbuffers::Vector<const wire::SequenceRange*>> fitted_ranges(
       std::span<const SequenceRange> ranges);
 

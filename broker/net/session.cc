@@ -296,9 +296,9 @@ Status Session::credit(const Frame& frame, FrameWriter& out, Now now) {
 }
 
 Status Session::take_ranges(const flatbuffers::Vector<const wire::SequenceRange*>* ranges) {
-  if (ranges == nullptr || ranges->size() == 0 || ranges->size() > kSettleRangesMax) {
+  if (ranges == nullptr || ranges->size() == 0 || ranges->size() > kRangesMax) {
     return invalid(fmt::format("The frame has {} ranges of sequences; it must have 1 to {}.",
-                               ranges == nullptr ? 0 : ranges->size(), kSettleRangesMax));
+                               ranges == nullptr ? 0 : ranges->size(), kRangesMax));
   }
   context_.ranges.clear();
   std::uint64_t sequences = 0;
@@ -313,12 +313,12 @@ Status Session::take_ranges(const flatbuffers::Vector<const wire::SequenceRange*
                       first, last, previous_last));
     }
     // The first bound keeps the sum from wrapping around.
-    if (last - first >= kSettleSequencesMax ||
-        (sequences += last - first + 1) > kSettleSequencesMax) {
+    if (last - first >= kRangesSequencesMax ||
+        (sequences += last - first + 1) > kRangesSequencesMax) {
       return invalid(
           fmt::format("The ranges up to {} cover more than {} sequences: send several "
                       "frames.",
-                      last, kSettleSequencesMax));
+                      last, kRangesSequencesMax));
     }
     previous_last = last;
     context_.ranges.push_back({first, last});

@@ -33,8 +33,6 @@ inline constexpr std::size_t kHeaderPairsMax = 64;
 inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
 inline constexpr std::size_t kNameBytesMax = 128;  // of clients, consumers, queues, subscriptions
 inline constexpr std::size_t kReasonBytesMax = 1'024;
-inline constexpr std::size_t kSettleRangesMax = 4'096;
-inline constexpr std::uint64_t kSettleSequencesMax = 65'536;
 inline constexpr std::uint32_t kCreditMessagesMax = 65'536;
 inline constexpr Milliseconds kNackDelayMax{7LL * 24 * 3'600 * 1'000};
 inline constexpr std::uint32_t kPeekMessagesMax = 1'000;

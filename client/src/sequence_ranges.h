@@ -6,15 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "protocol_generated.h"
+#include "schema/frame.h"
 
 namespace holdfast::client {
-
-inline constexpr std::size_t kRangesPerFrameMax = 4096;
-inline constexpr std::uint64_t kSequencesPerFrameMax = 65'536;
-// 4,096 ranges of 16 bytes and a table around them would pass the bound on a control frame.
-inline constexpr std::size_t kRangesPerFrame = 3584;
-static_assert(kRangesPerFrame <= kRangesPerFrameMax);
 
 class SequenceRanges {
  public:
@@ -23,13 +17,13 @@ class SequenceRanges {
   bool add(std::uint64_t sequence) {
     if (!ranges_.empty()) {
       if (sequence == ranges_.back().last()) return true;
-      if (count_ == kSequencesPerFrameMax) return false;
+      if (count_ == kRangesSequencesMax) return false;
       if (sequence == ranges_.back().last() + 1) {
         ranges_.back() = wire::SequenceRange(ranges_.back().first(), sequence);
         ++count_;
         return true;
       }
-      if (ranges_.size() == kRangesPerFrame) return false;
+      if (ranges_.size() == kRangesMax) return false;
     }
     ranges_.emplace_back(sequence, sequence);
     ++count_;

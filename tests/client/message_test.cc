@@ -102,12 +102,12 @@ TEST_CASE("ranges join neighbours, skip repeats, and end where a frame is full")
   client::SequenceRanges dense;
   std::uint64_t sequence = 1;
   while (dense.add(sequence)) ++sequence;
-  CHECK(sequence == client::kSequencesPerFrameMax + 1);
+  CHECK(sequence == kRangesSequencesMax + 1);
 
   client::SequenceRanges sparse;
   sequence = 1;
   while (sparse.add(sequence)) sequence += 2;
-  CHECK(sparse.ranges().size() == client::kRangesPerFrame);
+  CHECK(sparse.ranges().size() == kRangesMax);
   // With the longest reason such a frame stays within the bound on control frames.
   CHECK(sparse.ranges().size() * sizeof(wire::SequenceRange) + 2048 < kControlFrameBytesMax);
 }

@@ -34,9 +34,9 @@ inline constexpr std::size_t kFrameBytesMax = (16u << 20) + 2 * kMessageOverhead
 
 // Ranges of sequences in one frame, and sequences in all of them: what a control frame can hold
 // with the longest reason beside it.
-inline constexpr std::size_t kRangesMax = 4'000;
+inline constexpr std::size_t kRangesMax = 3'900;
 inline constexpr std::uint64_t kRangesSequencesMax = 65'536;
-static_assert(kRangesMax * sizeof(wire::SequenceRange) + 1'280 <= kControlFrameBytesMax);
+static_assert(kRangesMax * sizeof(wire::SequenceRange) + 2'048 <= kControlFrameBytesMax);
 
 static_assert(kFrameHeaderBytes == 32);
 static_assert(sizeof(wire::PublishEnvelope) == 16);

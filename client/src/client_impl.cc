@@ -80,8 +80,7 @@ Status check_options(const ClientOptions& options) {
   return Status();
 }
 
-client::ConnectionOptions connection_options(const ClientOptions& options,
-                                             const client::Address& address,
+client::ConnectionOptions connection_options(const ClientOptions& options, const Address& address,
                                              const client::ClientTuning& tuning) {
   client::ConnectionOptions connection;
   connection.address = address;
@@ -111,8 +110,7 @@ std::thread client::start_quiet_thread(std::function<void()> body) {
 
 // ---- beginning and end ----
 
-ClientImpl::ClientImpl(ClientOptions options, client::Address address,
-                       const client::ClientTuning& tuning)
+ClientImpl::ClientImpl(ClientOptions options, Address address, const client::ClientTuning& tuning)
     : options_(std::move(options)),
       address_(std::move(address)),
       loop_(*this),
@@ -127,7 +125,7 @@ ClientImpl::~ClientImpl() { CHECK(!thread_.joinable(), "a client was not closed"
 
 Result<Client> ClientImpl::connect(ClientOptions options, const client::ClientTuning& tuning) {
   if (Status checked = check_options(options); !checked.ok()) return checked;
-  Result<client::Address> address = client::parse_address(options.address);
+  Result<Address> address = parse_address(options.address);
   if (!address.ok()) return address.status();
   const auto impl = std::make_shared<ClientImpl>(std::move(options), *std::move(address), tuning);
   if (Status started = impl->start(); !started.ok()) return started;

@@ -44,7 +44,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
  public:
   static Result<Client> connect(ClientOptions options, const client::ClientTuning& tuning);
 
-  ClientImpl(ClientOptions options, client::Address address, const client::ClientTuning& tuning);
+  ClientImpl(ClientOptions options, Address address, const client::ClientTuning& tuning);
   ~ClientImpl();
 
   // ---- any thread ----
@@ -98,7 +98,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   void goodbye(const Frame& frame);
 
   const ClientOptions options_;
-  const client::Address address_;
+  const Address address_;
   client::MessageIdSource ids_;
   client::IoLoop loop_;
   client::Mailbox mailbox_;

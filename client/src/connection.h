@@ -19,9 +19,9 @@
 #include <random>
 #include <string>
 
-#include "address.h"
 #include "holdfast/status.h"
 #include "io_loop.h"
+#include "schema/address.h"
 #include "schema/frame.h"
 
 namespace holdfast::client {

@@ -26,7 +26,7 @@
 
 #include "delivery.h"
 #include "requests.h"
-#include "sequence_ranges.h"
+#include "schema/sequence_ranges.h"
 
 namespace holdfast::client {
 

@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
-#include "address.h"
 #include "client_fixture.h"
+#include "schema/address.h"
 
 namespace holdfast::test {
 
@@ -50,7 +50,7 @@ TEST_CASE("a wrong address or option is refused with a sentence") {
 TEST_CASE("addresses are read and written alike") {
   for (const char* text :
        {"127.0.0.1:7411", "broker.example:1", "[::1]:65535", "unix:/run/h.sock"}) {
-    const Result<client::Address> address = client::parse_address(text);
+    const Result<Address> address = parse_address(text);
     REQUIRE(address.ok());
     CHECK(address->to_string() == text);
   }

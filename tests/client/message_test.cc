@@ -5,7 +5,7 @@
 
 #include "message_codec.h"
 #include "message_id.h"
-#include "sequence_ranges.h"
+#include "schema/sequence_ranges.h"
 
 namespace holdfast::test {
 
@@ -93,18 +93,18 @@ TEST_CASE("message ids of one source are unique across threads and sort by their
 }
 
 TEST_CASE("ranges join neighbours, skip repeats, and end where a frame is full") {
-  client::SequenceRanges ranges;
+  SequenceRanges ranges;
   for (const std::uint64_t sequence : {1, 2, 2, 3, 7, 8, 10}) CHECK(ranges.add(sequence));
   REQUIRE(ranges.ranges().size() == 3);
   CHECK(ranges.ranges()[0].last() == 3);
   CHECK(ranges.ranges()[1].first() == 7);
 
-  client::SequenceRanges dense;
+  SequenceRanges dense;
   std::uint64_t sequence = 1;
   while (dense.add(sequence)) ++sequence;
   CHECK(sequence == kRangesSequencesMax + 1);
 
-  client::SequenceRanges sparse;
+  SequenceRanges sparse;
   sequence = 1;
   while (sparse.add(sequence)) sequence += 2;
   CHECK(sparse.ranges().size() == kRangesMax);

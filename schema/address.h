@@ -8,7 +8,7 @@
 
 #include "holdfast/status.h"
 
-namespace holdfast::client {
+namespace holdfast {
 
 struct Address {
   std::string host;  // empty for a unix socket
@@ -22,4 +22,4 @@ struct Address {
 // kInvalidArgument with a sentence that shows the forms.
 Result<Address> parse_address(std::string_view text);
 
-}  // namespace holdfast::client
+}  // namespace holdfast

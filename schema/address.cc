@@ -1,11 +1,11 @@
-#include "address.h"
+#include "schema/address.h"
 
 #include <fmt/format.h>
 #include <sys/un.h>
 
 #include <charconv>
 
-namespace holdfast::client {
+namespace holdfast {
 
 namespace {
 
@@ -58,4 +58,4 @@ Result<Address> parse_address(std::string_view text) {
   return address;
 }
 
-}  // namespace holdfast::client
+}  // namespace holdfast

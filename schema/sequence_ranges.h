@@ -8,7 +8,7 @@
 
 #include "schema/frame.h"
 
-namespace holdfast::client {
+namespace holdfast {
 
 class SequenceRanges {
  public:
@@ -53,4 +53,4 @@ inline bool contains(const flatbuffers::Vector<const wire::SequenceRange*>* rang
   return false;
 }
 
-}  // namespace holdfast::client
+}  // namespace holdfast

@@ -30,6 +30,7 @@ class SequenceRanges {
     return true;
   }
 
+  std::uint64_t count() const { return count_; }
   bool empty() const { return ranges_.empty(); }
   const std::vector<wire::SequenceRange>& ranges() const { return ranges_; }
   void clear() {

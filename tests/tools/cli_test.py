@@ -591,6 +591,63 @@ def damage(directory, text):
     return False
 
 
+def test_bench(tool):
+    small = {"publish": ["--count", "2000"], "drain": ["--count", "3000", "--consumers", "2"],
+             "pipe": ["--count", "3000", "--size", "100"], "sync": ["--count", "20"],
+             "fan": ["--count", "500"], "paced": ["--rate", "2000", "--count", "200"]}
+    for workload, options in small.items():
+        done = tool.run("bench", workload, "--json", *options)
+        expect(done, 0)
+        run = json.loads(done.out)
+        CHECK.that(run["workload"] == workload and run["rate"] > 0, run)
+        CHECK.that(run["count"] == int(options[options.index("--count") + 1]), run)
+        CHECK.that(run["redelivered"] == 0 and run["server_cpu_s"] is None, run)
+        has_latency = workload in ("pipe", "sync", "fan", "paced")
+        CHECK.that((run["lat_p50_us"] is not None) == has_latency, run)
+    pid = tool.ok("status")[0]["pid"]
+    spread = tool.run("bench", "pipe", "--count", "5000", "--queues", "30", "--active", "8",
+                      "--server-pid", str(pid), "--json")
+    expect(spread, 0)
+    CHECK.that(json.loads(spread.out)["server_peak_rss_mb"] > 1, spread)
+    behind = tool.run("bench", "drain", "--count", "500", "--backlog", "5000", "--json")
+    expect(behind, 0)
+    CHECK.that(json.loads(behind.out)["backlog"] == 5000, behind)
+    left = [queue["queue"] for queue in tool.ok("queue", "ls") if queue["queue"].startswith("bench")]
+    CHECK.that(left == [], f"the bench deletes its queues: {left}")
+    expect(tool.run("bench", "gallop"), 64, "There is no workload", "gallop")
+    expect(Tool(tool.binary, "127.0.0.1:1").run("bench", "pipe"), 69, "127.0.0.1:1")
+
+
+def check_bench_alone(daemon, tool_binary):
+    """Without -u it starts a broker, and leaves nothing behind."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        command = [tool_binary, "bench", "pipe", "--count", "2000", "--json", "--dir", directory]
+        done = subprocess.run(command + ["--broker", daemon], capture_output=True, timeout=LONG_S)
+        CHECK.that(done.returncode == 0, done)
+        run = json.loads(done.stdout)
+        CHECK.that(run["count"] == 2000 and run["fsync_p50_us"] > 0, run)
+        CHECK.that(os.listdir(directory) == [], "its data is gone")
+        missing = subprocess.run(command + ["--broker", "/nowhere/holdfastd"], capture_output=True,
+                                 timeout=LONG_S)
+        CHECK.that(missing.returncode == 69 and b"/nowhere/holdfastd" in missing.stderr, missing)
+
+
+def check_bench_of_a_broker_that_dies(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        broker = Broker(daemon, os.path.join(directory, "data"))
+        tool = Tool(tool_binary, broker.address)
+        process = subprocess.Popen(tool.command("bench", "pipe", "--count", "0", "--seconds", "60"),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            until(lambda: tool.ok("status")[0]["since_start"]["acked"] > 1000,
+                  "the bench is under way")
+        finally:
+            broker.stop(signal.SIGKILL)
+        out, err = process.communicate(timeout=LONG_S)
+        CHECK.that(process.returncode != 0 and out == b"", (process.returncode, out))
+        CHECK.that(b"connection_lost" in err, err)
+
+
 def check_directory(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
         data = os.path.join(directory, "data")
@@ -632,10 +689,11 @@ def main():
                     CHECK.that(False, f"{name}: {traceback.format_exc()}")
         finally:
             broker.stop()
-    try:
-        check_directory(daemon, tool_binary)
-    except Exception:
-        CHECK.that(False, f"check_directory: {traceback.format_exc()}")
+    for check in (check_directory, check_bench_alone, check_bench_of_a_broker_that_dies):
+        try:
+            check(daemon, tool_binary)
+        except Exception:
+            CHECK.that(False, f"{check.__name__}: {traceback.format_exc()}")
     print(f"{CHECK.passed} passed, {CHECK.failed} failed")
     return 0 if CHECK.failed == 0 else 1
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "cli/bench_command.h"
 #include "cli/broker_commands.h"
 #include "cli/check_command.h"
 #include "cli/dlq_commands.h"
@@ -142,6 +143,7 @@ CommandLine parse_command_line(int argument_count, const char* const* arguments)
   add_message_commands(app, line.action);
   add_dlq_commands(app, line.action);
   add_check_command(app, line.action);
+  add_bench_command(app, line.action);
   try {
     app.parse(argument_count, arguments);
   } catch (const CLI::ParseError& error) {

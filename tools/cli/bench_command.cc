@@ -1,0 +1,195 @@
+#include "cli/bench_command.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "bench/figures.h"
+#include "bench/own_broker.h"
+#include "bench/plan.h"
+#include "bench/run.h"
+#include "cli/json_form.h"
+#include "cli/session.h"
+
+namespace holdfast::cli {
+namespace {
+
+using bench::Figures;
+using bench::Latencies;
+using bench::Plan;
+
+struct BenchArguments {
+  bench::PlanArguments plan;
+  std::string queue = "bench";
+  std::string label = "holdfast";
+  std::uint64_t server_pid = 0;
+  std::string probe;   // directory; empty: that of the own broker, if there is one
+  std::string parent;  // of the own broker's directory
+  std::string binary;
+  bool json = false;
+  bool is_running = false;  // a broker was named with -u
+};
+
+double rounded(double value, int digits) {
+  const double scale = std::pow(10, digits);
+  return std::round(value * scale) / scale;
+}
+
+Json optional_json(const std::optional<double>& value, int digits) {
+  return value ? Json(rounded(*value, digits)) : Json();
+}
+
+Json latency_json(Latencies& latencies, double quantile) {
+  return latencies.empty() ? Json() : Json(rounded(latencies.us(quantile), 1));
+}
+
+Json run_json(const BenchArguments& arguments, const Plan& plan, Figures& figures,
+              bench::DiskProbe* disk) {
+  const double rate = static_cast<double>(figures.published) / figures.seconds;
+  Json json;
+  json["peer"] = arguments.label;
+  json["version"] = figures.broker_version;
+  json["durable"] = true;
+  json["workload"] = bench::workload_name(plan.workload);
+  json["size"] = plan.body_bytes;
+  json["count"] = figures.published;
+  json["producers"] = plan.producers;
+  json["consumers"] = plan.consumes() ? plan.consumers : 0;
+  json["window"] = plan.window;
+  json["target_rate"] = plan.is_paced() ? Json(plan.rate) : Json();
+  json["seconds"] = rounded(figures.seconds, 3);
+  json["rate"] = rounded(rate, 1);
+  json["mb_per_s"] = rounded(rate * static_cast<double>(plan.body_bytes) / 1e6, 3);
+  json["lat_p50_us"] = latency_json(figures.latencies, .5);
+  json["lat_p99_us"] = latency_json(figures.latencies, .99);
+  json["lat_p999_us"] = latency_json(figures.latencies, .999);
+  json["lat_max_us"] = latency_json(figures.latencies, 1);
+  json["redelivered"] = figures.redelivered;
+  json["client_cpu_s"] = rounded(figures.client_cpu_s, 3);
+  json["server_cpu_s"] = optional_json(figures.server_cpu_s, 2);
+  json["server_peak_rss_mb"] = optional_json(figures.server_peak_rss_mb, 1);
+  json["fsync_p50_us"] = disk == nullptr ? Json() : latency_json(disk->appends, .5);
+  json["server_rss_anon_mb"] = optional_json(figures.server_rss_anon_mb, 1);
+  json["fsync_pair_p50_us"] = disk == nullptr ? Json() : latency_json(disk->pairs, .5);
+  json["backlog"] = plan.backlog;
+  json["queues"] = plan.queues;
+  return json;
+}
+
+// "key value" for people, in the order of the JSON.
+std::string lines_of(const Json& json) {
+  std::string lines;
+  for (const auto& [key, value] : json.items()) {
+    if (value.is_null()) continue;
+    lines +=
+        fmt::format("{:<20}{}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return lines;
+}
+
+Result<Address> broker_address(const BenchArguments& arguments, Session& session,
+                               std::unique_ptr<bench::OwnBroker>& own) {
+  if (arguments.is_running) return parse_address(session.options().address);
+  auto started = bench::OwnBroker::start(
+      arguments.binary, arguments.parent.empty() ? std::filesystem::temp_directory_path()
+                                                 : std::filesystem::path(arguments.parent));
+  if (!started.ok()) return started.status();
+  own = std::move(*started);
+  session.console().note(fmt::format("A broker of its own, process {}, with its data in {}.",
+                                     own->pid(), own->directory().string()));
+  return parse_address(own->address());
+}
+
+ExitCode run_bench(Session& session, const BenchArguments& arguments) {
+  const Result<Plan> plan = bench::make_plan(arguments.plan);
+  if (!plan.ok()) return session.fail(plan.status());
+  std::unique_ptr<bench::OwnBroker> own;
+  const Result<Address> address = broker_address(arguments, session, own);
+  if (!address.ok()) return session.fail(address.status());
+
+  std::optional<bench::DiskProbe> disk;
+  if (!arguments.probe.empty()) {
+    disk.emplace(arguments.probe);
+  } else if (own != nullptr) {
+    disk.emplace(own->directory().string());
+  }
+  bench::RunOptions options;
+  options.address = *address;
+  options.queue = arguments.queue;
+  options.server_pid =
+      own != nullptr ? own->pid() : static_cast<std::uint32_t>(arguments.server_pid);
+  options.disk = disk ? &*disk : nullptr;
+  options.progress = [&session](std::uint64_t messages) {
+    session.console().progress("Messages", messages);
+  };
+  Result<Figures> figures = bench::Run(*plan, options).execute();
+  session.console().end_progress();
+  if (!figures.ok()) return session.fail(figures.status(), arguments.queue);
+  const Json json = run_json(arguments, *plan, *figures, options.disk);
+  if (arguments.json || !session.output().is_table()) {
+    session.output().text(dump(json) + "\n");
+  } else {
+    session.output().text(lines_of(json));
+  }
+  return session.finish();
+}
+
+void add_run_options(CLI::App& command, BenchArguments& arguments) {
+  constexpr std::uint64_t kMax = 1'000'000'000'000;
+  bench::PlanArguments& plan = arguments.plan;
+  const auto optional_number = [&command](const char* name, std::optional<std::uint64_t>& target,
+                                          const char* meaning) {
+    command.add_option(name, target, meaning)->type_name("N");
+  };
+  command.add_option("WORKLOAD", plan.workload, "publish, drain, pipe, sync, fan or paced")
+      ->required();
+  add_number(command, "--size", plan.body_bytes, bench::kBodyBytesMin, bench::kBodyBytesMax,
+             "Bytes of each body (default 1024)");
+  optional_number("--count", plan.count, "Messages; 0: no bound (default 100000, fan: 0)");
+  command.add_option("--seconds", plan.seconds, "Publishing stops then (fan: 5)")->type_name("S");
+  optional_number("--producers", plan.producers, "Connections that publish (default 1, fan: 64)");
+  add_number(command, "--consumers", plan.consumers, 1, kMax,
+             "Connections that consume (default 1)");
+  optional_number("--window", plan.window,
+                  "Unconfirmed messages of a producer, unsettled of a consumer (default 1024)");
+  command.add_option("--rate", plan.rate, "Messages a second, of paced (default 1000)")
+      ->type_name("R");
+  add_number(command, "--backlog", plan.backlog, 0, kMax,
+             "Messages in the queue beforehand, with publish and drain");
+  add_number(command, "--queues", plan.queues, 1, kMax, "Spread over so many queues (default 1)");
+  add_number(command, "--active", plan.active_queues, 1, kMax,
+             "Of those, published to at a time (default 64)");
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, Action& action) {
+  auto arguments = std::make_shared<BenchArguments>();
+  CLI::App* command = app.add_subcommand(
+      "bench", "Measures the broker of -u, or one of its own in a temporary directory");
+  add_run_options(*command, *arguments);
+  add_number(*command, "--server-pid", arguments->server_pid, 1, 1'000'000'000,
+             "The broker's process, whose time and memory are told");
+  command->add_option("--probe", arguments->probe, "Times the disk of this directory, too")
+      ->type_name("DIR");
+  command->add_option("--dir", arguments->parent, "Where its own broker keeps its data")
+      ->type_name("DIR");
+  command->add_option("--broker", arguments->binary, "The holdfastd that it starts")
+      ->type_name("FILE");
+  command->add_option("--queue", arguments->queue, "Made anew and deleted (default bench)")
+      ->type_name("NAME");
+  command->add_option("--label", arguments->label, "Names the broker in the output")
+      ->type_name("NAME");
+  command->add_flag("--json", arguments->json, "One JSON object in one line");
+  const CLI::Option* address = app.get_option("--url");
+  command->callback([arguments, address, &action] {
+    arguments->is_running = address->count() > 0;
+    action = [arguments](Session& session) { return run_bench(session, *arguments); };
+  });
+}
+
+}  // namespace holdfast::cli

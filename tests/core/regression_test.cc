@@ -55,7 +55,8 @@ TEST_CASE("nothing comes after a credit of none, not even a retry that was chose
 }
 
 // Its first choice was given back: the commit of that one must not send the second.
-TEST_CASE("a retry that was given back and chosen again is sent when the second choice is durable") {
+TEST_CASE(
+    "a retry that was given back and chosen again is sent when the second choice is durable") {
   CoreFixture core;
   core.create_queue("orders", {{QueueSetting::kMaxAttempts, 3}});
   const ConsumerId consumer = core.subscribe("orders", 1);

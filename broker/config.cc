@@ -69,7 +69,7 @@ constexpr std::array kSettings = {
            "Queues, dead-letter queues not counted."),
     number("limits", "consumers_max", Type::kCount, &Config::consumers_max, 100'000, 1, 10'000'000,
            "Consumers at a time, over all queues."),
-    number("limits", "dedup_ids_max", Type::kCount, &Config::dedup_ids_max, 8'000'000, 1'000,
+    number("limits", "dedup_ids_max", Type::kCount, &Config::dedup_ids_max, 32'000'000, 1'000,
            1'000'000'000,
            "Message ids remembered in the dedup windows of all queues together; beyond it the "
            "oldest are forgotten before their time, which is counted."),

@@ -111,7 +111,7 @@ BrokerOptions options_of(const Config& config) {
   options.core.queues_max = static_cast<std::uint32_t>(config.queues_max);
   options.core.consumers_max = static_cast<std::uint32_t>(config.consumers_max);
   options.core.cache_bytes_max = config.cache_bytes_max;
-  options.core.dedup_ids_max = config.dedup_ids_max;
+  options.core.dedup.ids_max = config.dedup_ids_max;
   options.session.broker_version = HOLDFAST_VERSION;
   options.session.heartbeat = Milliseconds(config.heartbeat_ms);
   options.session.unconfirmed_bytes_max = config.unconfirmed_bytes_max;

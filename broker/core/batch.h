@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -174,6 +175,21 @@ struct StoredState {
   std::vector<RetryRecord> retries;   // in key order
   std::uint64_t records_corrupt = 0;  // acks and retries that failed their checksum, left out
   SpaceReport space;
+};
+
+// Reads the records of a queue's dedup window with (time_ms, first) from `begin` to before `end`.
+struct IdsRequest {
+  FetchId id;
+  QueueId queue;
+  std::pair<std::uint64_t, Sequence> begin;
+  std::pair<std::uint64_t, Sequence> end;
+};
+
+struct IdsResult {
+  FetchId id;
+  QueueId queue;
+  std::vector<DedupRecord> records;   // ascending
+  std::uint64_t records_corrupt = 0;  // left out
 };
 
 // A cold read: the blocks that hold `from` or what follows it, in order.

@@ -212,6 +212,7 @@ void Core::State::committed(const CommitResult& result, Now now) {
     Subscription& subscription = queue->subscription;
     queue->committed_to = advance.committed_to;
     subscription.delivered_to_durable = advance.delivered_to;
+    queue->dedup.age(queue->committed_to);
     if (listed(result.blocks_left, advance.queue)) {
       queue->trim_blocks = true;
       touch(*queue);

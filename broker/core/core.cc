@@ -36,7 +36,7 @@ void Core::State::load(const StoredState& state, Now now) {
   for (const QueueRecord& record : state.queues) {
     const auto subscription = subscriptions.find(record.id);
     CHECK(subscription != subscriptions.end(), "queue {} has no subscription", record.name);
-    auto queue = std::make_unique<Queue>(record, subscription->second);
+    auto queue = std::make_unique<Queue>(record, subscription->second, options.dedup, dedup_totals);
     owners[subscription->second.id] = queue.get();
     if (!record.deleted) {
       queues_by_name.emplace(record.name, queue.get());
@@ -236,7 +236,7 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
   state_->newest_log_time_ms = std::max(state_->newest_log_time_ms, time_ms);
   static_cast<void>(now);
   found->dedup.load(hashes, first, time_ms);
-  state_->dedup_ids += hashes.size();
+  found->dedup.age(found->committed_to);
 }
 
 void Core::session_opened(SessionId session, std::string_view client_name) {
@@ -292,6 +292,7 @@ void Core::list_consumers(Asker asker, std::string_view queue, Now now) {
 CoreReport Core::report(Now /*now*/) const { return state_->report(); }
 
 void Core::committed(const CommitResult& result, Now now) { state_->committed(result, now); }
+void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }
 void Core::fetched(const FetchResult& result, Now now) { state_->fetched(result, now); }
 
 void Core::space_changed(const SpaceReport& space, Now /*now*/) { state_->space = space; }
@@ -317,7 +318,7 @@ void Core::begin_drain() {
 }
 bool Core::drained() const {
   return state_->in_flight == 0 && !state_->under_way && state_->sealed.empty() &&
-         state_->gathering_is_empty();
+         state_->gathering_is_empty() && state_->publishes_waiting == 0;
 }
 
 }  // namespace holdfast::broker

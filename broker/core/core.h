@@ -27,6 +27,7 @@
 
 #include "base/clock.h"
 #include "core/batch.h"
+#include "core/dedup_window.h"
 #include "core/requests.h"
 
 namespace holdfast::broker {
@@ -35,7 +36,7 @@ struct CoreOptions {
   std::uint32_t queues_max = 100'000;  // dead-letter queues not counted
   std::uint32_t consumers_max = 100'000;
   std::size_t cache_bytes_max = 32u << 20;  // recent blocks kept in memory
-  std::uint64_t dedup_ids_max = 8'000'000;  // bound by count, over all queues
+  DedupOptions dedup;
 };
 
 class Core {
@@ -80,6 +81,7 @@ class Core {
   // ---- the store's answers ----
   void committed(const CommitResult& result, Now now);
   void fetched(const FetchResult& result, Now now);
+  void ids_fetched(const IdsResult& result, Now now);
   // The store looked at its room between two commits.
   void space_changed(const SpaceReport& space, Now now);
 

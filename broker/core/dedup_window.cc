@@ -1,153 +1,71 @@
 #include "core/dedup_window.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-#include <algorithm>
-
-#include "base/check.h"
-
 namespace holdfast::broker {
 
 namespace {
-constexpr std::size_t kRunIdsMax = 4096;
-constexpr std::size_t kSlotsMin = 16;
-constexpr std::size_t kPrefetchIds = 16;
+// However many recent ids there are in all, a queue with fewer keeps them.
+constexpr std::size_t kRecentKept = 1024;
 }  // namespace
 
-MessageIdHash hash_message_id(QueueId queue, std::string_view id) {
-  const XXH128_hash_t hash = XXH3_128bits_withSeed(id.data(), id.size(), queue.value);
-  return {hash.low64, hash.high64};
+OlderIds::ChunkKeys DedupWindow::chunk_keys(std::uint64_t chunk) const {
+  OlderIds::ChunkKeys keys = older_.chunk_keys(chunk);
+  if (!keys.has_end) keys.end = recent_.begin_key();
+  return keys;
 }
 
-std::optional<Sequence> DedupWindow::find(const MessageIdHash& hash) {
-  ensure_index();
-  if (slots_.empty()) return std::nullopt;
-  const std::uint32_t tag = tag_of(hash);
-  for (std::size_t at = home(tag); slots_[at].tag != 0; at = following(at)) {
-    if (slots_[at].tag != tag) continue;
-    const std::uint64_t position = position_of(slots_[at]);
-    if (hashes_[position - first_position_] != hash) continue;
-    const auto run = std::prev(std::upper_bound(
-        runs_.begin(), runs_.end(), position,
-        [](std::uint64_t value, const Run& candidate) { return value < candidate.position; }));
-    return run->first + (position - run->position);
-  }
-  return std::nullopt;
-}
-
-bool DedupWindow::extend_runs(Sequence first, std::size_t count, std::uint64_t time_ms) {
-  const std::uint64_t position = first_position_ + hashes_.size();
-  const bool joins = !runs_.empty() &&
-                     runs_.back().first + (position - runs_.back().position) == first &&
-                     position - runs_.back().position + count <= kRunIdsMax &&
-                     time_ms - runs_.back().first_time_ms < kRunTimeMs;
-  if (!joins) runs_.push_back({position, first, time_ms, time_ms});
-  runs_.back().last_time_ms = time_ms;
-  last_time_ms_ = time_ms;
-  return !joins;
+bool DedupWindow::insert(const MessageIdHash& hash, Sequence sequence, std::uint64_t time_ms) {
+  ++totals_.ids;
+  ++totals_.recent_ids;
+  return recent_.insert(hash, sequence, time_ms);
 }
 
 void DedupWindow::load(std::span<const MessageIdHash> hashes, Sequence first,
                        std::uint64_t time_ms) {
-  if (hashes.empty()) return;
-  extend_runs(first, hashes.size(), time_ms);
-  hashes_.insert(hashes_.end(), hashes.begin(), hashes.end());
-  indexed_ = false;
+  totals_.ids += hashes.size();
+  totals_.recent_ids += hashes.size();
+  recent_.load(hashes, first, time_ms);
 }
 
-bool DedupWindow::insert(const MessageIdHash& hash, Sequence sequence, std::uint64_t time_ms) {
-  ensure_index();
-  const std::uint64_t position = first_position_ + hashes_.size();
-  const bool run_began = extend_runs(sequence, 1, time_ms);
-  hashes_.push_back(hash);
-  if (hashes_.size() * 5 > slots_.size() * 4) {
-    resize(std::max(kSlotsMin, slots_.size() + slots_.size() / 2));
-  } else {
-    place({tag_of(hash), static_cast<std::uint32_t>(position)});
-  }
-  return run_began;
-}
-
-void DedupWindow::ensure_index() {
-  if (indexed_) return;
-  indexed_ = true;
-  resize(std::max(kSlotsMin, hashes_.size() * 3 / 2));
-}
-
-void DedupWindow::place(Slot slot) {
-  std::size_t at = home(slot.tag);
-  while (slots_[at].tag != 0) at = following(at);
-  slots_[at] = slot;
-}
-
-void DedupWindow::resize(std::size_t slots) {
-  // Freed first: the index is made anew from the hashes, so both need not stand side by side.
-  slots_ = {};
-  slots_.resize(slots);
-  // Every slot is a cache miss: they are asked for a few ids ahead.
-  for (std::size_t i = 0; i < hashes_.size(); ++i) {
-    const std::size_t ahead = std::min(i + kPrefetchIds, hashes_.size() - 1);
-    __builtin_prefetch(&slots_[home(tag_of(hashes_[ahead]))], 1);
-    place({tag_of(hashes_[i]), static_cast<std::uint32_t>(first_position_ + i)});
+void DedupWindow::age(Sequence durable_to) {
+  for (;;) {
+    const std::size_t recent = recent_.size();
+    const bool too_many = recent > options_.recent_ids_of_queue_max ||
+                          (totals_.recent_ids > options_.recent_ids_max && recent > kRecentKept);
+    if (!too_many || recent_.oldest_run_last() > durable_to) return;
+    const RecentIds::Run run = recent_.take_oldest();
+    totals_.recent_ids -= run.hashes.size();
+    older_.add(run);
   }
 }
 
-void DedupWindow::erase_from_index(const MessageIdHash& hash, std::uint64_t position) {
-  std::size_t hole = home(tag_of(hash));
-  while (slots_[hole].tag == 0 || position_of(slots_[hole]) != position) {
-    CHECK(slots_[hole].tag != 0, "an id at position {} is not in the index", position);
-    hole = following(hole);
-  }
-  const std::size_t count = slots_.size();
-  for (std::size_t at = following(hole); slots_[at].tag != 0; at = following(at)) {
-    const std::size_t distance_home = (at + count - home(slots_[at].tag)) % count;
-    const std::size_t distance_hole = (at + count - hole) % count;
-    if (distance_home >= distance_hole) {
-      slots_[hole] = slots_[at];
-      hole = at;
-    }
-  }
-  slots_[hole] = Slot();
+void DedupWindow::forget(std::size_t older, std::size_t recent) {
+  totals_.ids -= older + recent;
+  totals_.recent_ids -= recent;
 }
 
-std::size_t DedupWindow::drop_run() {
-  ensure_index();
-  const std::uint64_t end = runs_.size() > 1 ? runs_[1].position : first_position_ + hashes_.size();
-  const std::size_t count = end - first_position_;
-  if (count == hashes_.size()) {
-    clear();
-    return count;
-  }
-  for (; first_position_ < end; ++first_position_) {
-    erase_from_index(hashes_.front(), first_position_);
-    hashes_.pop_front();
-  }
-  runs_.pop_front();
-  // An index four times too large is given back.
-  if (slots_.size() > 1024 && hashes_.size() * 5 < slots_.size()) resize(hashes_.size() * 2);
-  return count;
+bool DedupWindow::expire(std::uint64_t before_ms) {
+  const std::size_t older = older_.expire(before_ms);
+  const std::size_t recent = older_.empty() ? recent_.expire(before_ms) : 0;
+  forget(older, recent);
+  return older + recent > 0;
 }
 
-std::size_t DedupWindow::expire(std::uint64_t before_ms) {
-  std::size_t count = 0;
-  while (!runs_.empty() && runs_.front().last_time_ms <= before_ms) count += drop_run();
-  return count;
+std::size_t DedupWindow::drop_oldest() {
+  if (!older_.empty()) {
+    const std::size_t dropped = older_.drop_oldest();
+    forget(dropped, 0);
+    return dropped;
+  }
+  if (recent_.run_count() < 2) return 0;
+  const std::size_t dropped = recent_.take_oldest().hashes.size();
+  forget(0, dropped);
+  return dropped;
 }
-
-std::size_t DedupWindow::drop_oldest() { return runs_.size() > 1 ? drop_run() : 0; }
 
 void DedupWindow::clear() {
-  first_position_ += hashes_.size();
-  hashes_ = {};
-  runs_ = {};
-  slots_ = {};
-  indexed_ = true;
-}
-
-std::pair<std::uint64_t, Sequence> DedupWindow::begin_key() const {
-  if (runs_.empty()) return {last_time_ms_ + 1, 0};
-  return {runs_.front().first_time_ms, runs_.front().first};
+  forget(older_.size(), recent_.size());
+  older_.clear();
+  recent_.clear();
 }
 
 }  // namespace holdfast::broker

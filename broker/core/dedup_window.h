@@ -1,91 +1,80 @@
 // The dedup window of one queue: which message ids were published lately, and under which sequence.
 //
-// Ids are known by 16-byte hashes, kept in the order of publishing in one deque. An index finds
-// them: slots of 8 bytes (31 bits of the hash, and a position in the deque) in an open-addressing
-// table at most 80 % full that grows by half. So an id costs 16 bytes and 10 to 15 for its slot.
-// Runs of up to 4,096 consecutive sequences that were published within a second share their
-// bookkeeping and leave the window together, when the youngest of them is too old. A run begins
-// where a record of the store begins, so that what leaves the window are whole records.
+// The youngest ids are kept as exact hashes (RecentIds), the older ones as fingerprints (OlderIds).
+// find_recent() answers at once; where find_chunks() names chunks, their records must be read from
+// the store to know.
+//
+// Ids move from recent to older when the owner says so, in whole runs and only when their records
+// are durable, because from then on these are all that knows them.
 
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
-#include "core/batch.h"
+#include "core/older_ids.h"
+#include "core/recent_ids.h"
 
 namespace holdfast::broker {
 
-// XXH3-128 of the id, seeded with the queue.
-MessageIdHash hash_message_id(QueueId queue, std::string_view id);
+struct DedupOptions {
+  std::uint64_t ids_max = 32'000'000;     // over all queues
+  std::size_t recent_ids_max = 1u << 20;  // of them kept as exact hashes, over all queues
+  std::size_t recent_ids_of_queue_max = 64u << 10;
+  OlderIdsOptions older;
+};
+
+// Over all windows of a broker.
+struct DedupTotals {
+  std::uint64_t ids = 0;
+  std::uint64_t recent_ids = 0;
+};
 
 class DedupWindow {
  public:
-  std::optional<Sequence> find(const MessageIdHash& hash);
-  // Ids of one run are at most this far apart in time.
-  static constexpr std::uint64_t kRunTimeMs = 1000;
+  // The totals outlive it.
+  DedupWindow(const DedupOptions& options, DedupTotals& totals)
+      : options_(options), totals_(totals), older_(options.older) {}
+  ~DedupWindow() { clear(); }
+  DedupWindow(const DedupWindow&) = delete;
+  DedupWindow& operator=(const DedupWindow&) = delete;
 
-  // `time_ms` never goes back; the hash must not be in the window. Returns whether a run began:
-  // then a record of the store must begin with this id, too.
+  std::optional<Sequence> find_recent(const MessageIdHash& hash) { return recent_.find(hash); }
+  // The chunks of older ids that may hold it.
+  void find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const {
+    older_.find_chunks(hash, chunks);
+  }
+  // Of a chunk that find_chunks() has just named: its records are those with keys from `begin` to
+  // before `end`.
+  OlderIds::ChunkKeys chunk_keys(std::uint64_t chunk) const;
+
+  // As in RecentIds.
   bool insert(const MessageIdHash& hash, Sequence sequence, std::uint64_t time_ms);
-  // Takes over a record of the store, without a look whether its ids are there.
-  // The index is made at the first use afterwards, in one go: 0.1 s for each million.
   void load(std::span<const MessageIdHash> hashes, Sequence first, std::uint64_t time_ms);
+  // Moves the oldest runs to the older ids while there are too many recent ones; only those whose
+  // sequences are all up to `durable_to`.
+  void age(Sequence durable_to);
 
-  // Drops the runs whose youngest id is from `before_ms` or earlier. Returns how many ids left.
-  std::size_t expire(std::uint64_t before_ms);
-  // Drops the oldest run, whatever its age, unless it is the only one. Returns how many ids left.
+  // Forgets ids of `before_ms` or earlier, in whole runs or chunks. Returns whether any left.
+  bool expire(std::uint64_t before_ms);
+  // Forgets the oldest chunk or run, unless nothing would be left. Returns how many ids left.
   std::size_t drop_oldest();
   void clear();
 
-  std::size_t size() const { return hashes_.size(); }
-  std::uint64_t newest_time_ms() const { return runs_.empty() ? 0 : runs_.back().last_time_ms; }
-  std::uint64_t oldest_time_ms() const { return runs_.empty() ? 0 : runs_.front().last_time_ms; }
+  std::size_t size() const { return recent_.size() + older_.size(); }
   // Where the window begins, as the store's records are keyed: everything before it may go. When
   // the window is empty, past everything that was in it.
-  std::pair<std::uint64_t, Sequence> begin_key() const;
+  IdKey begin_key() const { return older_.empty() ? recent_.begin_key() : older_.begin_key(); }
 
  private:
-  struct Run {
-    std::uint64_t position = 0;  // of its first id, counted from the first id ever
-    Sequence first = 0;
-    std::uint64_t first_time_ms = 0;
-    std::uint64_t last_time_ms = 0;
-  };
-  struct Slot {
-    std::uint32_t tag = 0;       // 0: empty, else odd
-    std::uint32_t position = 0;  // low half
-  };
+  void forget(std::size_t older, std::size_t recent);
 
-  static std::uint32_t tag_of(const MessageIdHash& hash) {
-    return static_cast<std::uint32_t>(hash.low >> 32) | 1;
-  }
-  std::size_t home(std::uint32_t tag) const {
-    return static_cast<std::size_t>((std::uint64_t{tag} * slots_.size()) >> 32);
-  }
-  std::size_t following(std::size_t at) const { return at + 1 == slots_.size() ? 0 : at + 1; }
-  std::uint64_t position_of(const Slot& slot) const {
-    return first_position_ + (slot.position - static_cast<std::uint32_t>(first_position_));
-  }
-  // Lets ids with the consecutive sequences from `first` on join the last run, or begins one.
-  // Returns whether it began one.
-  bool extend_runs(Sequence first, std::size_t count, std::uint64_t time_ms);
-  void ensure_index();
-  void place(Slot slot);
-  void resize(std::size_t slots);
-  void erase_from_index(const MessageIdHash& hash, std::uint64_t position);
-  std::size_t drop_run();
-
-  std::deque<MessageIdHash> hashes_;
-  std::uint64_t first_position_ = 0;  // of hashes_.front()
-  std::deque<Run> runs_;
-  std::vector<Slot> slots_;
-  bool indexed_ = true;             // false: ids were loaded and are not in the index
-  std::uint64_t last_time_ms_ = 0;  // of the youngest id ever
+  const DedupOptions& options_;
+  DedupTotals& totals_;
+  RecentIds recent_;
+  OlderIds older_;
 };
 
 }  // namespace holdfast::broker

@@ -1,10 +1,23 @@
 // Publishing: from a request to a place in the gathering batch.
+//
+// Whether an id is in the dedup window is known at once, unless it may be one of the older ids, of
+// which only fingerprints are in memory: then its publish waits until their records have been read,
+// and the later ones to its queue wait behind it.
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "base/check.h"
 #include "core/state.h"
 
 namespace holdfast::broker {
+
+namespace {
+// Chunks of ids that were read and are kept for a while: publishes that are sent again often come
+// in the order of the first time.
+constexpr std::size_t kIdChunksMax = 16;
+}  // namespace
 
 void Core::State::publish(const PublishRequest& request, Now now) {
   Queue* const queue = find_queue(request.queue);
@@ -15,53 +28,72 @@ void Core::State::publish(const PublishRequest& request, Now now) {
                     request.queue.value));
     return;
   }
+  if (!queue->publishes_waiting.empty() || !decide_publish(*queue, request, nullptr, now)) {
+    queue->publishes_waiting.push_back({request.asker,
+                                        std::string(request.id),
+                                        request.body_bytes,
+                                        request.message_checksum,
+                                        {request.message.begin(), request.message.end()},
+                                        log_time_ms(now)});
+    ++publishes_waiting;
+  }
+}
+
+bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
+                                 const WaitingPublish* waited, Now now) {
   // A message that is stored already is confirmed whatever stands in the way of a new one.
-  const bool dedup = queue->setting(QueueSetting::kDedupWindow) > 0;
+  const bool dedup = queue.setting(QueueSetting::kDedupWindow) > 0;
   MessageIdHash hash;
   if (dedup) {
-    hash = hash_message_id(queue->record.id, request.id);
-    if (const std::optional<Sequence> first = queue->dedup.find(hash)) {
-      ++queue->counters.duplicates;
+    hash = hash_message_id(queue.record.id, request.id);
+    std::optional<Sequence> first = queue.dedup.find_recent(hash);
+    const std::uint64_t as_of_ms = waited == nullptr ? log_time_ms(now) : waited->arrived_ms;
+    if (!first && find_older(queue, hash, as_of_ms, &first) == Lookup::kLater) return false;
+    if (first) {
+      ++queue.counters.duplicates;
       ConfirmReply reply{request.asker, 1, *first, true, request.message.size()};
-      if (*first <= queue->committed_to) {
+      if (*first <= queue.committed_to) {
         say(reply);
       } else {
         say_after_commit(reply);
       }
-      return;
+      return true;
     }
   }
-  Status refusal;
-  if (draining) {
-    refusal = Status(ErrorCode::kDraining,
-                     "The broker is shutting down and takes no new messages. Publish again when it "
-                     "is back.");
-  } else if (queue->is_dead_queue()) {
-    refusal =
-        Status(ErrorCode::kOperationRefused,
-               fmt::format("'{}' is a dead-letter queue: only the broker puts messages there. "
-                           "Publish to its source queue.",
-                           queue->record.name));
-  } else if (request.body_bytes > queue->setting(QueueSetting::kMaxMessageBytes)) {
-    refusal =
-        Status(ErrorCode::kMessageTooLarge,
-               fmt::format("The body of message '{}' has {} bytes; queue '{}' takes at most {} "
-                           "(max-message-bytes).",
-                           request.id, request.body_bytes, queue->record.name,
-                           queue->setting(QueueSetting::kMaxMessageBytes)));
-  } else {
-    refusal = check_room(*queue, request.message.size());
+  if (Status refusal = check_publish(queue, request); !refusal.ok()) {
+    ++queue.counters.refused;
+    say(ErrorReply{request.asker, std::move(refusal),
+                   waited == nullptr ? 0 : waited->message.size()});
+    return true;
   }
-  if (!refusal.ok()) {
-    ++queue->counters.refused;
-    say(ErrorReply{request.asker, std::move(refusal)});
-    return;
-  }
-  const Sequence sequence = append(*queue, now.wall, request.message_checksum, request.message, {});
-  if (dedup) remember_id(*queue, hash, sequence, now);
-  ++queue->counters.published;
+  const Sequence sequence = append(queue, now.wall, request.message_checksum, request.message, {});
+  if (dedup) remember_id(queue, hash, sequence, now);
+  ++queue.counters.published;
   confirm(request.asker, sequence, request.message.size());
   seal_if_full();
+  return true;
+}
+
+Status Core::State::check_publish(const Queue& queue, const PublishRequest& request) const {
+  if (draining) {
+    return {
+        ErrorCode::kDraining,
+        "The broker is shutting down and takes no new messages. Publish again when it is back."};
+  }
+  if (queue.is_dead_queue()) {
+    return {ErrorCode::kOperationRefused,
+            fmt::format("'{}' is a dead-letter queue: only the broker puts messages there. Publish "
+                        "to its source queue.",
+                        queue.record.name)};
+  }
+  if (request.body_bytes > queue.setting(QueueSetting::kMaxMessageBytes)) {
+    return {ErrorCode::kMessageTooLarge,
+            fmt::format("The body of message '{}' has {} bytes; queue '{}' takes at most {} "
+                        "(max-message-bytes).",
+                        request.id, request.body_bytes, queue.record.name,
+                        queue.setting(QueueSetting::kMaxMessageBytes))};
+  }
+  return check_room(queue, request.message.size());
 }
 
 Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) const {
@@ -110,16 +142,14 @@ Sequence Core::State::append(Queue& queue, WallTime published_at, std::uint64_t 
 void Core::State::remember_id(Queue& queue, const MessageIdHash& hash, Sequence sequence, Now now) {
   const std::uint64_t time_ms = log_time_ms(now);
   const bool run_began = queue.dedup.insert(hash, sequence, time_ms);
-  ++dedup_ids;
   std::vector<DedupRecord>& records = queue.dedup_gathered;
   if (run_began || records.empty() ||
       records.back().first + records.back().hashes.size() != sequence) {
     records.push_back({queue.record.id, time_ms, sequence, {}});
   }
   records.back().hashes.push_back(hash);
-  if (dedup_ids <= options.dedup_ids_max) return;
+  if (dedup_totals.ids <= options.dedup.ids_max) return;
   const std::size_t dropped = queue.dedup.drop_oldest();
-  dedup_ids -= dropped;
   queue.dedup_cut_short += dropped;
   queue.trim_dedup = queue.trim_dedup || dropped > 0;
 }
@@ -139,18 +169,104 @@ void Core::State::confirm(Asker asker, Sequence sequence, std::uint64_t bytes) {
   said.emplace_back(ConfirmReply{asker, 1, sequence, false, bytes});
 }
 
-void Core::State::expire_dedup(Queue& queue, Now now) {
-  if (queue.dedup.size() == 0) return;
-  const std::uint64_t window_ms = queue.setting(QueueSetting::kDedupWindow);
+std::uint64_t Core::State::dedup_cutoff_ms(const Queue& queue, std::uint64_t now_ms) const {
   // An id that was read back has the time of the oldest in its record, so all are kept a little
   // longer than the window.
-  const std::uint64_t kept_ms = window_ms + DedupWindow::kRunTimeMs;
-  const std::uint64_t now_ms = log_time_ms(now);
-  const std::size_t expired = queue.dedup.expire(now_ms > kept_ms ? now_ms - kept_ms : 0);
-  if (expired == 0) return;
-  dedup_ids -= expired;
+  const std::uint64_t kept_ms = queue.setting(QueueSetting::kDedupWindow) + RecentIds::kRunTimeMs;
+  return now_ms > kept_ms ? now_ms - kept_ms : 0;
+}
+
+void Core::State::expire_dedup(Queue& queue, Now now) {
+  // What waits is decided by what was known when it came.
+  if (queue.dedup.size() == 0 || !queue.publishes_waiting.empty()) return;
+  if (!queue.dedup.expire(dedup_cutoff_ms(queue, log_time_ms(now)))) return;
   queue.trim_dedup = true;
   touch(queue);
+}
+
+// ---- ids that are known by their fingerprints ----
+
+Core::State::Lookup Core::State::find_older(Queue& queue, const MessageIdHash& hash,
+                                            std::uint64_t as_of_ms,
+                                            std::optional<Sequence>* first) {
+  std::vector<std::uint64_t> chunks;
+  queue.dedup.find_chunks(hash, &chunks);
+  for (const std::uint64_t chunk : chunks) {
+    const OlderIds::ChunkKeys keys = queue.dedup.chunk_keys(chunk);
+    const auto ruled_out = queue.chunks_ruled_out.find(chunk);
+    if (ruled_out != queue.chunks_ruled_out.end() && ruled_out->second == keys.ids) continue;
+    // The last chunk may have grown since it was read.
+    const auto read = std::find_if(id_chunks.begin(), id_chunks.end(), [&](const IdChunk& one) {
+      return one.queue == queue.record.id && one.chunk == chunk && one.ids == keys.ids;
+    });
+    if (read == id_chunks.end()) {
+      read_ids(queue, chunk, keys);
+      return Lookup::kLater;
+    }
+    *first = read->find(hash, dedup_cutoff_ms(queue, as_of_ms));
+    if (*first) return Lookup::kDone;
+    if (!queue.publishes_waiting.empty()) queue.chunks_ruled_out[chunk] = keys.ids;
+  }
+  return Lookup::kDone;
+}
+
+void Core::State::read_ids(Queue& queue, std::uint64_t chunk, const OlderIds::ChunkKeys& keys) {
+  const FetchId id(++last_fetch);
+  ids_under_way.emplace(id, IdChunk{queue.record.id, chunk, keys.ids, {}});
+  effects.ids_requests.push_back({id, queue.record.id, keys.begin, keys.end});
+}
+
+void Core::State::ids_fetched(const IdsResult& result, Now now) {
+  const auto found = ids_under_way.find(result.id);
+  CHECK(found != ids_under_way.end(), "ids {} were not asked for", result.id.value);
+  IdChunk chunk = std::move(found->second);
+  ids_under_way.erase(found);
+  records_corrupt += result.records_corrupt;
+  Queue* const queue = find_queue(chunk.queue);
+  if (queue == nullptr || queue->record.deleted) return;
+  chunk.records = result.records;
+  id_chunks.push_back(std::move(chunk));
+  if (id_chunks.size() > kIdChunksMax) id_chunks.pop_front();
+  continue_publishes(*queue, now);
+}
+
+void Core::State::continue_publishes(Queue& queue, Now now) {
+  while (!queue.publishes_waiting.empty()) {
+    const WaitingPublish& waiting = queue.publishes_waiting.front();
+    PublishRequest request;
+    request.asker = waiting.asker;
+    request.queue = queue.record.id;
+    request.id = waiting.id;
+    request.body_bytes = waiting.body_bytes;
+    request.message_checksum = waiting.message_checksum;
+    request.message = waiting.message;
+    if (!decide_publish(queue, request, &waiting, now)) return;
+    queue.publishes_waiting.pop_front();
+    --publishes_waiting;
+    queue.chunks_ruled_out.clear();
+  }
+}
+
+void Core::State::refuse_waiting_publishes(Queue& queue) {
+  for (const WaitingPublish& waiting : queue.publishes_waiting) {
+    say(ErrorReply{waiting.asker,
+                   Status(ErrorCode::kQueueNotFound,
+                          fmt::format("Queue '{}' was deleted.", queue.record.name)),
+                   waiting.message.size()});
+  }
+  publishes_waiting -= queue.publishes_waiting.size();
+  queue.publishes_waiting.clear();
+  queue.chunks_ruled_out.clear();
+}
+
+std::optional<Sequence> IdChunk::find(const MessageIdHash& hash, std::uint64_t cutoff_ms) const {
+  for (const DedupRecord& record : records) {
+    if (record.time_ms + RecentIds::kRunTimeMs <= cutoff_ms) continue;
+    const auto at = std::find(record.hashes.begin(), record.hashes.end(), hash);
+    if (at == record.hashes.end()) continue;
+    return record.first + static_cast<Sequence>(at - record.hashes.begin());
+  }
+  return std::nullopt;
 }
 
 }  // namespace holdfast::broker

@@ -78,13 +78,26 @@ struct Subscription {
   MonotonicTime armed_at = MonotonicTime::max();  // earliest wake asked for
 };
 
+// A publish that waits, with bytes of its own.
+struct WaitingPublish {
+  Asker asker;
+  std::string id;
+  std::uint64_t body_bytes = 0;
+  std::uint64_t message_checksum = 0;
+  std::vector<std::uint8_t> message;
+  // In broker time: what the dedup window held then decides.
+  std::uint64_t arrived_ms = 0;
+};
+
 class Queue {
  public:
-  Queue(QueueRecord stored, SubscriptionRecord subscription_record)
+  Queue(QueueRecord stored, SubscriptionRecord subscription_record,
+        const DedupOptions& dedup_options, DedupTotals& dedup_totals)
       : record(std::move(stored)),
         subscription(std::move(subscription_record)),
         builder(record.id),
-        committed_to(record.next_sequence - 1) {}
+        committed_to(record.next_sequence - 1),
+        dedup(dedup_options, dedup_totals) {}
 
   bool is_dead_queue() const { return static_cast<bool>(record.source_queue); }
   std::uint64_t setting(QueueSetting which) const { return record.settings.get(which); }
@@ -99,6 +112,10 @@ class Queue {
   std::map<Sequence, std::unique_ptr<OpenBlock>> open_blocks;  // by first sequence
   DedupWindow dedup;
   std::vector<DedupRecord> dedup_gathered;
+  // In the order of their coming, behind one that cannot be decided before ids are read.
+  std::deque<WaitingPublish> publishes_waiting;
+  // Chunks that do not hold the id of the first of them, and how many ids they had.
+  std::map<std::uint64_t, std::size_t> chunks_ruled_out;
   std::uint64_t dedup_cut_short = 0;
 
   std::uint64_t touched_in = 0;  // number of the batch whose gathering lists it

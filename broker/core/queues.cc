@@ -85,7 +85,8 @@ Queue& Core::State::add_queue(std::string name, const QueueSettings& settings, Q
   subscription.queue = record.id;
   subscription.name = kDefaultSubscription;
   gathering.next_id = next_id;
-  auto owned = std::make_unique<Queue>(std::move(record), std::move(subscription));
+  auto owned = std::make_unique<Queue>(std::move(record), std::move(subscription), options.dedup,
+                                       dedup_totals);
   Queue& queue = *owned;
   queue.record_touched = queue.subscription_touched = true;
   queues_by_name.emplace(queue.record.name, &queue);
@@ -183,7 +184,7 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
                                      fmt::format("Queue '{}' was deleted.", going->record.name))});
       end_consumer(consumer, wire::Cause_Purged, now);
     }
-    dedup_ids -= going->dedup.size();
+    refuse_waiting_publishes(*going);
     going->dedup.clear();
     going->dedup_gathered.clear();
     queues_by_name.erase(going->record.name);

@@ -120,6 +120,7 @@ struct MoveRequest {
 struct ErrorReply {
   Asker to;
   Status error;
+  std::uint64_t bytes = 0;  // of a publish that was not refused at once, as in ConfirmReply
 };
 struct OkReply {
   Asker to;
@@ -269,11 +270,13 @@ using Effect = std::variant<ConfirmReply, Delivery, SettledReply, ExtendedReply,
 struct Effects {
   std::vector<Effect> said;
   std::vector<FetchRequest> fetches;
+  std::vector<IdsRequest> ids_requests;
   std::vector<std::shared_ptr<const Block>> pinned;
 
   void clear() {
     said.clear();
     fetches.clear();
+    ids_requests.clear();
     pinned.clear();
   }
 };

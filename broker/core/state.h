@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <queue>
 #include <string>
 #include <unordered_map>
@@ -103,6 +104,17 @@ struct MoveTask {
   std::uint32_t left = 0;           // with `all`
 };
 
+// A chunk of older ids, as read from the store.
+struct IdChunk {
+  QueueId queue;
+  std::uint64_t chunk = 0;  // its number in the queue's window
+  std::size_t ids = 0;      // that it had when it was asked for
+  std::vector<DedupRecord> records;
+
+  // The sequence of an id that is younger than `cutoff_ms`.
+  std::optional<Sequence> find(const MessageIdHash& hash, std::uint64_t cutoff_ms) const;
+};
+
 struct Core::State {
   explicit State(const CoreOptions& core_options)
       : options(core_options), cache(core_options.cache_bytes_max) {}
@@ -143,12 +155,26 @@ struct Core::State {
 
   // ---- publishing.cc ----
   void publish(const PublishRequest& request, Now now);
+  // Returns false if ids must be read first. `waited` is null for one that has just come.
+  bool decide_publish(Queue& queue, const PublishRequest& request, const WaitingPublish* waited,
+                      Now now);
+  Status check_publish(const Queue& queue, const PublishRequest& request) const;
   Status check_room(const Queue& queue, std::size_t message_bytes) const;
   Sequence append(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                   ByteSpan message, ByteSpan provenance);
   void remember_id(Queue& queue, const MessageIdHash& hash, Sequence sequence, Now now);
   void confirm(Asker asker, Sequence sequence, std::uint64_t bytes);
+  // Ids of that time or earlier are too old for the window.
+  std::uint64_t dedup_cutoff_ms(const Queue& queue, std::uint64_t now_ms) const;
   void expire_dedup(Queue& queue, Now now);
+  enum class Lookup { kDone, kLater };
+  // Looks for it among the older ids, as of a time. kLater: some are being read first.
+  Lookup find_older(Queue& queue, const MessageIdHash& hash, std::uint64_t as_of_ms,
+                    std::optional<Sequence>* first);
+  void read_ids(Queue& queue, std::uint64_t chunk, const OlderIds::ChunkKeys& keys);
+  void ids_fetched(const IdsResult& result, Now now);
+  void continue_publishes(Queue& queue, Now now);
+  void refuse_waiting_publishes(Queue& queue);
 
   // ---- delivering.cc ----
   void subscribe(const SubscribeRequest& request, Now now);
@@ -265,6 +291,7 @@ struct Core::State {
   BlockCache cache;
   Effects effects;
 
+  DedupTotals dedup_totals;  // outlives the queues
   std::map<QueueId, std::unique_ptr<Queue>> queues;
   std::map<std::string, Queue*, std::less<>> queues_by_name;
   std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted
@@ -278,6 +305,9 @@ struct Core::State {
     std::function<void()> gone;
   };
   std::map<FetchId, PendingFetch> fetches;
+  std::map<FetchId, IdChunk> ids_under_way;  // asked for, still without records
+  std::deque<IdChunk> id_chunks;             // that were read lately
+  std::size_t publishes_waiting = 0;         // over all queues
 
   Gathering gathering;
   std::uint64_t gathering_number = 1;  // the number its batch will have
@@ -291,7 +321,6 @@ struct Core::State {
   bool loaded = false;
   std::uint64_t newest_log_time_ms = 0;
   MonotonicTime next_second;
-  std::uint64_t dedup_ids = 0;
   std::uint64_t in_flight = 0;  // over all subscriptions
   std::uint64_t commits = 0;
   std::uint64_t records_corrupt = 0;

@@ -140,9 +140,10 @@ bool Broker::pump_round(Now now) {
     }
   }
   Effects& effects = core_.effects();
-  if (!effects.said.empty() || !effects.fetches.empty()) {
+  if (!effects.said.empty() || !effects.fetches.empty() || !effects.ids_requests.empty()) {
     peers_.say(effects.said);
     for (const FetchRequest& request : effects.fetches) link_->fetch(request);
+    for (const IdsRequest& request : effects.ids_requests) link_->fetch_ids(request);
     effects.clear();
     did_something = true;
   }
@@ -175,6 +176,7 @@ void Broker::on_committed(const CommitResult& result) {
 }
 
 void Broker::on_fetched(const FetchResult& result) { core_.fetched(result, read_clocks()); }
+void Broker::on_ids_fetched(const IdsResult& result) { core_.ids_fetched(result, read_clocks()); }
 
 void Broker::on_space(const SpaceReport& space) {
   note_space(space);

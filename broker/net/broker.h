@@ -83,6 +83,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   // StoreLinkOwner
   void on_committed(const CommitResult& result) override;
   void on_fetched(const FetchResult& result) override;
+  void on_ids_fetched(const IdsResult& result) override;
   void on_space(const SpaceReport& space) override;
   void on_store_failed(const Status& status) override;
 

@@ -226,7 +226,7 @@ void Peers::attend_one(Peer& peer, Now now) {
     } else if (!connection.reading()) {
       if (may_read(peer)) {
         connection.resume(now);
-      } else {
+      } else if (sums_hold(peer)) {
         starved_ = true;
       }
     }
@@ -263,6 +263,12 @@ bool Peers::may_read(const Peer& peer) const {
   return peer.writable && peer.connection.output_bytes() <= output_high() &&
          !peer.session->waits_for_much() && unconfirmed < context_.options.unconfirmed_bytes_max &&
          (unconfirmed == 0 || unconfirmed_bytes_ <= limits_.unconfirmed_bytes_total_max);
+}
+
+// Whether what all peers have together may be why this one is not read.
+bool Peers::sums_hold(const Peer& peer) const {
+  return (peer.unconfirmed_bytes > 0 && unconfirmed_bytes_ > limits_.unconfirmed_bytes_total_max) ||
+         output_bytes_ > limits_.output_bytes_total_max / 2;
 }
 
 // Those who wait for their own answers or for their own output are looked at when these move; those

@@ -102,6 +102,7 @@ class Peers {
   void end_with_error(Peer& peer, const Status& error, Now now);
   void close(Peer& peer);
   bool may_read(const Peer& peer) const;
+  bool sums_hold(const Peer& peer) const;
   std::size_t output_high() const;
   void wake_starved();
   void close_longest_output();

@@ -236,7 +236,8 @@ Status Session::publish(const Frame& frame, FrameWriter& out, Now now) {
   return Status();
 }
 
-// The core refuses at once or not at all, except a peek whose queue is deleted meanwhile.
+// The core refuses at once or not at all, except a peek whose queue is deleted meanwhile and a
+// publish that had to wait: what these were counted with is told with their answer.
 bool Session::was_refused(const Frame& frame) const {
   const std::vector<Effect>& said = context_.core.effects().said;
   const auto* const refused = said.empty() ? nullptr : std::get_if<ErrorReply>(&said.back());

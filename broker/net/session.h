@@ -99,7 +99,10 @@ class Session {
   void answered(const SettledReply&) { count_down(waiting_); }
   void answered(const MovedReply&) { count_down(waiting_); }
   void answered(const ListEndReply& reply) { end_peek(reply.to.correlation); }
-  void answered(const ErrorReply& reply) { end_peek(reply.to.correlation); }
+  void answered(const ErrorReply& reply) {
+    end_peek(reply.to.correlation);
+    confirmed(reply.bytes);
+  }
   void answered(const ConfirmReply& reply) { confirmed(reply.bytes); }
   template <typename Said>
   void answered(const Said&) {}

@@ -7,11 +7,14 @@
 namespace holdfast::broker {
 
 // One read on a worker thread. Only the worker touches `result` until the loop's callback.
+template <typename Request, typename Answer>
 struct StoreLink::Fetch {
   uv_work_t work;
   StoreLink* link;
-  FetchRequest request;
-  std::optional<Result<FetchResult>> result;
+  Request request;
+  Result<Answer> (Store::*read)(const Request&);
+  void (StoreLinkOwner::*told)(const Answer&);
+  std::optional<Result<Answer>> result;
 };
 
 StoreLink::StoreLink(uv_loop_t& loop, Store& store, StoreLinkOwner& owner)
@@ -72,19 +75,28 @@ void StoreLink::open_mailbox() {
 }
 
 void StoreLink::fetch(const FetchRequest& request) {
+  queue_fetch(request, &Store::fetch_blocking, &StoreLinkOwner::on_fetched);
+}
+
+void StoreLink::fetch_ids(const IdsRequest& request) {
+  queue_fetch(request, &Store::fetch_ids_blocking, &StoreLinkOwner::on_ids_fetched);
+}
+
+template <typename Request, typename Answer>
+void StoreLink::queue_fetch(const Request& request, Result<Answer> (Store::*read)(const Request&),
+                            void (StoreLinkOwner::*told)(const Answer&)) {
   CHECK(!closing_);
-  auto fetch = std::make_unique<Fetch>();
-  fetch->link = this;
-  fetch->request = request;
+  using This = Fetch<Request, Answer>;
+  auto fetch = std::make_unique<This>(This{{}, this, request, read, told, {}});
   fetch->work.data = fetch.get();
   const int error = uv_queue_work(
       &loop_, &fetch->work,
       [](uv_work_t* work) {
-        auto& self = *static_cast<Fetch*>(work->data);
-        self.result = self.link->store_.fetch_blocking(self.request);
+        auto& self = *static_cast<This*>(work->data);
+        self.result = (self.link->store_.*self.read)(self.request);
       },
       [](uv_work_t* work, int) {
-        const std::unique_ptr<Fetch> self(static_cast<Fetch*>(work->data));
+        const std::unique_ptr<This> self(static_cast<This*>(work->data));
         self->link->fetch_done(*self);
       });
   CHECK(error == 0, "uv_queue_work: {}", uv_strerror(error));
@@ -92,11 +104,12 @@ void StoreLink::fetch(const FetchRequest& request) {
   static_cast<void>(fetch.release());  // its callback owns it
 }
 
-void StoreLink::fetch_done(Fetch& fetch) {
+template <typename Request, typename Answer>
+void StoreLink::fetch_done(Fetch<Request, Answer>& fetch) {
   --fetches_under_way_;
   if (closing_ || failed_) return;
   if (fetch.result->ok()) {
-    owner_.on_fetched(fetch.result->value());
+    (owner_.*fetch.told)(fetch.result->value());
   } else {
     failed_ = true;
     owner_.on_store_failed(fetch.result->status());

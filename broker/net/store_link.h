@@ -30,6 +30,7 @@ class StoreLinkOwner {
   virtual ~StoreLinkOwner() = default;
   virtual void on_committed(const CommitResult& result) = 0;
   virtual void on_fetched(const FetchResult& result) = 0;
+  virtual void on_ids_fetched(const IdsResult& result) = 0;
   // The room was looked at without a commit.
   virtual void on_space(const SpaceReport& space) = 0;
   virtual void on_store_failed(const Status& status) = 0;
@@ -47,6 +48,7 @@ class StoreLink {
   void commit(std::unique_ptr<Batch> batch);
   bool commit_under_way() const { return commit_under_way_; }
   void fetch(const FetchRequest& request);
+  void fetch_ids(const IdsRequest& request);
   // Wakes the loop from any thread.
   void wake();
 
@@ -56,10 +58,16 @@ class StoreLink {
   bool closed() const { return handle_closed_ && fetches_under_way_ == 0; }
 
  private:
+  template <typename Request, typename Answer>
   struct Fetch;
 
   void open_mailbox();
-  void fetch_done(Fetch& fetch);
+  // Reads on a worker thread, then tells the owner.
+  template <typename Request, typename Answer>
+  void queue_fetch(const Request& request, Result<Answer> (Store::*read)(const Request&),
+                   void (StoreLinkOwner::*told)(const Answer&));
+  template <typename Request, typename Answer>
+  void fetch_done(Fetch<Request, Answer>& fetch);
 
   uv_loop_t& loop_;
   Store& store_;

@@ -31,9 +31,13 @@ void Committer::start(CommitterCallbacks callbacks) {
 }
 
 void Committer::commit(std::unique_ptr<Batch> batch) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  CHECK(mailbox_ == nullptr && !busy_, "batch {} before the last one was committed", batch->number);
-  mailbox_ = std::move(batch);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    CHECK(mailbox_ == nullptr && !busy_, "batch {} before the last one was committed",
+          batch->number);
+    mailbox_ = std::move(batch);
+  }
+  // After the mutex is free, or the thread would wake only to wait for it.
   changed_.notify_one();
 }
 

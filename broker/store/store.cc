@@ -98,6 +98,7 @@ class LmdbStore : public Store {
              std::function<void(SpaceReport)> space) override;
   void commit(std::unique_ptr<Batch> batch) override;
   Result<FetchResult> fetch_blocking(const FetchRequest& request) override;
+  Result<IdsResult> fetch_ids_blocking(const IdsRequest& request) override;
   const std::string& data_file() const override { return environment_->data_file(); }
   void close() override;
 
@@ -287,6 +288,33 @@ Result<FetchResult> LmdbStore::fetch_blocking(const FetchRequest& request) {
                                    .last = raw.last_if_unreadable,
                                    .raw = {raw.bytes.get(), raw.bytes.get() + raw.size}});
     }
+  }
+  return result;
+}
+
+Result<IdsResult> LmdbStore::fetch_ids_blocking(const IdsRequest& request) {
+  IdsResult result{.id = request.id, .queue = request.queue, .records = {}};
+  Result<Transaction> transaction = environment_->begin_read();
+  if (!transaction) return transaction.status();
+  Result<Cursor> cursor = transaction->cursor(Table::kDedup);
+  if (!cursor) return cursor.status();
+  std::vector<MessageIdHash> aligned;
+  bool found = cursor->seek(dedup_key(request.queue, request.begin.first, request.begin.second));
+  for (; found; found = cursor->next()) {
+    const std::optional<DedupKey> key = read_dedup_key(cursor->key());
+    if (!key || key->queue != request.queue || std::pair(key->time_ms, key->first) >= request.end) {
+      break;
+    }
+    const std::optional<DedupRun> run = decode_dedup(cursor->key(), cursor->value(), &aligned);
+    if (!run) {
+      ++result.records_corrupt;
+      continue;
+    }
+    result.records.push_back(
+        {key->queue, key->time_ms, key->first, {run->hashes.begin(), run->hashes.end()}});
+  }
+  if (!cursor->outcome().ok()) {
+    return cursor->outcome().to_status("Reading the ids of " + data_file());
   }
   return result;
 }

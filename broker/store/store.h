@@ -65,6 +65,8 @@ class Store {
   // Reads blocks in a short read transaction of its own and checks them. kStorageFailed if LMDB
   // cannot read. Any thread.
   virtual Result<FetchResult> fetch_blocking(const FetchRequest& request) = 0;
+  // Likewise the ids of a part of a dedup window. Damaged records are left out and counted.
+  virtual Result<IdsResult> fetch_ids_blocking(const IdsRequest& request) = 0;
 
   // The file that is mapped into memory: touching it after it was truncated or became unreadable
   // raises SIGBUS, whose handler can say so. Valid as long as the store.

@@ -127,7 +127,7 @@ TEST_CASE("a jump of the wall clock does not shorten the dedup window") {
 
 TEST_CASE("ids that leave the window by its bound on count are counted") {
   CoreOptions options;
-  options.dedup_ids_max = 5'000;
+  options.dedup.ids_max = 5'000;
   CoreFixture f(options);
   f.create_queue("q");
   for (int i = 0; i < 6'000; ++i) f.publish("q", "m" + std::to_string(i));

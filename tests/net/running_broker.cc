@@ -65,6 +65,11 @@ Result<broker::FetchResult> HeldStore::fetch_blocking(const broker::FetchRequest
   return memory_.fetch(request);
 }
 
+Result<broker::IdsResult> HeldStore::fetch_ids_blocking(const broker::IdsRequest& request) {
+  const std::scoped_lock lock(mutex_);
+  return memory_.fetch_ids(request);
+}
+
 void HeldStore::run() {
   std::unique_lock lock(mutex_);
   while (true) {

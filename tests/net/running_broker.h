@@ -39,6 +39,7 @@ class HeldStore final : public broker::Store {
              std::function<void(broker::SpaceReport)> space) override;
   void commit(std::unique_ptr<broker::Batch> batch) override;
   Result<broker::FetchResult> fetch_blocking(const broker::FetchRequest& request) override;
+  Result<broker::IdsResult> fetch_ids_blocking(const broker::IdsRequest& request) override;
   const std::string& data_file() const override { return data_file_; }
   void close() override;
 

@@ -32,7 +32,11 @@ Script::Script(std::uint64_t seed) : random(seed) {
   prompt_percent = random.one_of<std::uint64_t>({0, 5, 30, 80, 100});
   options_.cache_bytes_max = random.one_of<std::size_t>({1, 4000, 40'000, 32 << 20});
   few_ids = random.once_in(8);
-  if (few_ids) options_.dedup_ids_max = random.between(1, 300);
+  if (few_ids) options_.dedup.ids_max = random.between(1, 300);
+  options_.dedup.recent_ids_of_queue_max = random.one_of<std::size_t>({0, 3, 30, 65'536});
+  options_.dedup.older.chunk_ids_max = random.one_of<std::size_t>({1, 10, 100});
+  options_.dedup.older.table_ids_max = random.one_of<std::size_t>({1, 20, 1000});
+  options_.dedup.older.tag_mask = random.one_of<std::uint32_t>({1, 15, ~0u});
   body_bytes_max_ = random.one_of<std::size_t>({1, 200, 3000});
   large_bodies_ = random.once_in(8);
   tight_ = random.once_in(2);

@@ -109,6 +109,7 @@ void World::crash(bool gracefully) {
   batch_.reset();
   batch_applied_.reset();
   readings_.clear();
+  ids_readings_.clear();
   sessions_.clear();
   writable_.clear();
   model_.crashed(gracefully);
@@ -175,6 +176,7 @@ void World::take_effects() {
     model_.said(effect, now_);
   }
   for (FetchRequest& request : effects.fetches) readings_.push_back({request, std::nullopt});
+  for (const IdsRequest& request : effects.ids_requests) ids_readings_.push_back(request);
   effects.clear();
 }
 
@@ -254,7 +256,9 @@ CommitResult World::apply(const Batch& batch) {
 }
 
 bool World::fetch_step() {
-  if (readings_.empty()) return false;
+  if (readings_.empty() || (!ids_readings_.empty() && script_.random.once_in(2))) {
+    return read_ids_step();
+  }
   const auto at =
       readings_.begin() + static_cast<std::ptrdiff_t>(script_.random.below(readings_.size()));
   if (!at->result) {
@@ -266,6 +270,18 @@ bool World::fetch_step() {
   note("queue {} was read from {} to {}: {} blocks", done.request.queue.value, done.request.from,
        done.request.to, done.result->blocks.size());
   core_->fetched(*done.result, now_);
+  take_effects();
+  return true;
+}
+
+bool World::read_ids_step() {
+  if (ids_readings_.empty()) return false;
+  const auto at = ids_readings_.begin() +
+                  static_cast<std::ptrdiff_t>(script_.random.below(ids_readings_.size()));
+  const IdsResult result = store_.fetch_ids(*at);
+  ids_readings_.erase(at);
+  note("{} records of ids of queue {} were read", result.records.size(), result.queue.value);
+  core_->ids_fetched(result, now_);
   take_effects();
   return true;
 }

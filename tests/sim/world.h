@@ -61,6 +61,7 @@ class World {
   void settle_down();
   CommitResult apply(const Batch& batch);
   FetchResult read(const FetchRequest& request);
+  bool read_ids_step();
   void drain();
   void ack_everything();
   bool drained();
@@ -106,6 +107,7 @@ class World {
   std::unique_ptr<Batch> batch_;               // under way
   std::optional<CommitResult> batch_applied_;  // and durable
   std::deque<Reading> readings_;
+  std::deque<IdsRequest> ids_readings_;
   std::map<std::size_t, SessionId> sessions_;  // by the client they belong to
   std::map<SessionId, bool> writable_;
   std::uint64_t last_session_ = 0;

@@ -251,6 +251,31 @@ TEST_CASE("a trim of the dedup window stops before its bound and tells what its 
   CHECK_EQ(left[5].queue, kDead);
 }
 
+TEST_CASE("ids are read from their first key to before their last, of their queue alone") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch batch;
+  for (std::uint64_t time = 100; time < 200; time += 10) {
+    batch.dedup.push_back({kQueue, time, time, hashes(time, 3)});
+  }
+  batch.dedup.push_back({kDead, 120, 120, hashes(1, 1)});
+  fixture.commit(std::move(batch));
+  const auto read = [&fixture](QueueId queue, std::uint64_t begin, std::uint64_t end) {
+    Result<IdsResult> result = fixture.store->fetch_ids_blocking(
+        {.id = FetchId(1), .queue = queue, .begin = {begin, begin}, .end = {end, end}});
+    REQUIRE(result.ok());
+    return std::move(result->records);
+  };
+  const std::vector<DedupRecord> middle = read(kQueue, 120, 150);
+  REQUIRE_EQ(middle.size(), 3);
+  CHECK_EQ(middle[0].first, 120);
+  CHECK_EQ(middle[2].time_ms, 140);
+  CHECK((middle[1].hashes == hashes(130, 3)));
+  CHECK_EQ(read(kQueue, 0, 1'000).size(), 10);
+  CHECK_EQ(read(kDead, 0, 1'000).size(), 1);
+  CHECK(read(kQueue, 200, 1'000).empty());
+}
+
 TEST_CASE("a fetch begins with the block that holds the sequence, or the first behind it") {
   StoreFixture fixture;
   fixture.open();
@@ -362,6 +387,11 @@ TEST_CASE("damaged acks, retries and dedup records are left out and counted") {
   const std::vector<DedupRecord> dedup = fixture.load_dedup();
   REQUIRE_EQ(dedup.size(), 1);
   CHECK_EQ(dedup[0].first, 1);
+  const Result<IdsResult> read = fixture.store->fetch_ids_blocking(
+      {.id = FetchId(1), .queue = kQueue, .begin = {0, 0}, .end = {~std::uint64_t{0}, 0}});
+  REQUIRE(read.ok());
+  CHECK_EQ(read->records.size(), 1);
+  CHECK_EQ(read->records_corrupt, 1);
 }
 
 TEST_CASE("a damaged queue, subscription or meta record stops the start with its name") {

@@ -32,7 +32,8 @@ void CoreFixture::start() {
 void CoreFixture::crash() {
   core_.reset();
   held_.reset();
-  holding_commits_ = false;
+  holding_commits_ = holding_reads_ = false;
+  ids_waiting_.clear();
   open_sessions_.clear();
   deliveries_.clear();
   lost_leases_.clear();
@@ -42,13 +43,19 @@ void CoreFixture::crash() {
 void CoreFixture::run() {
   for (;;) {
     take_effects();
-    if (!core_->effects().fetches.empty()) {
-      const std::vector<FetchRequest> fetches = std::move(core_->effects().fetches);
-      core_->effects().clear();
-      for (const FetchRequest& request : fetches) core_->fetched(store.fetch(request), now_);
-      continue;
+    const std::vector<FetchRequest> fetches = std::move(core_->effects().fetches);
+    for (const IdsRequest& request : core_->effects().ids_requests) {
+      ids_waiting_.push_back(request);
+      ++ids_requests_;
     }
     core_->effects().clear();
+    const std::vector<IdsRequest> ids_requests =
+        holding_reads_ ? std::vector<IdsRequest>() : std::exchange(ids_waiting_, {});
+    for (const FetchRequest& request : fetches) core_->fetched(store.fetch(request), now_);
+    for (const IdsRequest& request : ids_requests) {
+      core_->ids_fetched(store.fetch_ids(request), now_);
+    }
+    if (!fetches.empty() || !ids_requests.empty()) continue;
     if (held_ == nullptr) held_ = core_->take_batch(now_);
     if (held_ == nullptr || holding_commits_) {
       take_effects();
@@ -69,6 +76,11 @@ void CoreFixture::commit_one() {
 
 void CoreFixture::release_commits() {
   holding_commits_ = false;
+  run();
+}
+
+void CoreFixture::release_reads() {
+  holding_reads_ = false;
   run();
 }
 

@@ -49,6 +49,9 @@ class CoreFixture {
   void release_commits();
   // One held batch.
   void commit_one();
+  // Reads of older ids.
+  void hold_reads() { holding_reads_ = true; }
+  void release_reads();
   void crash();
   void restart() { crash(); }
   void run();
@@ -97,6 +100,9 @@ class CoreFixture {
   QueueReport report(const std::string& queue);
   QueueId id_of(const std::string& queue) { return report(queue).id; }
 
+  // Reads of older ids so far.
+  std::size_t ids_requests() const { return ids_requests_; }
+
   Core& core() { return *core_; }
   MemoryStore store;
 
@@ -113,6 +119,9 @@ class CoreFixture {
   std::unique_ptr<Core> core_;
   std::map<SessionId, bool> open_sessions_;
   std::uint64_t last_correlation_ = 0;
+  std::size_t ids_requests_ = 0;
+  bool holding_reads_ = false;
+  std::vector<IdsRequest> ids_waiting_;
   bool holding_commits_ = false;
   std::unique_ptr<Batch> held_;
   std::vector<Received> deliveries_;

@@ -101,6 +101,16 @@ FetchResult MemoryStore::fetch(const FetchRequest& request) const {
   return result;
 }
 
+IdsResult MemoryStore::fetch_ids(const IdsRequest& request) const {
+  IdsResult result{.id = request.id, .queue = request.queue, .records = {}};
+  const auto end = dedup_.lower_bound({request.queue, request.end.first, request.end.second});
+  for (auto at = dedup_.lower_bound({request.queue, request.begin.first, request.begin.second});
+       at != end; ++at) {
+    result.records.push_back(at->second);
+  }
+  return result;
+}
+
 StoredState MemoryStore::load() const {
   StoredState state;
   state.node_id = "memory";

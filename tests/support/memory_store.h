@@ -18,6 +18,7 @@ class MemoryStore {
   // Applies in the order that batch.h gives. The number must be the next one.
   CommitResult apply(const Batch& batch);
   FetchResult fetch(const FetchRequest& request) const;
+  IdsResult fetch_ids(const IdsRequest& request) const;
   StoredState load() const;
   void load_dedup(Core& core, Now now) const;
 

@@ -108,7 +108,8 @@ Status DiskProbe::sample() {
   for (int i = 0; good && i < kProbeSamples; ++i) {
     const std::uint64_t begin = now_ns();
     for (int half = 0; good && half < 2; ++half) {
-      const auto at = static_cast<off_t>((2 * i + half) % kProbeSamples * kProbeBytes);
+      const auto at =
+          static_cast<off_t>((2 * i + half) % kProbeSamples) * static_cast<off_t>(kProbeBytes);
       good = ::pwrite(file, page.data(), page.size(), at) == static_cast<ssize_t>(page.size()) &&
              ::fdatasync(file) == 0;
     }

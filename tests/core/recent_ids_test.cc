@@ -1,4 +1,4 @@
-#include "core/dedup_window.h"
+#include "core/recent_ids.h"
 
 #include <doctest/doctest.h>
 
@@ -6,6 +6,9 @@
 #include <map>
 #include <random>
 #include <string>
+#include <vector>
+
+#include "core/dedup_window.h"
 
 namespace holdfast::broker {
 namespace {
@@ -22,7 +25,7 @@ TEST_CASE("the same id has another hash in another queue") {
 }
 
 TEST_CASE("an id is found with the sequence it was published under") {
-  DedupWindow window;
+  RecentIds window;
   CHECK_FALSE(window.find(hash_of(1)).has_value());
   window.insert(hash_of(1), 10, 1000);
   window.insert(hash_of(2), 11, 1000);
@@ -35,7 +38,7 @@ TEST_CASE("an id is found with the sequence it was published under") {
 }
 
 TEST_CASE("ids leave when they are too old, and not before") {
-  DedupWindow window;
+  RecentIds window;
   window.insert(hash_of(1), 1, 1000);
   window.insert(hash_of(2), 2, 5000);
   CHECK(window.expire(999) == 0);
@@ -51,26 +54,47 @@ TEST_CASE("ids leave when they are too old, and not before") {
 }
 
 TEST_CASE("an empty window begins past everything that was in it") {
-  DedupWindow window;
+  RecentIds window;
   window.insert(hash_of(1), 9, 1234);
   CHECK(window.begin_key() == std::pair<std::uint64_t, Sequence>(1234, 9));
   window.expire(1234);
   CHECK(window.begin_key() > std::pair<std::uint64_t, Sequence>(1234, 9));
 }
 
+TEST_CASE("the oldest run is taken out whole") {
+  RecentIds window;
+  window.insert(hash_of(1), 1, 1000);
+  window.insert(hash_of(2), 2, 1000);
+  window.insert(hash_of(3), 3, 9000);
+  CHECK(window.run_count() == 2);
+  CHECK(window.oldest_run_last() == 2);
+  const RecentIds::Run run = window.take_oldest();
+  CHECK(run.first == 1);
+  CHECK(run.first_time_ms == 1000);
+  CHECK(run.hashes == std::vector<MessageIdHash>{hash_of(1), hash_of(2)});
+  CHECK_FALSE(window.find(hash_of(1)).has_value());
+  CHECK(window.find(hash_of(3)) == 3);
+  window.take_oldest();
+  CHECK(window.oldest_run_last() == 0);
+  CHECK_FALSE(window.find(hash_of(3)).has_value());
+}
+
 TEST_CASE("the only run is not dropped for the count bound") {
-  DedupWindow window;
+  const DedupOptions options;
+  DedupTotals totals;
+  DedupWindow window(options, totals);
   window.insert(hash_of(1), 1, 1000);
   window.insert(hash_of(2), 2, 1000);
   CHECK(window.drop_oldest() == 0);
   window.insert(hash_of(3), 3, 9000);
   CHECK(window.drop_oldest() == 2);
   CHECK(window.drop_oldest() == 0);
-  CHECK(window.find(hash_of(3)) == 3);
+  CHECK(window.find_recent(hash_of(3)) == 3);
+  CHECK(totals.ids == 1);
 }
 
 TEST_CASE("a million ids are all found, and all forgotten") {
-  DedupWindow window;
+  RecentIds window;
   constexpr std::uint64_t kIds = 1'000'000;
   for (std::uint64_t i = 0; i < kIds; ++i) window.insert(hash_of(i), i + 1, 1000 + i / 100);
   for (std::uint64_t i = 0; i < kIds; ++i) REQUIRE(window.find(hash_of(i)) == i + 1);
@@ -107,7 +131,7 @@ struct MapModel {
 void run_against_a_map(std::uint64_t seed) {
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  DedupWindow window;
+  RecentIds window;
   MapModel model;
   std::uint64_t time_ms = 1;
   Sequence next = 1;
@@ -141,7 +165,9 @@ void run_against_a_map(std::uint64_t seed) {
         REQUIRE(window.find(one.hash).has_value());
       }
     }
-    if (model.order.size() > most) model.drop(window.drop_oldest());
+    if (model.order.size() > most && window.run_count() > 1) {
+      model.drop(window.take_oldest().hashes.size());
+    }
     REQUIRE(window.size() == model.order.size());
     if (!model.order.empty()) {
       const Remembered& oldest = model.order.front();
@@ -165,7 +191,7 @@ TEST_CASE("what leaves the window are whole records, also of a window that was r
   const std::uint64_t seed = 77;
   MESSAGE("seed ", seed);
   std::mt19937_64 random(seed);
-  DedupWindow window;
+  RecentIds window;
   std::map<std::pair<std::uint64_t, Sequence>, std::vector<MessageIdHash>> records;
   std::vector<MessageIdHash>* last = nullptr;
   std::uint64_t time_ms = 1;
@@ -181,10 +207,10 @@ TEST_CASE("what leaves the window are whole records, also of a window that was r
     last->push_back(hash_of(next));
     ++next;
   }
-  DedupWindow reloaded;
+  RecentIds reloaded;
   for (const auto& [key, hashes] : records) reloaded.load(hashes, key.second, key.first);
   REQUIRE(reloaded.size() == window.size());
-  for (DedupWindow* each : {&window, &reloaded}) {
+  for (RecentIds* each : {&window, &reloaded}) {
     for (std::uint64_t ms = 0; each->size() > 0; ms += 100) {
       each->expire(ms);
       if (each->size() == 0) break;
@@ -196,7 +222,7 @@ TEST_CASE("what leaves the window are whole records, also of a window that was r
 }
 
 TEST_CASE("an id that is too old is never kept because of a younger one that is expired with it") {
-  DedupWindow window;
+  RecentIds window;
   // More ids at one time than share a run.
   for (std::uint64_t i = 0; i < 10'000; ++i) window.insert(hash_of(i), i + 1, 1000);
   window.insert(hash_of(10'000), 10'001, 3000);

@@ -59,6 +59,7 @@ class Rounds {
     std::unique_ptr<Batch> batch;
     time(Part::kPublish, [&] {
       publish();
+      read_ids();
       batch = core_.take_batch(now_);
     });
     CommitResult result = store(std::move(batch));
@@ -126,6 +127,17 @@ class Rounds {
     now_.monotonic += kRoundTime;
     now_.wall += kRoundTime;
     for (std::string& id : ids_) id = fmt::format("0123456789{:016x}", ++last_);
+  }
+
+  // Now and then a fingerprint of an older id is mistaken for one of these.
+  void read_ids() {
+    while (!core_.effects().ids_requests.empty()) {
+      const std::vector<IdsRequest> requests = std::move(core_.effects().ids_requests);
+      core_.effects().ids_requests.clear();
+      for (const IdsRequest& request : requests) {
+        core_.ids_fetched(store_.fetch_ids(request), now_);
+      }
+    }
   }
 
   void publish() {

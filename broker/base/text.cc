@@ -337,6 +337,14 @@ std::string_view nearest_word(std::string_view word, std::span<const std::string
 }
 
 bool is_valid_utf8(std::string_view bytes) {
+  // Most texts are ASCII, eight characters of which are seen to be so at a time.
+  constexpr std::uint64_t kHighBits = 0x8080808080808080;
+  std::uint64_t word = 0;
+  while (bytes.size() >= sizeof(word)) {
+    std::memcpy(&word, bytes.data(), sizeof(word));
+    if ((word & kHighBits) != 0) break;
+    bytes.remove_prefix(sizeof(word));
+  }
   while (!bytes.empty()) {
     const std::size_t length = utf8_character_bytes(bytes);
     if (length == 0) return false;

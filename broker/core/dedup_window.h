@@ -22,7 +22,7 @@ namespace holdfast::broker {
 struct DedupOptions {
   std::uint64_t ids_max = 32'000'000;     // over all queues
   std::size_t recent_ids_max = 1u << 20;  // of them kept as exact hashes, over all queues
-  std::size_t recent_ids_of_queue_max = 64u << 10;
+  std::size_t recent_ids_of_queue_max = 16u << 10;
   OlderIdsOptions older;
 };
 
@@ -41,6 +41,8 @@ class DedupWindow {
   DedupWindow(const DedupWindow&) = delete;
   DedupWindow& operator=(const DedupWindow&) = delete;
 
+  // What find_chunks() will look at, while find_recent() looks.
+  void prefetch_older(const MessageIdHash& hash) const { older_.prefetch(hash); }
   std::optional<Sequence> find_recent(const MessageIdHash& hash) { return recent_.find(hash); }
   // The chunks of older ids that may hold it.
   void find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const {

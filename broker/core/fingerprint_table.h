@@ -2,16 +2,17 @@
 // to 2,048 chunks the id is. It never misses an id that was put in; an id that was not is taken for
 // one that was about once in 300,000 look-ups of a full table, and then the chunk itself tells.
 //
-// Open addressing with linear probing, at most three quarters full. Of fixed size: it is made for a
-// number of ids, filled, and dropped as a whole. Memory that is not used yet is not touched.
+// Fingerprints stand in buckets of 16, which are a line of the processor's cache each; what finds
+// its bucket full goes to the next one. Three quarters of the slots are used at most, so that
+// nearly every look-up reads one line, and reads it without a branch. Of fixed size: it is made for
+// a number of ids, filled, and dropped as a whole.
 
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
+#include "base/zeroed_memory.h"
 #include "core/batch.h"
 
 namespace holdfast::broker {
@@ -26,19 +27,43 @@ class FingerprintTable {
   std::size_t ids_max() const { return ids_max_; }
   // At most ids_max ids, chunks below kChunksMax.
   void insert(const MessageIdHash& hash, std::uint32_t chunk);
-  void prefetch(const MessageIdHash& hash) const { __builtin_prefetch(&slots_[home(hash)]); }
+  void prefetch(const MessageIdHash& hash) const { __builtin_prefetch(&buckets_[home(hash)]); }
   // Calls visit(chunk) for each chunk that may hold the id, perhaps repeatedly.
   template <typename Visit>
   void visit_chunks(const MessageIdHash& hash, Visit visit) const {
     const std::uint32_t tag = tag_of(hash);
-    for (std::size_t at = home(hash); slots_[at] != 0; at = following(at)) {
-      if (slots_[at] >> kChunkBits == tag) visit(slots_[at] & (kChunksMax - 1));
+    for (std::size_t at = home(hash);; at = following(at)) {
+      const Bucket& bucket = buckets_[at];
+      if (bucket.has(tag)) {
+        for (const std::uint32_t slot : bucket.slots) {
+          if (slot >> kChunkBits == tag) visit(slot & (kChunksMax - 1));
+        }
+      }
+      if (!bucket.is_full()) return;
     }
   }
 
  private:
   static constexpr std::uint32_t kChunkBits = 11;
+  static constexpr std::size_t kBucketSlots = 16;
+  static constexpr std::size_t kBucketIds = 12;  // on average, in a full table
   static_assert(kChunksMax == 1u << kChunkBits);
+
+  // Slots are used in their order; 0 is a free one.
+  struct alignas(64) Bucket {
+    std::uint32_t slots[kBucketSlots];
+
+    // Four slots at a time, without a branch.
+    bool has(std::uint32_t tag) const {
+      using Lanes = std::uint32_t __attribute__((vector_size(16), may_alias));
+      const auto* const lanes = reinterpret_cast<const Lanes*>(slots);
+      const auto found = ((lanes[0] >> kChunkBits) == tag) | ((lanes[1] >> kChunkBits) == tag) |
+                         ((lanes[2] >> kChunkBits) == tag) | ((lanes[3] >> kChunkBits) == tag);
+      return (found[0] | found[1] | found[2] | found[3]) != 0;
+    }
+    bool is_full() const { return slots[kBucketSlots - 1] != 0; }
+  };
+  static_assert(sizeof(Bucket) == 64);
 
   // Never 0, so that no used slot is 0. The other half of the hash says where it goes.
   std::uint32_t tag_of(const MessageIdHash& hash) const {
@@ -46,17 +71,15 @@ class FingerprintTable {
     return tag == 0 ? 1 : tag;
   }
   std::size_t home(const MessageIdHash& hash) const {
-    return static_cast<std::size_t>(((hash.high >> 32) * slot_count_) >> 32);
+    return static_cast<std::size_t>(((hash.high >> 32) * bucket_count_) >> 32);
   }
-  std::size_t following(std::size_t at) const { return at + 1 == slot_count_ ? 0 : at + 1; }
+  std::size_t following(std::size_t at) const { return at + 1 == bucket_count_ ? 0 : at + 1; }
 
   std::size_t ids_max_;
   std::uint32_t tag_mask_;
-  std::size_t slot_count_;
-  struct Free {
-    void operator()(std::uint32_t* slots) const { std::free(slots); }
-  };
-  std::unique_ptr<std::uint32_t[], Free> slots_;  // from calloc
+  std::size_t bucket_count_;
+  ZeroedMemory memory_;
+  Bucket* buckets_;  // in memory_
 };
 
 }  // namespace holdfast::broker

@@ -8,6 +8,8 @@ namespace holdfast::broker {
 
 namespace {
 constexpr std::size_t kTableIdsMin = 1024;
+// A table is made for so many times the ids that are there: few tables, each to be asked.
+constexpr std::size_t kTableGrowth = 7;
 constexpr std::size_t kPrefetchIds = 16;
 }  // namespace
 
@@ -37,21 +39,22 @@ void OlderIds::begin_chunk(const RecentIds::Run& run) {
   const std::size_t count = run.hashes.size();
   if (tables_.empty() || tables_.back().ids + count > tables_.back().fingerprints.ids_max() ||
       number - tables_.back().first_chunk == FingerprintTable::kChunksMax) {
-    const std::size_t ids_max = std::max({count, std::min({3 * size_, options_.table_ids_max}),
-                                          std::min(kTableIdsMin, options_.table_ids_max)});
+    const std::size_t ids_max =
+        std::max({count, std::min({kTableGrowth * size_, options_.table_ids_max}),
+                  std::min(kTableIdsMin, options_.table_ids_max)});
     tables_.push_back({FingerprintTable(ids_max, options_.tag_mask), number, 0});
   }
   chunks_.push_back({{run.first_time_ms, run.first}, run.last_time_ms, 0});
 }
 
 void OlderIds::find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const {
-  for (const Table& table : tables_) table.fingerprints.prefetch(hash);
   for (const Table& table : tables_) {
     table.fingerprints.visit_chunks(hash, [&](std::uint32_t index) {
       const std::uint64_t chunk = table.first_chunk + index;
       if (chunk >= first_chunk_) chunks->push_back(chunk);
     });
   }
+  if (chunks->size() < 2) return;
   std::sort(chunks->begin(), chunks->end());
   chunks->erase(std::unique(chunks->begin(), chunks->end()), chunks->end());
 }

@@ -35,6 +35,9 @@ class OlderIds {
   // The runs come in order, each at most chunk_ids_max ids.
   void add(const RecentIds::Run& run);
 
+  void prefetch(const MessageIdHash& hash) const {
+    for (const Table& table : tables_) table.fingerprints.prefetch(hash);
+  }
   // Numbers of the chunks that may hold the id, ascending; they stay the chunks' until they leave.
   void find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const;
   struct ChunkKeys {

@@ -46,6 +46,7 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
   MessageIdHash hash;
   if (dedup) {
     hash = hash_message_id(queue.record.id, request.id);
+    queue.dedup.prefetch_older(hash);
     std::optional<Sequence> first = queue.dedup.find_recent(hash);
     const std::uint64_t as_of_ms = waited == nullptr ? log_time_ms(now) : waited->arrived_ms;
     if (!first && find_older(queue, hash, as_of_ms, &first) == Lookup::kLater) return false;
@@ -189,7 +190,8 @@ void Core::State::expire_dedup(Queue& queue, Now now) {
 Core::State::Lookup Core::State::find_older(Queue& queue, const MessageIdHash& hash,
                                             std::uint64_t as_of_ms,
                                             std::optional<Sequence>* first) {
-  std::vector<std::uint64_t> chunks;
+  std::vector<std::uint64_t>& chunks = chunks_found;
+  chunks.clear();
   queue.dedup.find_chunks(hash, &chunks);
   for (const std::uint64_t chunk : chunks) {
     const OlderIds::ChunkKeys keys = queue.dedup.chunk_keys(chunk);

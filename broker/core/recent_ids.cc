@@ -27,6 +27,8 @@ std::optional<Sequence> RecentIds::find(const MessageIdHash& hash) {
   for (std::size_t at = home(tag); slots_[at].tag != 0; at = following(at)) {
     if (slots_[at].tag != tag) continue;
     const std::uint64_t position = position_of(slots_[at]);
+    // One that has left seems to be far behind the last.
+    if (position - first_position_ >= hashes_.size()) continue;
     if (hashes_[position - first_position_] != hash) continue;
     const auto run = std::prev(std::upper_bound(
         runs_.begin(), runs_.end(), position, [](std::uint64_t value, const RunBounds& candidate) {
@@ -61,8 +63,9 @@ bool RecentIds::insert(const MessageIdHash& hash, Sequence sequence, std::uint64
   const std::uint64_t position = first_position_ + hashes_.size();
   const bool run_began = extend_runs(sequence, 1, time_ms);
   hashes_.push_back(hash);
-  if (hashes_.size() * 5 > slots_.size() * 4) {
-    resize(std::max(kSlotsMin, slots_.size() + slots_.size() / 2));
+  if ((hashes_.size() + stale_) * 5 > slots_.size() * 4) {
+    const bool grows = hashes_.size() * 2 > slots_.size();
+    resize(grows ? std::max(kSlotsMin, slots_.size() + slots_.size() / 2) : slots_.size());
   } else {
     place({tag_of(hash), static_cast<std::uint32_t>(position)});
   }
@@ -83,32 +86,15 @@ void RecentIds::place(Slot slot) {
 
 void RecentIds::resize(std::size_t slots) {
   // Freed first: the index is made anew from the hashes, so both need not stand side by side.
-  slots_ = {};
-  slots_.resize(slots);
+  if (slots_.size() != slots) slots_ = {};
+  slots_.assign(slots, Slot());
+  stale_ = 0;
   // Every slot is a cache miss: they are asked for a few ids ahead.
   for (std::size_t i = 0; i < hashes_.size(); ++i) {
     const std::size_t ahead = std::min(i + kPrefetchIds, hashes_.size() - 1);
     __builtin_prefetch(&slots_[home(tag_of(hashes_[ahead]))], 1);
     place({tag_of(hashes_[i]), static_cast<std::uint32_t>(first_position_ + i)});
   }
-}
-
-void RecentIds::erase_from_index(const MessageIdHash& hash, std::uint64_t position) {
-  std::size_t hole = home(tag_of(hash));
-  while (slots_[hole].tag == 0 || position_of(slots_[hole]) != position) {
-    CHECK(slots_[hole].tag != 0, "an id at position {} is not in the index", position);
-    hole = following(hole);
-  }
-  const std::size_t count = slots_.size();
-  for (std::size_t at = following(hole); slots_[at].tag != 0; at = following(at)) {
-    const std::size_t distance_home = (at + count - home(slots_[at].tag)) % count;
-    const std::size_t distance_hole = (at + count - hole) % count;
-    if (distance_home >= distance_hole) {
-      slots_[hole] = slots_[at];
-      hole = at;
-    }
-  }
-  slots_[hole] = Slot();
 }
 
 std::uint64_t RecentIds::oldest_run_end() const {
@@ -122,10 +108,9 @@ std::size_t RecentIds::drop_run() {
     clear();
     return count;
   }
-  for (; first_position_ < end; ++first_position_) {
-    if (indexed_) erase_from_index(hashes_.front(), first_position_);
-    hashes_.pop_front();
-  }
+  hashes_.erase(hashes_.begin(), hashes_.begin() + static_cast<std::ptrdiff_t>(count));
+  first_position_ = end;
+  if (indexed_) stale_ += count;
   runs_.pop_front();
   // An index four times too large is given back.
   if (indexed_ && slots_.size() > 1024 && hashes_.size() * 5 < slots_.size())
@@ -159,6 +144,7 @@ void RecentIds::clear() {
   hashes_ = {};
   runs_ = {};
   slots_ = {};
+  stale_ = 0;
   indexed_ = true;
 }
 

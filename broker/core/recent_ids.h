@@ -87,7 +87,6 @@ class RecentIds {
   void ensure_index();
   void place(Slot slot);
   void resize(std::size_t slots);
-  void erase_from_index(const MessageIdHash& hash, std::uint64_t position);
   std::uint64_t oldest_run_end() const;
   std::size_t drop_run();
 
@@ -95,6 +94,7 @@ class RecentIds {
   std::uint64_t first_position_ = 0;  // of hashes_.front()
   std::deque<RunBounds> runs_;
   std::vector<Slot> slots_;
+  std::size_t stale_ = 0;           // slots of ids that have left, until the index is made anew
   bool indexed_ = true;             // false: ids were loaded and are not in the index
   std::uint64_t last_time_ms_ = 0;  // of the youngest id ever
 };

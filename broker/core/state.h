@@ -150,7 +150,8 @@ struct Core::State {
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
   std::unique_ptr<Batch> take_batch();
-  void committed(const CommitResult& result, Now now);
+  void mark_committed(const CommitResult& result);
+  void tell_committed(Now now);
   std::uint64_t pending_bytes() const;
 
   // ---- publishing.cc ----
@@ -308,11 +309,14 @@ struct Core::State {
   std::map<FetchId, IdChunk> ids_under_way;  // asked for, still without records
   std::deque<IdChunk> id_chunks;             // that were read lately
   std::size_t publishes_waiting = 0;         // over all queues
+  std::vector<std::uint64_t> chunks_found;   // of the look-up under way
 
   Gathering gathering;
   std::uint64_t gathering_number = 1;  // the number its batch will have
   std::deque<Sealed> sealed;           // oldest first
   std::optional<Sealed> under_way;
+  std::optional<Sealed> untold;  // durable, and nobody was told
+  CommitResult untold_result;
   std::uint32_t next_id = 1;
 
   SpaceReport space;

@@ -55,7 +55,9 @@ void Committer::run() {
   for (;;) {
     const std::unique_ptr<Batch> batch = wait_for_batch();
     if (batch != nullptr) {
-      if (!failed_) commit_until_done(*batch);
+      if (failed_) continue;
+      commit_until_done(*batch);
+      if (!failed_) space_->write_ahead();
       continue;
     }
     {

@@ -4,9 +4,12 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <utility>
 
 #include "holdfast/text.h"
 
@@ -27,6 +30,9 @@ constexpr std::uint64_t kPageOverheadDenominator = 8;
 constexpr std::uint64_t kCommitTreeBytes = 64 * kKiB;
 // With less than this, publishes are refused altogether.
 constexpr std::uint64_t kRoomMin = 64 * kKiB;
+// Blocks are written ahead in such steps, after a commit that took no more than a few of them.
+constexpr std::uint64_t kWriteAheadBytes = 128 * kKiB;
+constexpr std::uint64_t kSmallGrowthBytes = 32 * kKiB;
 // Far from the limit free pages are counted after this many commits, to show what is in use.
 constexpr std::uint64_t kCommitsBetweenCounts = 1024;
 // Counting so many is the most that a commit is charged with.
@@ -47,6 +53,12 @@ Space::Space(Environment* environment, const SpaceOptions& options)
   margin_bytes_ = std::clamp(scale / 32, kMarginMin, kMarginMax);
   step_bytes_ = std::max(kStepMin, std::min(options.preallocate_bytes, scale / 16));
   claimed_bytes_ = allocated_bytes();
+  struct stat info {};
+  if (::fstat(environment_->file_descriptor(), &info) == 0) {
+    written_bytes_ = static_cast<std::uint64_t>(info.st_size);
+  }
+  const PageUse use = environment_->page_use();
+  last_end_bytes_ = use.end_page * use.page_bytes;
 }
 
 Space::Disk Space::look_at_disk() const {
@@ -94,6 +106,20 @@ void Space::claim_ahead(std::uint64_t end_bytes) {
     wanted = claimed_bytes_ + (wanted - claimed_bytes_) / 2;
     if (wanted - claimed_bytes_ < kStepMin / 4) return;
   }
+}
+
+void Space::write_ahead() {
+  static constexpr std::array<char, kWriteAheadBytes> kZeroes{};
+  const PageUse use = environment_->page_use();
+  const std::uint64_t end_bytes = use.end_page * use.page_bytes;
+  const std::uint64_t grown = minus(end_bytes, std::exchange(last_end_bytes_, end_bytes));
+  written_bytes_ = std::max(written_bytes_, end_bytes);
+  if (grown > kSmallGrowthBytes || written_bytes_ - end_bytes >= kSmallGrowthBytes) return;
+  const std::uint64_t bytes = std::min(kWriteAheadBytes, minus(claimed_bytes_, written_bytes_));
+  const ssize_t written = ::pwrite(environment_->file_descriptor(), kZeroes.data(), bytes,
+                                   static_cast<off_t>(written_bytes_));
+  // What cannot be written now is written by the commit that needs it, which says what is wrong.
+  if (written > 0) written_bytes_ += static_cast<std::uint64_t>(written);
 }
 
 std::uint64_t Space::growable_bytes(std::uint64_t end_bytes, const Disk& disk) const {

@@ -280,6 +280,28 @@ TEST_CASE("a commit without space waits, and is done when there is space") {
   CHECK_EQ(fixture.fetch(QueueId(1), 1, 10).blocks.size(), 1);
 }
 
+TEST_CASE("small commits find zeroes behind the last page, a restart finds all that was stored") {
+  constexpr std::size_t kSeenAhead = 32 * 1024;
+  StoreFixture fixture;
+  fixture.open();
+  const auto commit_small = [&fixture](Sequence first, Sequence last) {
+    for (Sequence sequence = first; sequence <= last; ++sequence) {
+      Batch batch;
+      batch.blocks = {block_of(QueueId(1), {sequence}, 1000)};
+      fixture.commit(std::move(batch));
+    }
+  };
+  commit_small(1, 20);
+  fixture.close();
+  const std::string data = read_file(fixture.options.directory + "/store/data.mdb");
+  REQUIRE(data.size() > kSeenAhead);
+  CHECK(data.find_first_not_of('\0', data.size() - kSeenAhead) == std::string::npos);
+  fixture.open();
+  commit_small(21, 200);
+  fixture.reopen();
+  CHECK_EQ(fixture.fetch(QueueId(1), 1, 200).blocks.size(), 200);
+}
+
 TEST_CASE("a new store on a disk without space says so and leaves nothing half made") {
   SmallDisk disk;
   if (!disk.mounted()) return;

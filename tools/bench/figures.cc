@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -62,20 +63,22 @@ double Latencies::us(double quantile) {
   return static_cast<double>(samples_[index]) * kStepNs / 1000;
 }
 
+// The sum over its threads of the first number of their schedstat, which is in nanoseconds, where
+// /proc/PID/stat counts in hundredths of a second.
 Result<double> cpu_seconds(std::uint32_t pid) {
-  const std::string stat = proc_file(pid, "stat");
-  if (stat.empty()) {
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("There is no process {} whose time could be told.", pid));
+  std::error_code error;
+  double seconds = 0;
+  for (const auto& task :
+       std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), error)) {
+    std::ifstream file(task.path() / "schedstat");
+    double ns = 0;
+    if (file >> ns) seconds += ns * 1e-9;
   }
-  // Fields are counted after the name, which may hold spaces; user and system time are 14 and 15.
-  std::istringstream fields(stat.substr(stat.rfind(')') + 2));
-  std::string skipped;
-  for (int field = 3; field < 14; ++field) fields >> skipped;
-  double user = 0;
-  double system = 0;
-  fields >> user >> system;
-  return (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
+  if (error) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("The time of process {} cannot be told: {}.", pid, error.message()));
+  }
+  return seconds;
 }
 
 double own_cpu_seconds() {

@@ -215,7 +215,12 @@ void Link::send_acks(std::uint64_t consumer, const SequenceRanges& ranges) {
 
 void Link::flush() {
   while (status_.ok() && has_output()) {
-    const ssize_t bytes = ::send(descriptor_, output_.data() + sent_, output_.size() - sent_,
+    if (sent_ == sending_.size()) {
+      sending_.clear();
+      sent_ = 0;
+      std::swap(sending_, output_);
+    }
+    const ssize_t bytes = ::send(descriptor_, sending_.data() + sent_, sending_.size() - sent_,
                                  MSG_NOSIGNAL | MSG_DONTWAIT);
     if (bytes >= 0) {
       sent_ += static_cast<std::size_t>(bytes);
@@ -226,8 +231,6 @@ void Link::flush() {
                          fmt::format("Sending to the broker failed: {}.", std::strerror(errno))));
     }
   }
-  output_.clear();
-  sent_ = 0;
 }
 
 void Link::receive() {

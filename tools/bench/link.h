@@ -57,7 +57,7 @@ class Link {
 
   // ---- driven by the poller ----
   int descriptor() const { return descriptor_; }
-  bool has_output() const { return sent_ < output_.size(); }
+  bool has_output() const { return !output_.empty() || sent_ < sending_.size(); }
   void flush();
   // One read, and all that is complete in it.
   void receive();
@@ -96,7 +96,8 @@ class Link {
   Status status_;
   FrameReader reader_;
   FrameWriter output_;
-  std::size_t sent_ = 0;  // of the output
+  FrameWriter sending_;   // what was output when the one before was sent
+  std::size_t sent_ = 0;  // of that
   std::uint64_t last_correlation_ = 0;
   std::unordered_map<std::uint64_t, OnAnswer> asked_;  // by correlation
   std::string broker_version_;

@@ -128,7 +128,9 @@ Status Run::run_phase(const Phase& phase) {
                                 kStallNs / 1'000'000'000, published_, delivered_));
     }
     if (idle || phase.is_paced) poller_->go_on_all();
-    if (options_.progress) options_.progress(std::max(delivered_, published_));
+    if (!options_.go_on(std::max(delivered_, published_))) {
+      return Status(ErrorCode::kCancelled, "The run was interrupted.");
+    }
   }
   figures_.seconds = static_cast<double>(now_ns() - begin_ns_) * 1e-9;
   figures_.client_cpu_s = own_cpu_seconds() - own_cpu;

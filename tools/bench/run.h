@@ -29,8 +29,8 @@ struct RunOptions {
   std::string queue;             // the queues' name, or what their names begin with
   std::uint32_t server_pid = 0;  // whose processor time and memory are measured; 0: nobody's
   DiskProbe* disk = nullptr;     // sampled before and after; null: not at all
-  // Messages confirmed or delivered so far, now and then; may be empty.
-  std::function<void(std::uint64_t)> progress;
+  // Called now and then with the messages published or delivered so far. False ends the run.
+  std::function<bool(std::uint64_t)> go_on;
 };
 
 class Run {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -33,6 +34,8 @@ struct BenchArguments {
   bool json = false;
   bool is_running = false;  // a broker was named with -u
 };
+
+volatile std::sig_atomic_t interrupted = 0;
 
 double rounded(double value, int digits) {
   const double scale = std::pow(10, digits);
@@ -123,8 +126,13 @@ ExitCode run_bench(Session& session, const BenchArguments& arguments) {
   options.server_pid =
       own != nullptr ? own->pid() : static_cast<std::uint32_t>(arguments.server_pid);
   options.disk = disk ? &*disk : nullptr;
-  options.progress = [&session](std::uint64_t messages) {
+  // An interrupt ends the run, so that a broker of its own is stopped and its data removed.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::signal(signal, [](int) { interrupted = 1; });
+  }
+  options.go_on = [&session](std::uint64_t messages) {
     session.console().progress("Messages", messages);
+    return interrupted == 0;
   };
   Result<Figures> figures = bench::Run(*plan, options).execute();
   session.console().end_progress();

@@ -193,23 +193,15 @@ std::unique_ptr<Batch> Core::State::take_batch() {
   return std::move(under_way->batch);
 }
 
-void Core::State::mark_committed(const CommitResult& result) {
+void Core::State::committed(const CommitResult& result, Now now) {
   CHECK(under_way && under_way->number == result.number, "commit {} was not under way",
         result.number);
-  CHECK(!untold);
-  untold = std::move(*under_way);
-  untold_result = result;
+  Sealed done = std::move(*under_way);
   under_way.reset();
   space = result.space;
   commit_durations_us[commits % commit_durations_us.size()] = result.duration_us;
   ++commits;
-}
 
-void Core::State::tell_committed(Now now) {
-  CHECK(untold);
-  Sealed done = std::move(*untold);
-  untold.reset();
-  const CommitResult result = std::move(untold_result);
   const auto listed = [](const std::vector<QueueId>& list, QueueId id) {
     return std::find(list.begin(), list.end(), id) != list.end();
   };

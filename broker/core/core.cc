@@ -291,8 +291,7 @@ void Core::list_consumers(Asker asker, std::string_view queue, Now now) {
 }
 CoreReport Core::report(Now /*now*/) const { return state_->report(); }
 
-void Core::mark_committed(const CommitResult& result) { state_->mark_committed(result); }
-void Core::tell_committed(Now now) { state_->tell_committed(now); }
+void Core::committed(const CommitResult& result, Now now) { state_->committed(result, now); }
 void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }
 void Core::fetched(const FetchResult& result, Now now) { state_->fetched(result, now); }
 

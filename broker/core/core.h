@@ -79,14 +79,7 @@ class Core {
   CoreReport report(Now now) const;
 
   // ---- the store's answers ----
-  void committed(const CommitResult& result, Now now) {
-    mark_committed(result);
-    tell_committed(now);
-  }
-  // The same in two steps. Between them only take_batch() is called: so the store has its next
-  // batch before what follows from the last one is worked out.
-  void mark_committed(const CommitResult& result);
-  void tell_committed(Now now);
+  void committed(const CommitResult& result, Now now);
   void fetched(const FetchResult& result, Now now);
   void ids_fetched(const IdsResult& result, Now now);
   // The store looked at its room between two commits.

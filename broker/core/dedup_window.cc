@@ -4,7 +4,7 @@ namespace holdfast::broker {
 
 namespace {
 // However many recent ids there are in all, a queue with fewer keeps them.
-constexpr std::size_t kRecentKept = 1024;
+constexpr std::size_t kRecentKept = 64;
 }  // namespace
 
 OlderIds::ChunkKeys DedupWindow::chunk_keys(std::uint64_t chunk) const {

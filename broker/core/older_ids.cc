@@ -9,7 +9,7 @@ namespace holdfast::broker {
 namespace {
 constexpr std::size_t kTableIdsMin = 1024;
 // A table is made for so many times the ids that are there: few tables, each to be asked.
-constexpr std::size_t kTableGrowth = 7;
+constexpr std::size_t kTableGrowth = 3;
 constexpr std::size_t kPrefetchIds = 16;
 }  // namespace
 

@@ -178,9 +178,12 @@ std::uint64_t Core::State::dedup_cutoff_ms(const Queue& queue, std::uint64_t now
 }
 
 void Core::State::expire_dedup(Queue& queue, Now now) {
+  if (queue.dedup.size() == 0) return;
   // What waits is decided by what was known when it came.
-  if (queue.dedup.size() == 0 || !queue.publishes_waiting.empty()) return;
-  if (!queue.dedup.expire(dedup_cutoff_ms(queue, log_time_ms(now)))) return;
+  const std::uint64_t as_of_ms = queue.publishes_waiting.empty()
+                                     ? log_time_ms(now)
+                                     : queue.publishes_waiting.front().arrived_ms;
+  if (!queue.dedup.expire(dedup_cutoff_ms(queue, as_of_ms))) return;
   queue.trim_dedup = true;
   touch(queue);
 }

@@ -150,8 +150,7 @@ struct Core::State {
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
   std::unique_ptr<Batch> take_batch();
-  void mark_committed(const CommitResult& result);
-  void tell_committed(Now now);
+  void committed(const CommitResult& result, Now now);
   std::uint64_t pending_bytes() const;
 
   // ---- publishing.cc ----
@@ -315,8 +314,6 @@ struct Core::State {
   std::uint64_t gathering_number = 1;  // the number its batch will have
   std::deque<Sealed> sealed;           // oldest first
   std::optional<Sealed> under_way;
-  std::optional<Sealed> untold;  // durable, and nobody was told
-  CommitResult untold_result;
   std::uint32_t next_id = 1;
 
   SpaceReport space;

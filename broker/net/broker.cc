@@ -132,7 +132,13 @@ void Broker::pump() {
 }
 
 bool Broker::pump_round(Now now) {
-  bool did_something = hand_over_batch(now);
+  bool did_something = false;
+  if (!link_->commit_under_way() && !hurry_) {
+    if (std::unique_ptr<Batch> batch = core_.take_batch(now)) {
+      link_->commit(std::move(batch));
+      did_something = true;
+    }
+  }
   Effects& effects = core_.effects();
   if (!effects.said.empty() || !effects.fetches.empty() || !effects.ids_requests.empty()) {
     peers_.say(effects.said);
@@ -142,14 +148,6 @@ bool Broker::pump_round(Now now) {
     did_something = true;
   }
   return peers_.attend(now) || did_something;
-}
-
-bool Broker::hand_over_batch(Now now) {
-  if (link_->commit_under_way() || hurry_) return false;
-  std::unique_ptr<Batch> batch = core_.take_batch(now);
-  if (batch == nullptr) return false;
-  link_->commit(std::move(batch));
-  return true;
 }
 
 void Broker::arm_timer(Now now) {
@@ -174,14 +172,19 @@ void Broker::arm_timer(Now now) {
 
 void Broker::on_committed(const CommitResult& result) {
   note_space(result.space);
-  const Now now = read_clocks();
-  core_.mark_committed(result);
-  hand_over_batch(now);
-  core_.tell_committed(now);
+  core_.committed(result, read_clocks());
 }
 
 void Broker::on_fetched(const FetchResult& result) { core_.fetched(result, read_clocks()); }
-void Broker::on_ids_fetched(const IdsResult& result) { core_.ids_fetched(result, read_clocks()); }
+void Broker::on_ids_fetched(const IdsResult& result) {
+  if (result.records_corrupt > 0) {
+    log_.warning(
+        "{} damaged records of the dedup window of queue {} were left out: a message that is "
+        "published again may be stored twice.",
+        result.records_corrupt, result.queue.value);
+  }
+  core_.ids_fetched(result, read_clocks());
+}
 
 void Broker::on_space(const SpaceReport& space) {
   note_space(space);

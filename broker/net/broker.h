@@ -89,8 +89,6 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
 
   void pump();
   bool pump_round(Now now);
-  // False: there is none, or it is not its time.
-  bool hand_over_batch(Now now);
   void arm_timer(Now now);
   void note_space(const SpaceReport& space);
   void answer_drain_requests(Now now);

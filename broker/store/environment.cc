@@ -342,7 +342,8 @@ Result<FreePages> Environment::free_pages(bool runs) {
     free.pages += count;
     if (freed_by >= usable_below) continue;
     free.usable += count;
-    if (runs) {
+    // A record may have no pages.
+    if (runs && count > 0) {
       usable.resize(usable.size() + count);
       std::memcpy(usable.data() + usable.size() - count, record.data() + sizeof(count),
                   count * sizeof(count));

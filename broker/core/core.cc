@@ -26,7 +26,6 @@ void Core::State::load(const StoredState& state, Now now) {
   gathering_number = state.batch_number + 1;
   next_id = state.next_id;
   space = state.space;
-  records_corrupt = state.records_corrupt;
 
   std::map<QueueId, SubscriptionRecord> subscriptions;
   for (const SubscriptionRecord& record : state.subscriptions) {

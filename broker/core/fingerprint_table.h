@@ -1,6 +1,6 @@
 // A table of what is left of ids in four bytes each: a fingerprint of 21 bits, and in which of up
 // to 2,048 chunks the id is. It never misses an id that was put in; an id that was not is taken for
-// one that was about once in 300,000 look-ups of a full table, and then the chunk itself tells.
+// one that was about once in 150,000 look-ups of a full table, and then the chunk itself tells.
 //
 // Fingerprints stand in buckets of 16, which are a line of the processor's cache each; what finds
 // its bucket full goes to the next one. Three quarters of the slots are used at most, so that

@@ -56,7 +56,6 @@ class OlderIds {
 
   std::size_t size() const { return size_; }
   bool empty() const { return chunks_.empty(); }
-  std::uint64_t newest_time_ms() const { return chunks_.back().last_time_ms; }
   // Of the oldest record; there must be one.
   IdKey begin_key() const { return chunks_.front().begin; }
 

@@ -226,7 +226,6 @@ void Core::State::ids_fetched(const IdsResult& result, Now now) {
   CHECK(found != ids_under_way.end(), "ids {} were not asked for", result.id.value);
   IdChunk chunk = std::move(found->second);
   ids_under_way.erase(found);
-  records_corrupt += result.records_corrupt;
   Queue* const queue = find_queue(chunk.queue);
   if (queue == nullptr || queue->record.deleted) return;
   chunk.records = result.records;

@@ -324,7 +324,6 @@ struct Core::State {
   MonotonicTime next_second;
   std::uint64_t in_flight = 0;  // over all subscriptions
   std::uint64_t commits = 0;
-  std::uint64_t records_corrupt = 0;
   std::array<std::uint32_t, 1024> commit_durations_us{};
 
   // Wakes asked for by queues, earliest first; a queue may stand in it more than once.

@@ -7,6 +7,7 @@
 
 #include "store/directory.h"
 #include "store/environment.h"
+#include "store/journal.h"
 #include "store/record.h"
 #include "store/store.h"
 
@@ -53,7 +54,8 @@ class Checker {
   Checker(Transaction* transaction, const std::function<void(std::uint64_t)>& progress)
       : transaction_(transaction), progress_(progress) {}
 
-  Result<CheckReport> run();
+  // `journal_path` is where a journal is, if the store has one.
+  Result<CheckReport> run(const std::string& journal_path);
 
  private:
   template <typename Check>
@@ -62,6 +64,7 @@ class Checker {
     report_.findings.push_back({std::move(where), std::move(what)});
   }
   void check_meta();
+  void check_journal(const std::string& path);
   void check_queue(ByteSpan key, ByteSpan value);
   void check_subscription(ByteSpan key, ByteSpan value);
   void check_ack(ByteSpan key, ByteSpan value);
@@ -78,6 +81,7 @@ class Checker {
   const std::function<void(std::uint64_t)>& progress_;
   CheckReport report_;
   std::uint32_t next_id_ = 0;  // 0: not known
+  std::optional<JournalRecord> journal_;
   std::map<std::uint32_t, QueueState> queues_;
   std::map<std::string, std::uint32_t> names_;  // of queues
   std::map<std::uint32_t, SubscriptionState> subscriptions_;
@@ -99,8 +103,9 @@ Status Checker::walk(Table table, const Check& check) {
   return Status();
 }
 
-Result<CheckReport> Checker::run() {
+Result<CheckReport> Checker::run(const std::string& journal_path) {
   check_meta();
+  check_journal(journal_path);
   using Method = void (Checker::*)(ByteSpan, ByteSpan);
   const auto walk_with = [this](Table table, Method method) {
     return walk(table,
@@ -135,6 +140,27 @@ void Checker::check_meta() {
   if (!progress) return find("meta, progress", "is missing or does not match its checksum");
   report_.batch_number = progress->batch_number;
   next_id_ = progress->next_id;
+
+  const ByteSpan journal_key = meta_key(JournalRecord::kName);
+  if (transaction_->get(Table::kMeta, journal_key, &value).ok()) {
+    journal_ = decode_journal(journal_key, value);
+  }
+  if (!journal_) find("meta, journal", "is missing or does not match its checksum");
+}
+
+// What is in it, the next start brings into the tables; the walk is of the tables as they are.
+void Checker::check_journal(const std::string& path) {
+  if (!journal_ || journal_->bytes == 0) return;
+  Result<std::unique_ptr<Journal>> journal = Journal::open(path, *journal_, true);
+  if (!journal) return find("journal", journal.status().message());
+  const Journal::Replayed replayed = (*journal)->replay(report_.batch_number, nullptr);
+  report_.batches_journaled = replayed.batches;
+  if (!replayed.outcome.ok()) {
+    find("journal", fmt::format("cannot be read: {}", replayed.outcome.text()));
+  } else if (replayed.damaged) {
+    find(fmt::format("journal, batch {}", report_.batch_number + replayed.batches + 1),
+         "does not match its checksum, though later batches do");
+  }
 }
 
 void Checker::check_queue(ByteSpan key, ByteSpan value) {
@@ -355,7 +381,8 @@ Result<CheckReport> check_directory(const std::string& directory,
   if (!environment) return environment.status();
   Result<Transaction> transaction = (*environment)->begin_read();
   if (!transaction) return transaction.status();
-  return Checker(&*transaction, progress).run();
+  return Checker(&*transaction, progress)
+      .run(fmt::format("{}/{}", (*opened)->store_path(), kJournalFileName));
 }
 
 }  // namespace holdfast::broker

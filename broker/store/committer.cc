@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <optional>
@@ -18,11 +19,20 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kSpaceRetryInterval{200};
 constexpr std::chrono::seconds kSpaceLookInterval{1};
 constexpr std::chrono::minutes kReaderCheckInterval{1};
+// After so long without a batch the tables catch up with the journal.
+constexpr std::chrono::milliseconds kCatchUpInterval{100};
+// A larger batch goes to the tables at once: its bytes cost more than a flush.
+constexpr std::size_t kJournaledBytesMax = 256 * 1024;
 
 }  // namespace
 
-Committer::Committer(Environment* environment, Space* space, const ProgressRecord& progress)
-    : environment_(environment), space_(space), progress_(progress) {}
+Committer::Committer(const CommitterParts& parts, const ProgressRecord& progress)
+    : environment_(parts.environment),
+      space_(parts.space),
+      journal_(parts.journal),
+      journaled_(parts.journaled),
+      progress_(progress),
+      table_progress_(progress) {}
 
 void Committer::start(CommitterCallbacks callbacks) {
   CHECK(!thread_.joinable());
@@ -55,22 +65,24 @@ void Committer::run() {
   for (;;) {
     const std::unique_ptr<Batch> batch = wait_for_batch();
     if (batch != nullptr) {
-      if (failed_) continue;
-      commit_until_done(*batch);
-      if (!failed_) space_->write_ahead();
+      if (!failed_) commit_until_done(*batch);
       continue;
     }
+    bool stopping = false;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (stopping_) return;
+      stopping = stopping_;
     }
+    if (!failed_ && catching_up_due()) static_cast<void>(commit_to_tables(nullptr));
+    if (stopping) return;
     if (!failed_) do_idle_work();
   }
 }
 
 std::unique_ptr<Batch> Committer::wait_for_batch() {
-  const steady_clock::duration longest =
-      publishes_refused_ ? steady_clock::duration(kSpaceLookInterval) : kReaderCheckInterval;
+  steady_clock::duration longest = kReaderCheckInterval;
+  if (publishes_refused_) longest = kSpaceLookInterval;
+  if (catching_up_due()) longest = kCatchUpInterval;
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait_for(lock, longest, [this] { return mailbox_ != nullptr || stopping_; });
   busy_ = mailbox_ != nullptr;
@@ -94,55 +106,120 @@ void Committer::do_idle_work() {
   if (callbacks_.space) callbacks_.space(std::move(*measured));
 }
 
-void Committer::commit_until_done(const Batch& batch) {
-  CHECK(batch.number == progress_.batch_number + 1, "batch {} after {}", batch.number,
-        progress_.batch_number);
-  began_ = steady_clock::now();
-  for (;;) {
-    TrimsLeft left;
-    Outcome outcome = try_commit(batch, &left);
-    if (outcome.ok()) return;
-    if (!means_full(outcome)) return fail(outcome, batch.number);
-    if (!wait_for_space(outcome)) return;
-    // What the last commits freed may be all the space there is.
-    outcome = commit_nothing();
-    if (!outcome.ok() && !means_full(outcome)) return fail(outcome, batch.number);
-  }
-}
-
 #ifdef HOLDFAST_BREAK_CONFIRM_BEFORE_COMMIT
 
-Outcome Committer::try_commit(const Batch& batch, TrimsLeft* left) {
+void Committer::commit_until_done(const Batch& batch) {
   constexpr std::chrono::milliseconds kDelay{5};
+  began_ = steady_clock::now();
   report_committed(batch, {});
   std::this_thread::sleep_for(kDelay);
-  const Outcome outcome = write_and_commit(batch, left);
-  if (outcome.ok()) waiting_for_space_ = false;
-  return outcome;
+  TrimsLeft left;
+  if (const Outcome outcome = try_commit_to_tables(&batch, &left); !outcome.ok()) {
+    fail(outcome, batch.number);
+  }
 }
 
 #else
 
-Outcome Committer::try_commit(const Batch& batch, TrimsLeft* left) {
-  const Outcome outcome = write_and_commit(batch, left);
-  if (outcome.ok()) {
-    waiting_for_space_ = false;
-    report_committed(batch, std::move(*left));
-  }
-  return outcome;
+void Committer::commit_until_done(const Batch& batch) {
+  CHECK(batch.number == progress_.batch_number + 1, "batch {} after {}", batch.number,
+        progress_.batch_number);
+  began_ = steady_clock::now();
+  if (!is_for_journal(batch) || !commit_to_journal(batch)) commit_to_tables(&batch);
 }
 
 #endif
 
-Outcome Committer::write_and_commit(const Batch& batch, TrimsLeft* left) {
-  std::optional<Transaction> transaction;
-  Outcome outcome = environment_->begin_write(&transaction);
+bool Committer::is_for_journal(const Batch& batch) const {
+  return journal_ != nullptr && batch.bytes() <= kJournaledBytesMax &&
+         batch.bytes() <= journal_->bytes_max() / 4 && batch.block_trims.empty() &&
+         space_->is_ample();
+}
+
+// Returns false if it is the tables' after all.
+bool Committer::commit_to_journal(const Batch& batch) {
+  entry_.begin(batch.number);
+  Outcome outcome = writer_.write(batch, progress_.next_id, &entry_);
+  CHECK(outcome.ok(), "batch {} for the journal: {}", batch.number, outcome.text());
+  if (!journal_->fits(entry_)) return false;
+  outcome = journal_->append(&entry_);
+  // On a file system that writes everything to a new place, the disk may be full even here.
+  if (means_full(outcome)) return false;
+  if (!outcome.ok()) {
+    fail(outcome, batch.number);
+    return true;
+  }
+  progress_ = progress_after(batch);
+  journaled_->add(batch);
+  TrimsLeft left;
+  if (batch.dedup_trims.empty()) {
+    report_committed(batch, {});
+    catch_up(batch, &left);
+  } else {
+    // Only the tables tell what is left of a trim.
+    catch_up(batch, &left);
+    report_committed(batch, std::move(left));
+  }
+  return true;
+}
+
+void Committer::catch_up(const Batch& batch, TrimsLeft* left) {
+  if (!catching_up_) {
+    // The last transaction was given up: the next commit to the tables begins anew.
+    if (batch.number != table_progress_.batch_number + 1) return;
+    if (!environment_->begin_write(&catching_up_).ok()) return;
+  }
+  TableWriter tables(&*catching_up_, left);
+  if (!writer_.write(batch, progress_.next_id, &tables).ok()) catching_up_.reset();
+}
+
+Outcome Committer::catch_up_anew() {
+  Outcome outcome = environment_->begin_write(&catching_up_);
+  if (!outcome.ok() || !catching_up_due()) return outcome;
+  TrimsLeft left;
+  TableWriter tables(&*catching_up_, &left);
+  const Journal::Replayed replayed = journal_->replay(table_progress_.batch_number, &tables);
+  if (!replayed.outcome.ok()) return replayed.outcome;
+  return replayed.last_batch == progress_.batch_number ? Outcome() : Outcome(EIO);
+}
+
+void Committer::commit_to_tables(const Batch* batch) {
+  const std::uint64_t number = batch != nullptr ? batch->number : progress_.batch_number;
+  for (;;) {
+    TrimsLeft left;
+    Outcome outcome = try_commit_to_tables(batch, &left);
+    if (outcome.ok()) {
+      waiting_for_space_ = false;
+      if (batch != nullptr) report_committed(*batch, std::move(left));
+      return;
+    }
+    if (!means_full(outcome)) return fail(outcome, number);
+    if (!wait_for_space(outcome)) return;
+    // What the last commits freed may be all the space there is.
+    outcome = commit_nothing();
+    if (!outcome.ok() && !means_full(outcome)) return fail(outcome, number);
+  }
+}
+
+Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
+  Outcome outcome = catching_up_ ? Outcome() : catch_up_anew();
+  ProgressRecord progress = progress_;
+  if (outcome.ok() && batch != nullptr) {
+    progress = progress_after(*batch);
+    TableWriter tables(&*catching_up_, left);
+    outcome = writer_.write(*batch, progress.next_id, &tables);
+  }
+  if (outcome.ok()) outcome = journaled_->commit(&*catching_up_);
+  catching_up_.reset();
   if (!outcome.ok()) return outcome;
-  const std::uint32_t next_id = batch.next_id != 0 ? batch.next_id : progress_.next_id;
-  outcome = writer_.apply(batch, next_id, &*transaction, left);
-  if (outcome.ok()) outcome = transaction->commit();
-  if (outcome.ok()) progress_ = {.batch_number = batch.number, .next_id = next_id};
+  progress_ = table_progress_ = progress;
+  if (journal_ != nullptr) journal_->clear();
   return outcome;
+}
+
+ProgressRecord Committer::progress_after(const Batch& batch) const {
+  return {.batch_number = batch.number,
+          .next_id = batch.next_id != 0 ? batch.next_id : progress_.next_id};
 }
 
 void Committer::report_committed(const Batch& batch, TrimsLeft left) {
@@ -173,7 +250,7 @@ Outcome Committer::commit_nothing() {
   if (!outcome.ok()) return outcome;
   const ByteSpan key = meta_key(ProgressRecord::kName);
   RecordEncoder encoder;
-  outcome = transaction->put(Table::kMeta, key, encoder.encode(key, progress_));
+  outcome = transaction->put(Table::kMeta, key, encoder.encode(key, table_progress_));
   return outcome.ok() ? transaction->commit() : outcome;
 }
 

@@ -1,13 +1,19 @@
 // The committer: the thread on which all commits run, one at a time.
 //
-// Happy path: commit() puts a batch into the mailbox; the thread applies it in one transaction,
-// commits that, measures the space, and calls `committed`. With nothing to do it sleeps; once a
-// minute it frees the slots of dead readers, and while publishes are refused it looks at the space
-// every second.
+// Happy path: commit() puts a batch into the mailbox. A small one is appended to the journal, which
+// makes it durable by one flush, and `committed` is called; only then its changes are made in the
+// tables, in a transaction that stays open over many batches (the catching up). That is committed
+// when the journal is full, when there has been nothing to do for a while, at the end, and together
+// with a batch that is not journaled: a large one, for which writing it twice would cost more than
+// the flushes, one that removes blocks by the queue, and any while space is short.
 //
-// Failures: without space the transaction is aborted and the same batch tried again every 200 ms,
-// until it succeeds or stop() is called. Any other error is final: `fatal` is called, and nothing
-// is committed or reported from then on, because it is not known what the disk holds.
+// With nothing to do the thread sleeps; once a minute it frees the slots of dead readers, and while
+// publishes are refused it looks at the space every second.
+//
+// Failures: without space the transaction is aborted and tried again every 200 ms, beginning with
+// what the journal holds, until it succeeds or stop() is called. Any other error is final: `fatal`
+// is called, and nothing is committed or reported from then on, because it is not known what the
+// disk holds.
 //
 // start(), commit() and stop() belong to one thread, the owner.
 
@@ -19,12 +25,16 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "core/batch.h"
 #include "store/batch_writer.h"
 #include "store/environment.h"
+#include "store/journal.h"
+#include "store/journaled_records.h"
 #include "store/space.h"
+#include "store/table_writer.h"
 
 namespace holdfast::broker {
 
@@ -34,10 +44,18 @@ struct CommitterCallbacks {
   std::function<void(SpaceReport)> space;  // may be empty
 };
 
+// What a committer works on; all outlive it.
+struct CommitterParts {
+  Environment* environment;
+  Space* space;
+  Journal* journal;  // null: there is none
+  JournaledRecords* journaled;
+};
+
 class Committer {
  public:
-  // Both outlive it. `progress` is what the environment holds.
-  Committer(Environment* environment, Space* space, const ProgressRecord& progress);
+  // `progress` is what the tables hold; the journal is empty.
+  Committer(const CommitterParts& parts, const ProgressRecord& progress);
   Committer(const Committer&) = delete;
   Committer& operator=(const Committer&) = delete;
   ~Committer() { stop(); }
@@ -52,10 +70,23 @@ class Committer {
   // Waits for a batch; null when it is time to stop or to do what is due meanwhile.
   std::unique_ptr<Batch> wait_for_batch();
   void do_idle_work();
+
   void commit_until_done(const Batch& batch);
-  Outcome try_commit(const Batch& batch, TrimsLeft* left);
-  Outcome write_and_commit(const Batch& batch, TrimsLeft* left);
+  bool is_for_journal(const Batch& batch) const;
+  // Returns false if the batch is to go to the tables after all.
+  bool commit_to_journal(const Batch& batch);
+  // Together with all that is journaled; without a batch that alone.
+  void commit_to_tables(const Batch* batch);
+  Outcome try_commit_to_tables(const Batch* batch, TrimsLeft* left);
+
+  // Makes the changes of a batch that was just journaled in the tables, not yet committed.
+  void catch_up(const Batch& batch, TrimsLeft* left);
+  // Begins the transaction and makes in it the changes of all that is journaled.
+  Outcome catch_up_anew();
+  bool catching_up_due() const { return journal_ != nullptr && !journal_->empty(); }
+
   void report_committed(const Batch& batch, TrimsLeft left);
+  ProgressRecord progress_after(const Batch& batch) const;
   // A commit that changes nothing: what the commit before it has freed becomes usable.
   Outcome commit_nothing();
   bool means_full(const Outcome& outcome) const;
@@ -65,12 +96,19 @@ class Committer {
 
   Environment* environment_;
   Space* space_;
-  ProgressRecord progress_;  // what is committed; the thread's
-  BatchWriter writer_;
+  Journal* journal_;
+  JournaledRecords* journaled_;
   CommitterCallbacks callbacks_;
-  bool failed_ = false;             // the thread's
-  bool waiting_for_space_ = false;  // likewise
-  bool publishes_refused_ = false;  // likewise
+
+  // The thread's, all of them.
+  ProgressRecord progress_;        // what is durable
+  ProgressRecord table_progress_;  // what the tables hold of that
+  BatchWriter writer_;
+  JournalEntry entry_;
+  std::optional<Transaction> catching_up_;  // holds all that is journaled
+  bool failed_ = false;
+  bool waiting_for_space_ = false;
+  bool publishes_refused_ = false;
   std::chrono::steady_clock::time_point began_;
   std::chrono::steady_clock::time_point readers_checked_;
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "store/environment.h"
+#include "store/journal.h"
 #include "store/record.h"
 
 namespace holdfast::broker {
@@ -32,7 +33,8 @@ constexpr std::string_view kFormatPrefix = "holdfast store ";
 // A file system's own directory, in the root of a freshly made one.
 constexpr std::string_view kLostAndFound = "lost+found";
 
-constexpr std::array<std::string_view, 3> kStoreFiles = {kFormatName, kDataFileName, kLockFileName};
+constexpr std::array<std::string_view, 4> kStoreFiles = {kFormatName, kDataFileName, kLockFileName,
+                                                         kJournalFileName};
 
 // A file descriptor that closes itself.
 class File {

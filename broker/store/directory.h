@@ -4,6 +4,7 @@
 //   DIR/store/format    one line of text: what this is, and its format version
 //   DIR/store/data.mdb  everything stored
 //   DIR/store/lock.mdb  LMDB's table of readers
+//   DIR/store/journal   batches that data.mdb has not taken in yet
 //   DIR/store.new/      the store while it is first created
 //
 // The store is created whole in store.new, flushed, and renamed: a crash at any moment leaves

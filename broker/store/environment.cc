@@ -26,6 +26,8 @@ constexpr unsigned kFreeTable = 0;  // LMDB's own table of free pages
 constexpr unsigned kReadersMax = 126;
 constexpr mode_t kFileMode = 0640;
 constexpr std::uint64_t kPageBytesMin = 4096;
+// Half of it is more than what one transaction can take: a full journal and a batch.
+constexpr std::uint64_t kFileAheadBytes = 128ull << 20;
 
 // LMDB's interface takes pointers to what it does not change.
 MDB_val to_value(ByteSpan bytes) {
@@ -244,6 +246,8 @@ Result<std::unique_ptr<Environment>> Environment::open(const EnvironmentOptions&
                               "it from a backup.",
                               data_file, file.st_size, use.end_page * use.page_bytes));
   }
+  environment->file_bytes_ = static_cast<std::uint64_t>(file.st_size);
+  if (!options.read_only) environment->extend_file();
   if (Status status = environment->open_tables(options.create); !status) return status;
   return environment;
 }
@@ -303,6 +307,15 @@ PageUse Environment::page_use() const {
   return {.page_bytes = std::max<std::uint64_t>(stat.ms_psize, kPageBytesMin),
           .end_page = info.me_last_pgno + 1,
           .last_transaction = info.me_last_txnid};
+}
+
+void Environment::extend_file() {
+  const PageUse use = page_use();
+  const std::uint64_t end_bytes = use.end_page * use.page_bytes;
+  if (file_bytes_ >= end_bytes + kFileAheadBytes / 2) return;
+  const std::uint64_t wanted = end_bytes + kFileAheadBytes;
+  // Where a file may not be so large, pages that are written are the end of it.
+  if (::ftruncate(file_descriptor(), static_cast<off_t>(wanted)) == 0) file_bytes_ = wanted;
 }
 
 Result<FreePages> Environment::free_pages(bool runs) {

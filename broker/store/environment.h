@@ -161,6 +161,11 @@ class Environment {
   Outcome begin_write(std::optional<Transaction>* transaction);
 
   PageUse page_use() const;
+  // Pages that a transaction took and gave back again are counted and never written. So that the
+  // file is not taken for one that was cut short, its size is kept ahead of what one transaction
+  // can take; that is a hole and costs nothing. Done when it is opened; to be called now and then
+  // between transactions.
+  void extend_file();
   // Counts the free pages. Takes time in proportion to them, or without `runs`, which leaves
   // the runs at 0, to the number of commits that freed them.
   Result<FreePages> free_pages(bool runs);
@@ -175,6 +180,7 @@ class Environment {
   MDB_env* environment_ = nullptr;
   std::array<unsigned, kTableCount> tables_{};
   std::string data_file_;
+  std::uint64_t file_bytes_ = 0;
 };
 
 // The names of LMDB's files in a directory.

@@ -176,6 +176,13 @@ ByteSpan RecordEncoder::encode(ByteSpan key, const ProgressRecord& record) {
   return seal(key);
 }
 
+ByteSpan RecordEncoder::encode(ByteSpan key, const JournalRecord& record) {
+  value_.clear();
+  append(&record.bytes, sizeof(record.bytes));
+  append(&record.salt, sizeof(record.salt));
+  return seal(key);
+}
+
 ByteSpan RecordEncoder::encode(ByteSpan key, const QueueRecord& record) {
   flatbuffers::FlatBufferBuilder& buffer = builder_->buffer;
   buffer.Clear();
@@ -258,6 +265,13 @@ std::optional<ProgressRecord> decode_progress(ByteSpan key, ByteSpan value) {
   if (!body || body->size() != sizeof(std::uint64_t) + sizeof(std::uint32_t)) return std::nullopt;
   return ProgressRecord{.batch_number = read_number<std::uint64_t>(*body, 0),
                         .next_id = read_number<std::uint32_t>(*body, sizeof(std::uint64_t))};
+}
+
+std::optional<JournalRecord> decode_journal(ByteSpan key, ByteSpan value) {
+  const std::optional<ByteSpan> body = unseal(key, value);
+  if (!body || body->size() != 2 * sizeof(std::uint64_t)) return std::nullopt;
+  return JournalRecord{.bytes = read_number<std::uint64_t>(*body, 0),
+                       .salt = read_number<std::uint64_t>(*body, sizeof(std::uint64_t))};
 }
 
 std::optional<QueueRecord> decode_queue(ByteSpan key, ByteSpan value) {

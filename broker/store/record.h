@@ -20,7 +20,7 @@
 namespace holdfast::broker {
 
 // What a data directory of this version is marked with.
-inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr std::uint32_t kFormatVersion = 2;
 
 // ---- keys ----
 
@@ -70,6 +70,11 @@ struct ProgressRecord {
   std::uint64_t batch_number = 0;
   std::uint32_t next_id = 1;
 };
+struct JournalRecord {
+  static constexpr std::string_view kName = "journal";
+  std::uint64_t bytes = 0;  // of the file, a multiple of 4 KiB; 0: there is none
+  std::uint64_t salt = 0;   // of its checksums, chosen at random when the store was created
+};
 ByteSpan meta_key(std::string_view name);
 
 // Encodes one record at a time; what encode() returns is valid until the next call.
@@ -82,6 +87,7 @@ class RecordEncoder {
 
   ByteSpan encode(ByteSpan key, const NodeRecord& record);
   ByteSpan encode(ByteSpan key, const ProgressRecord& record);
+  ByteSpan encode(ByteSpan key, const JournalRecord& record);
   ByteSpan encode(ByteSpan key, const QueueRecord& record);
   ByteSpan encode(ByteSpan key, const SubscriptionRecord& record);
   ByteSpan encode(ByteSpan key, const AckRecord& record);
@@ -99,6 +105,7 @@ class RecordEncoder {
 
 std::optional<NodeRecord> decode_node(ByteSpan key, ByteSpan value);
 std::optional<ProgressRecord> decode_progress(ByteSpan key, ByteSpan value);
+std::optional<JournalRecord> decode_journal(ByteSpan key, ByteSpan value);
 std::optional<QueueRecord> decode_queue(ByteSpan key, ByteSpan value);
 std::optional<SubscriptionRecord> decode_subscription(ByteSpan key, ByteSpan value);
 std::optional<AckRecord> decode_ack(ByteSpan key, ByteSpan value);

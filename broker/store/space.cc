@@ -7,9 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <utility>
 
 #include "holdfast/text.h"
 
@@ -24,15 +22,13 @@ constexpr std::uint64_t kReserveMax = 32 * kMiB;
 constexpr std::uint64_t kMarginMin = 128 * kKiB;
 constexpr std::uint64_t kMarginMax = 18 * kMiB;
 constexpr std::uint64_t kStepMin = 256 * kKiB;
+constexpr std::uint64_t kClaimMin = kStepMin / 4;
 // Of what a commit adds, its pages take a little more: trees, page headers, the end of a page.
 constexpr std::uint64_t kPageOverheadNumerator = 9;
 constexpr std::uint64_t kPageOverheadDenominator = 8;
 constexpr std::uint64_t kCommitTreeBytes = 64 * kKiB;
 // With less than this, publishes are refused altogether.
 constexpr std::uint64_t kRoomMin = 64 * kKiB;
-// Blocks are written ahead in such steps, after a commit that took no more than a few of them.
-constexpr std::uint64_t kWriteAheadBytes = 128 * kKiB;
-constexpr std::uint64_t kSmallGrowthBytes = 32 * kKiB;
 // Far from the limit free pages are counted after this many commits, to show what is in use.
 constexpr std::uint64_t kCommitsBetweenCounts = 1024;
 // Counting so many is the most that a commit is charged with.
@@ -53,12 +49,6 @@ Space::Space(Environment* environment, const SpaceOptions& options)
   margin_bytes_ = std::clamp(scale / 32, kMarginMin, kMarginMax);
   step_bytes_ = std::max(kStepMin, std::min(options.preallocate_bytes, scale / 16));
   claimed_bytes_ = allocated_bytes();
-  struct stat info {};
-  if (::fstat(environment_->file_descriptor(), &info) == 0) {
-    written_bytes_ = static_cast<std::uint64_t>(info.st_size);
-  }
-  const PageUse use = environment_->page_use();
-  last_end_bytes_ = use.end_page * use.page_bytes;
 }
 
 Space::Disk Space::look_at_disk() const {
@@ -86,9 +76,11 @@ void Space::claim_ahead(std::uint64_t end_bytes) {
   if (!can_claim_ || (claimed_bytes_ >= needed && !claim_failed_)) return;
   const std::uint64_t whole_steps = (needed + step_bytes_ - 1) / step_bytes_ * step_bytes_;
   std::uint64_t wanted = std::max(needed, std::min(whole_steps, limit_bytes_));
-  claim_failed_ = false;
-  while (wanted > claimed_bytes_) {
-    // The size of the file stays as it is: LMDB takes it for the end of what it wrote.
+  // Trying for more than there is takes time and gains nothing.
+  const std::uint64_t obtainable = claimed_bytes_ + look_at_disk().free_bytes;
+  claim_failed_ = wanted > obtainable;
+  wanted = std::min(wanted, obtainable);
+  while (wanted >= claimed_bytes_ + kClaimMin) {
     // The first claim covers the holes that an older claim may have left.
     const std::uint64_t from = whole_file_claimed_ ? claimed_bytes_ : 0;
     if (::fallocate(environment_->file_descriptor(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(from),
@@ -104,22 +96,7 @@ void Space::claim_ahead(std::uint64_t end_bytes) {
     }
     claim_failed_ = true;
     wanted = claimed_bytes_ + (wanted - claimed_bytes_) / 2;
-    if (wanted - claimed_bytes_ < kStepMin / 4) return;
   }
-}
-
-void Space::write_ahead() {
-  static constexpr std::array<char, kWriteAheadBytes> kZeroes{};
-  const PageUse use = environment_->page_use();
-  const std::uint64_t end_bytes = use.end_page * use.page_bytes;
-  const std::uint64_t grown = minus(end_bytes, std::exchange(last_end_bytes_, end_bytes));
-  written_bytes_ = std::max(written_bytes_, end_bytes);
-  if (grown > kSmallGrowthBytes || written_bytes_ - end_bytes >= kSmallGrowthBytes) return;
-  const std::uint64_t bytes = std::min(kWriteAheadBytes, minus(claimed_bytes_, written_bytes_));
-  const ssize_t written = ::pwrite(environment_->file_descriptor(), kZeroes.data(), bytes,
-                                   static_cast<off_t>(written_bytes_));
-  // What cannot be written now is written by the commit that needs it, which says what is wrong.
-  if (written > 0) written_bytes_ += static_cast<std::uint64_t>(written);
 }
 
 std::uint64_t Space::growable_bytes(std::uint64_t end_bytes, const Disk& disk) const {
@@ -127,6 +104,10 @@ std::uint64_t Space::growable_bytes(std::uint64_t end_bytes, const Disk& disk) c
   // After a claim that failed, free space that is still shown is not to be had (a user's quota).
   if (!claim_failed_) end_max += disk.free_bytes;
   return minus(std::min(end_max, limit_bytes_), end_bytes);
+}
+
+bool Space::is_near_limit(std::uint64_t growable) const {
+  return growable < 2 * (reserve_bytes_ + margin_bytes_);
 }
 
 Status Space::count_free_pages(bool runs) {
@@ -144,13 +125,14 @@ Result<SpaceReport> Space::measure(std::uint64_t committed_bytes) {
   ++commits_since_count_;
   const PageUse use = environment_->page_use();
   const std::uint64_t end_bytes = use.end_page * use.page_bytes;
+  environment_->extend_file();
   claim_ahead(end_bytes);
   const Disk disk = look_at_disk();
   const std::uint64_t growable = growable_bytes(end_bytes, disk);
 
   // Near the limit they are counted when half of what was counted may have been used, or when what
   // was freed since may have made room.
-  const bool near_limit = growable < 2 * (reserve_bytes_ + margin_bytes_);
+  const bool near_limit = is_near_limit(growable);
   const std::uint64_t run_bytes = free_.longest_run * use.page_bytes;
   const bool wanted = near_limit && (!allowed_ || used_since_count_ >= run_bytes / 2);
   const bool paid_for = commits_since_count_ * kPagesCountedPerCommit >= free_.pages;
@@ -163,10 +145,11 @@ Result<SpaceReport> Space::measure(std::uint64_t committed_bytes) {
 Result<SpaceReport> Space::measure_now() {
   const PageUse use = environment_->page_use();
   const std::uint64_t end_bytes = use.end_page * use.page_bytes;
+  environment_->extend_file();
   claim_ahead(end_bytes);
   const Disk disk = look_at_disk();
   const std::uint64_t growable = growable_bytes(end_bytes, disk);
-  const bool near_limit = growable < 2 * (reserve_bytes_ + margin_bytes_);
+  const bool near_limit = is_near_limit(growable);
   if (Status status = count_free_pages(near_limit); !status) return status;
   return report(use, disk, growable);
 }
@@ -189,6 +172,7 @@ std::uint64_t Space::room_bytes(const PageUse& use, std::uint64_t growable) cons
 SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable) {
   const std::uint64_t room = room_bytes(use, growable);
   allowed_ = room >= (allowed_ ? kRoomMin : reserve_bytes_ / 4);
+  ample_ = allowed_ && !is_near_limit(growable);
 
   SpaceReport report;
   report.publishes_allowed = allowed_;

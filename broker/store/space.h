@@ -49,12 +49,8 @@ class Space {
   // Likewise without a commit, and counting in any case.
   Result<SpaceReport> measure_now();
 
-  // Writes zeroes into the claimed blocks behind the last page while commits are small. A flush of
-  // blocks that were written before is a flush of data; one of new blocks waits for the file
-  // system's journal as well, which takes half as long again, and far longer on a busy processor.
-  // What is written here is behind all that the store knows, so that a crash leaves nothing of it.
-  // Not while a transaction is open.
-  void write_ahead();
+  // Whether, when last measured, there was so much room that nothing needs to be counted exactly.
+  bool is_ample() const { return ample_; }
 
   // Whether so little is left on the file system that a short write means a full disk.
   bool disk_nearly_full() const;
@@ -68,6 +64,7 @@ class Space {
   std::uint64_t allocated_bytes() const;
   void claim_ahead(std::uint64_t end_bytes);
   std::uint64_t growable_bytes(std::uint64_t end_bytes, const Disk& disk) const;
+  bool is_near_limit(std::uint64_t growable) const;
   Status count_free_pages(bool runs);
   std::uint64_t room_bytes(const PageUse& use, std::uint64_t growable) const;
   SpaceReport report(const PageUse& use, const Disk& disk, std::uint64_t growable);
@@ -83,13 +80,11 @@ class Space {
   bool can_claim_ = true;            // the file system knows how
   bool whole_file_claimed_ = false;  // holes before claimed_bytes_ have been claimed too
 
-  std::uint64_t written_bytes_ = 0;   // the file's blocks have been written up to here
-  std::uint64_t last_end_bytes_ = 0;  // of the pages, at the last write_ahead()
-
   FreePages free_;                      // as last counted
   std::uint64_t used_since_count_ = 0;  // bytes committed since, at most
   std::uint64_t commits_since_count_ = 0;
   bool allowed_ = true;
+  bool ample_ = false;
 };
 
 }  // namespace holdfast::broker

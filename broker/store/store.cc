@@ -2,18 +2,24 @@
 
 #include <fmt/format.h>
 #include <sys/random.h>
+#include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <limits>
 #include <optional>
 #include <utility>
 
 #include "base/check.h"
-#include "store/batch_writer.h"
 #include "store/committer.h"
 #include "store/directory.h"
 #include "store/environment.h"
+#include "store/journal.h"
+#include "store/journaled_records.h"
 #include "store/record.h"
 #include "store/space.h"
+#include "store/table_writer.h"
 
 namespace holdfast::broker {
 
@@ -26,39 +32,145 @@ Status damaged(const std::string& data_file, std::string_view what) {
                             what, data_file));
 }
 
-Result<std::string> make_node_id() {
+Result<std::uint64_t> random_number(std::string_view what) {
   std::uint64_t number = 0;
   if (::getrandom(&number, sizeof(number), 0) != sizeof(number)) {
-    return Outcome(EIO).to_status("Choosing a node id");
+    return Outcome(EIO).to_status(fmt::format("Choosing {}", what));
   }
-  return fmt::format("{:016x}", number);
+  return number;
 }
 
-// A new store: all tables, and the records of meta, in one transaction.
-Status create_store(const std::string& directory) {
+std::string journal_path(const std::string& directory) {
+  return fmt::format("{}/{}", directory, kJournalFileName);
+}
+
+// A small part of the disk, or of the quota; none where that is too little for some batches.
+std::uint64_t journal_bytes(const std::string& directory, const StoreOptions& options) {
+  constexpr std::uint64_t kShare = 64;
+  constexpr std::uint64_t kStepBytes = 64 << 10;
+  constexpr std::uint64_t kBytesMin = 4 * kStepBytes;
+  struct statvfs disk {};
+  if (::statvfs(directory.c_str(), &disk) != 0) return 0;
+  std::uint64_t limit = std::uint64_t{disk.f_blocks} * disk.f_frsize;
+  if (options.size_bytes_max > 0) limit = std::min(limit, options.size_bytes_max);
+  const std::uint64_t bytes = std::min(options.journal_bytes, limit / kShare);
+  return bytes < kBytesMin ? 0 : bytes / kStepBytes * kStepBytes;
+}
+
+// The records of meta, in the transaction that makes the tables.
+Outcome put_meta(Transaction* transaction, const NodeRecord& node, const JournalRecord& journal) {
+  RecordEncoder encoder;
+  const auto put = [&](const auto& record) {
+    const ByteSpan key = meta_key(record.kName);
+    return transaction->put(Table::kMeta, key, encoder.encode(key, record));
+  };
+  Outcome outcome = put(node);
+  if (outcome.ok()) outcome = put(journal);
+  if (outcome.ok()) outcome = put(ProgressRecord());
+  return outcome;
+}
+
+// A new store: all tables, and the records of meta, in one transaction; and the journal.
+Status create_store(const std::string& directory, const StoreOptions& options) {
   // The map is as large as a first transaction needs; the store is opened anew with its own.
   constexpr std::uint64_t kCreationMapBytes = 1 << 20;
+  const Result<std::uint64_t> node_id = random_number("a node id");
+  if (!node_id) return node_id.status();
+  const Result<std::uint64_t> salt = random_number("the journal's salt");
+  if (!salt) return salt.status();
+  const JournalRecord journal{.bytes = journal_bytes(directory, options), .salt = *salt};
+  if (journal.bytes > 0) {
+    if (Status status = Journal::create(journal_path(directory), journal); !status) return status;
+  }
   Result<std::unique_ptr<Environment>> environment =
       Environment::open({.directory = directory, .map_bytes = kCreationMapBytes, .create = true});
   if (!environment) return environment.status();
-  Result<std::string> node_id = make_node_id();
-  if (!node_id) return node_id.status();
   std::optional<Transaction> transaction;
   Outcome outcome = (*environment)->begin_write(&transaction);
-  RecordEncoder encoder;
   if (outcome.ok()) {
-    const ByteSpan key = meta_key(NodeRecord::kName);
-    outcome = transaction->put(
-        Table::kMeta, key,
-        encoder.encode(key, NodeRecord{.format = kFormatVersion, .node_id = *node_id}));
-  }
-  if (outcome.ok()) {
-    const ByteSpan key = meta_key(ProgressRecord::kName);
-    outcome = transaction->put(Table::kMeta, key, encoder.encode(key, ProgressRecord()));
+    outcome =
+        put_meta(&*transaction,
+                 {.format = kFormatVersion, .node_id = fmt::format("{:016x}", *node_id)}, journal);
   }
   if (outcome.ok()) outcome = transaction->commit();
   if (!outcome.ok()) return outcome.to_status("Creating a store in " + directory);
   return Status();
+}
+
+// What meta holds, checked.
+struct Meta {
+  NodeRecord node;
+  ProgressRecord progress;
+  JournalRecord journal;
+};
+
+Result<Meta> read_meta(Environment* environment) {
+  Result<Transaction> transaction = environment->begin_read();
+  if (!transaction) return transaction.status();
+  const std::string& data_file = environment->data_file();
+  const auto read = [&](auto decode, auto* record) -> Status {
+    const std::string_view name = record->kName;
+    ByteSpan value;
+    const Outcome outcome = transaction->get(Table::kMeta, meta_key(name), &value);
+    if (!outcome.ok()) {
+      return outcome.to_status(fmt::format("Reading the record {} of {}", name, data_file));
+    }
+    auto decoded = decode(meta_key(name), value);
+    if (!decoded) return damaged(data_file, fmt::format("record {}", name));
+    *record = std::move(*decoded);
+    return Status();
+  };
+  Meta meta;
+  if (Status status = read(decode_node, &meta.node); !status) return status;
+  if (meta.node.format != kFormatVersion) {
+    return Status(meta.node.format > kFormatVersion ? ErrorCode::kDirectoryNewer
+                                                    : ErrorCode::kDirectoryForeign,
+                  fmt::format("{} has format {}; this Holdfast ({}) knows format {}. Run the "
+                              "version that wrote it.",
+                              data_file, meta.node.format, HOLDFAST_VERSION, kFormatVersion));
+  }
+  if (Status status = read(decode_progress, &meta.progress); !status) return status;
+  if (Status status = read(decode_journal, &meta.journal); !status) return status;
+  return meta;
+}
+
+Status journal_damaged(const std::string& path, std::uint64_t batch_number) {
+  return Status(ErrorCode::kStorageFailed,
+                fmt::format("Batch {} in {} does not match its checksum, though later ones do: "
+                            "what was confirmed with it is lost. Restore the whole data directory "
+                            "from a backup.",
+                            batch_number, path));
+}
+
+// Brings what the journal holds behind the tables' last batch into them.
+Status replay(Journal* journal, Environment* environment, const Meta& meta,
+              const std::string& path) {
+  std::optional<Transaction> transaction;
+  Outcome outcome = environment->begin_write(&transaction);
+  if (!outcome.ok()) return outcome.to_status("Writing " + environment->data_file());
+  TrimsLeft left;
+  TableWriter tables(&*transaction, &left);
+  const Journal::Replayed replayed = journal->replay(meta.progress.batch_number, &tables);
+  if (!replayed.outcome.ok()) return replayed.outcome.to_status("Applying " + path);
+  if (replayed.damaged) {
+    return journal_damaged(path, meta.progress.batch_number + replayed.batches + 1);
+  }
+  if (replayed.batches > 0) outcome = transaction->commit();
+  if (!outcome.ok()) return outcome.to_status("Applying " + path);
+  journal->clear();
+  return Status();
+}
+
+Result<std::unique_ptr<Journal>> open_journal(Environment* environment,
+                                              const std::string& directory) {
+  Result<Meta> meta = read_meta(environment);
+  if (!meta) return meta.status();
+  if (meta->journal.bytes == 0) return std::unique_ptr<Journal>();
+  const std::string path = journal_path(directory);
+  Result<std::unique_ptr<Journal>> journal = Journal::open(path, meta->journal, false);
+  if (!journal) return journal.status();
+  if (Status status = replay(journal->get(), environment, *meta, path); !status) return status;
+  return journal;
 }
 
 // A copied record, to be checked when no transaction is open any more.
@@ -83,9 +195,10 @@ RawBlock copy_block(const BlockKey& key, ByteSpan record) {
 class LmdbStore : public Store {
  public:
   LmdbStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Environment> environment,
-            const StoreOptions& options)
+            std::unique_ptr<Journal> journal, const StoreOptions& options)
       : directory_(std::move(directory)),
         environment_(std::move(environment)),
+        journal_(std::move(journal)),
         space_(environment_.get(), {.directory = options.directory,
                                     .map_bytes = options.map_bytes,
                                     .size_bytes_max = options.size_bytes_max,
@@ -103,44 +216,23 @@ class LmdbStore : public Store {
   void close() override;
 
  private:
-  Status load_meta(Transaction* transaction, StoredState* state);
   // Calls `take` with each record of the table; it returns whether the record could be trusted.
   template <typename Take>
   Result<std::uint64_t> for_each_record(Transaction* transaction, Table table, const Take& take);
-  Result<std::vector<RawBlock>> copy_blocks(const FetchRequest& request);
+  // The tables' blocks but for those that are journaled, which it adds to `journaled`. At most
+  // bytes_max and one block; then those that begin later are taken from `journaled`, too.
+  Result<std::vector<RawBlock>> copy_blocks(const FetchRequest& request,
+                                            JournaledBlocks* journaled);
 
   // Destroyed from the last to the first: nothing outlives what it works on.
   std::unique_ptr<DataDirectory> directory_;
   std::unique_ptr<Environment> environment_;
+  std::unique_ptr<Journal> journal_;  // null: there is none
+  JournaledRecords journaled_;
   Space space_;
   std::optional<ProgressRecord> progress_;  // once loaded
   std::unique_ptr<Committer> committer_;
 };
-
-Status LmdbStore::load_meta(Transaction* transaction, StoredState* state) {
-  ByteSpan value;
-  const ByteSpan node_key = meta_key(NodeRecord::kName);
-  Outcome outcome = transaction->get(Table::kMeta, node_key, &value);
-  if (!outcome.ok()) return outcome.to_status("Reading the node record of " + data_file());
-  const std::optional<NodeRecord> node = decode_node(node_key, value);
-  if (!node) return damaged(data_file(), "node record");
-  if (node->format != kFormatVersion) {
-    return Status(
-        node->format > kFormatVersion ? ErrorCode::kDirectoryNewer : ErrorCode::kDirectoryForeign,
-        fmt::format("{} has format {}; this Holdfast ({}) knows format {}. Run the "
-                    "version that wrote it.",
-                    data_file(), node->format, HOLDFAST_VERSION, kFormatVersion));
-  }
-  const ByteSpan progress_key = meta_key(ProgressRecord::kName);
-  outcome = transaction->get(Table::kMeta, progress_key, &value);
-  if (!outcome.ok()) return outcome.to_status("Reading the progress record of " + data_file());
-  progress_ = decode_progress(progress_key, value);
-  if (!progress_) return damaged(data_file(), "progress record");
-  state->node_id = node->node_id;
-  state->batch_number = progress_->batch_number;
-  state->next_id = progress_->next_id;
-  return Status();
-}
 
 template <typename Take>
 Result<std::uint64_t> LmdbStore::for_each_record(Transaction* transaction, Table table,
@@ -168,8 +260,13 @@ bool keep(std::optional<Record> record, std::vector<Record>* list) {
 Result<StoredState> LmdbStore::load() {
   Result<Transaction> transaction = environment_->begin_read();
   if (!transaction) return transaction.status();
+  Result<Meta> meta = read_meta(environment_.get());
+  if (!meta) return meta.status();
+  progress_ = meta->progress;
   StoredState state;
-  if (Status status = load_meta(&*transaction, &state); !status) return status;
+  state.node_id = meta->node.node_id;
+  state.batch_number = progress_->batch_number;
+  state.next_id = progress_->next_id;
 
   const auto load_table = [&](Table table, auto decode, auto* list) {
     return for_each_record(&*transaction, table, [&](ByteSpan key, ByteSpan value) {
@@ -211,7 +308,8 @@ Result<std::uint64_t> LmdbStore::load_dedup(const DedupLoader& loader) {
 void LmdbStore::start(std::function<void(CommitResult)> committed,
                       std::function<void(Status)> fatal, std::function<void(SpaceReport)> space) {
   CHECK(progress_.has_value() && committer_ == nullptr, "start() without load(), or twice");
-  committer_ = std::make_unique<Committer>(environment_.get(), &space_, *progress_);
+  committer_ = std::make_unique<Committer>(
+      CommitterParts{environment_.get(), &space_, journal_.get(), &journaled_}, *progress_);
   committer_->start(
       {.committed = std::move(committed), .fatal = std::move(fatal), .space = std::move(space)});
 }
@@ -222,9 +320,11 @@ void LmdbStore::commit(std::unique_ptr<Batch> batch) {
 }
 
 // The records are copied within the transaction and checked after it, so that it stays short.
-Result<std::vector<RawBlock>> LmdbStore::copy_blocks(const FetchRequest& request) {
+Result<std::vector<RawBlock>> LmdbStore::copy_blocks(const FetchRequest& request,
+                                                     JournaledBlocks* journaled) {
   std::vector<RawBlock> copied;
-  Result<Transaction> transaction = environment_->begin_read();
+  Result<Transaction> transaction =
+      journaled_.begin_read(environment_.get(), request.queue, request.to, journaled);
   if (!transaction) return transaction.status();
   Result<Cursor> cursor = transaction->cursor(Table::kBlocks);
   if (!cursor) return cursor.status();
@@ -249,9 +349,15 @@ Result<std::vector<RawBlock>> LmdbStore::copy_blocks(const FetchRequest& request
     key = read_block_key(cursor->key());
     if (!key || key->queue != request.queue) break;
     if (last_unreadable) copied.back().last_if_unreadable = key->first - 1;
-    if (key->first > request.to || (bytes > 0 && bytes >= request.bytes_max)) {
+    const bool enough = bytes > 0 && bytes >= request.bytes_max;
+    if (enough) journaled->erase(journaled->lower_bound(key->first), journaled->end());
+    if (key->first > request.to || enough) {
       last_unreadable = false;
       break;
+    }
+    if (journaled->contains(key->first)) {
+      last_unreadable = false;
+      continue;
     }
     const std::optional<BlockHeader> header =
         read_block_header(request.queue, key->first, cursor->value());
@@ -271,30 +377,52 @@ Result<std::vector<RawBlock>> LmdbStore::copy_blocks(const FetchRequest& request
 }
 
 Result<FetchResult> LmdbStore::fetch_blocking(const FetchRequest& request) {
-  Result<std::vector<RawBlock>> copied = copy_blocks(request);
+  JournaledBlocks journaled;
+  Result<std::vector<RawBlock>> copied = copy_blocks(request, &journaled);
   if (!copied) return copied.status();
   FetchResult result{.id = request.id,
                      .queue = request.queue,
                      .from = request.from,
                      .blocks = {},
                      .unreadable = {}};
+  std::size_t bytes = 0;
+  auto next = journaled.begin();
+  const auto take_journaled = [&](Sequence before) {
+    for (; next != journaled.end() && next->first < before; ++next) {
+      const std::shared_ptr<const Block>& block = next->second;
+      if (block == nullptr || block->last_sequence() < request.from) continue;
+      if (bytes > 0 && bytes >= request.bytes_max) continue;
+      result.blocks.push_back(block);
+      bytes += block->bytes().size();
+    }
+  };
   for (RawBlock& raw : *copied) {
+    take_journaled(raw.key.first);
+    if (bytes > 0 && bytes >= request.bytes_max) break;
+    bytes += raw.size;
     Result<std::shared_ptr<const Block>> block =
         Block::from_bytes(raw.key.queue, raw.key.first, &raw.bytes, raw.size);
     if (block) {
       result.blocks.push_back(std::move(*block));
-    } else if (raw.last_if_unreadable >= request.from) {
+      continue;
+    }
+    if (next != journaled.end()) {
+      raw.last_if_unreadable = std::min(raw.last_if_unreadable, next->first - 1);
+    }
+    if (raw.last_if_unreadable >= request.from) {
       result.unreadable.push_back({.first = raw.key.first,
                                    .last = raw.last_if_unreadable,
                                    .raw = {raw.bytes.get(), raw.bytes.get() + raw.size}});
     }
   }
+  take_journaled(std::numeric_limits<Sequence>::max());
   return result;
 }
 
 Result<IdsResult> LmdbStore::fetch_ids_blocking(const IdsRequest& request) {
   IdsResult result{.id = request.id, .queue = request.queue, .records = {}};
-  Result<Transaction> transaction = environment_->begin_read();
+  std::vector<DedupRecord> journaled;
+  Result<Transaction> transaction = journaled_.begin_read(environment_.get(), request, &journaled);
   if (!transaction) return transaction.status();
   Result<Cursor> cursor = transaction->cursor(Table::kDedup);
   if (!cursor) return cursor.status();
@@ -316,6 +444,8 @@ Result<IdsResult> LmdbStore::fetch_ids_blocking(const IdsRequest& request) {
   if (!cursor->outcome().ok()) {
     return cursor->outcome().to_status("Reading the ids of " + data_file());
   }
+  // Their time never goes back within a queue: what is journaled is younger than the tables' ids.
+  std::move(journaled.begin(), journaled.end(), std::back_inserter(result.records));
   return result;
 }
 
@@ -329,7 +459,7 @@ void LmdbStore::close() {
 Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
   Result<std::unique_ptr<DataDirectory>> directory = DataDirectory::open(
       {.path = options.directory, .allow_network_file_system = options.allow_network_file_system},
-      create_store);
+      [&options](const std::string& path) { return create_store(path, options); });
   if (!directory) return directory.status();
   Result<std::unique_ptr<Environment>> environment =
       Environment::open({.directory = (*directory)->store_path(), .map_bytes = options.map_bytes});
@@ -342,8 +472,11 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
   if (Outcome outcome = (*environment)->check_readers(); !outcome.ok()) {
     return outcome.to_status("Checking the readers of " + (*environment)->data_file());
   }
-  return std::unique_ptr<Store>(
-      std::make_unique<LmdbStore>(std::move(*directory), std::move(*environment), options));
+  Result<std::unique_ptr<Journal>> journal =
+      open_journal(environment->get(), (*directory)->store_path());
+  if (!journal) return journal.status();
+  return std::unique_ptr<Store>(std::make_unique<LmdbStore>(
+      std::move(*directory), std::move(*environment), std::move(*journal), options));
 }
 
 }  // namespace holdfast::broker

@@ -1,8 +1,8 @@
 // The store: blocks and tables in one LMDB environment, kept in a directory of their own.
 //
-// Happy path: open() locks the directory, creates or checks the environment, syncs it, and reads
-// the state; the broker then hands over one batch at a time with commit(), and asks for blocks with
-// fetch(). close() waits for the commit under way.
+// Happy path: open() locks the directory, creates or checks the environment, syncs it, brings what
+// the journal holds into the tables, and reads the state; the broker then hands over one batch at a
+// time with commit(), and asks for blocks with fetch(). close() waits for the commit under way.
 //
 // Failures: a commit that fails for any other reason than lack of space leaves the disk in an
 // unknown state; the fatal callback is called, nothing is ever reported as committed afterwards.
@@ -32,6 +32,7 @@ struct StoreOptions {
   std::uint64_t map_bytes = 1ull << 40;  // address space, not disk
   std::uint64_t size_bytes_max = 0;      // quota on pages in use; 0: the file system's size
   std::uint64_t preallocate_bytes = 64ull << 20;  // step in which the data file is claimed
+  std::uint64_t journal_bytes = 16ull << 20;      // at most, of a store that is created; 0: none
   bool allow_network_file_system = false;
 };
 
@@ -89,6 +90,8 @@ struct CheckReport {
   std::uint64_t unsettled = 0;
   std::uint64_t bytes = 0;
   std::uint64_t batch_number = 0;
+  std::uint64_t batches_journaled =
+      0;  // behind that one; the next start brings them into the tables
   std::vector<CheckFinding> findings;
 };
 // Walks everything in a directory that no broker has open, read-only: every record's checksum,

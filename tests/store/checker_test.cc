@@ -95,8 +95,9 @@ TEST_CASE("a damaged record of each table is a finding that names it") {
     std::string what;
   };
   const std::vector<Case> cases = {
-      {Table::kMeta, 0, 1, "meta, node", "checksum"},
-      {Table::kMeta, 1, 1, "meta, progress", "checksum"},
+      {Table::kMeta, 0, 1, "meta, journal", "checksum"},
+      {Table::kMeta, 1, 1, "meta, node", "checksum"},
+      {Table::kMeta, 2, 1, "meta, progress", "checksum"},
       {Table::kQueues, 0, 10, "queue 1", "checksum"},
       {Table::kSubscriptions, 0, 10, "subscription 3", "checksum"},
       {Table::kAcks, 0, 12, "acks of subscription 3, chunk 0", "checksum"},

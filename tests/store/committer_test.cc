@@ -73,6 +73,24 @@ TEST_CASE("a write error is fatal: it is told, and its batch is neither reported
   CHECK_EQ(fixture.fetch(QueueId(1), 1, 100).blocks.size(), 1);
 }
 
+TEST_CASE("what the journal holds outlives a write error of the tables") {
+  StoreFixture fixture;
+  fixture.open();
+  for (Sequence first = 1; first <= 21; first += 10) {
+    Batch batch;
+    batch.blocks = {block_of(QueueId(1), range(first, first + 9))};
+    fixture.commit(std::move(batch));
+  }
+  {
+    const FileSizeLimit limit(64 * 1024);
+    fixture.store->commit(batch_with_block(4, 31));
+    fixture.close();
+  }
+  fixture.open();
+  CHECK_EQ(fixture.state.batch_number, 3);
+  CHECK_EQ(fixture.fetch(QueueId(1), 1, 100).blocks.size(), 3);
+}
+
 TEST_CASE("a batch that was handed over before the close is committed") {
   StoreFixture fixture;
   fixture.open();

@@ -37,8 +37,9 @@ TEST_CASE("a directory that does not exist is created with its parents") {
   const std::string path = temporary.path() + "/a/b";
   CHECK(open_status(path).ok());
   CHECK((names_in(path) == std::vector<std::string>{"holdfast.lock", "store"}));
-  CHECK((names_in(path + "/store") == std::vector<std::string>{"data.mdb", "format", "lock.mdb"}));
-  CHECK_EQ(read_file(path + "/store/format"), "holdfast store 1\n");
+  CHECK((names_in(path + "/store") ==
+         std::vector<std::string>{"data.mdb", "format", "journal", "lock.mdb"}));
+  CHECK_EQ(read_file(path + "/store/format"), "holdfast store 2\n");
 }
 
 TEST_CASE("a second store on an open directory is refused and names the first one's process") {
@@ -90,10 +91,10 @@ TEST_CASE("a store without its format file, or with another's, is refused") {
 TEST_CASE("a newer store is refused and nothing in it is touched") {
   const TemporaryDirectory temporary;
   REQUIRE(open_status(temporary.path()).ok());
-  write_file(temporary.path() + "/store/format", "holdfast store 2\n");
+  write_file(temporary.path() + "/store/format", "holdfast store 3\n");
   std::filesystem::remove(temporary.path() + "/holdfast.lock");
   const std::string data = read_file(temporary.path() + "/store/data.mdb");
-  check_refused(temporary.path(), ErrorCode::kDirectoryNewer, "format 2");
+  check_refused(temporary.path(), ErrorCode::kDirectoryNewer, "format 3");
   CHECK((names_in(temporary.path()) == std::vector<std::string>{"store"}));
   CHECK((read_file(temporary.path() + "/store/data.mdb") == data));
 }
@@ -121,9 +122,10 @@ TEST_CASE("a first creation that was cut short anywhere is begun anew") {
   // What a crash leaves is a prefix of the creation's steps; each state is built by hand.
   const std::vector<std::vector<std::string>> leftovers = {
       {},
-      {"lock.mdb"},
-      {"data.mdb", "lock.mdb"},
-      {"data.mdb", "lock.mdb", "format"},
+      {"journal"},
+      {"journal", "lock.mdb"},
+      {"journal", "data.mdb", "lock.mdb"},
+      {"journal", "data.mdb", "lock.mdb", "format"},
   };
   for (const std::vector<std::string>& names : leftovers) {
     for (const std::string& text :

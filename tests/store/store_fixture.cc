@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kMapBytes = 1ull << 32;
 constexpr std::chrono::seconds kPatience{30};
+constexpr std::uint64_t kJournalBytes = 256 << 10;
 
 std::unique_ptr<Environment> open_environment(const std::string& directory) {
   Result<std::unique_ptr<Environment>> environment =
@@ -124,6 +125,7 @@ void damage(const std::string& directory, Table table, std::size_t record, std::
 StoreFixture::StoreFixture(StoreOptions given) : options(std::move(given)) {
   if (options.directory.empty()) options.directory = directory_.path();
   if (options.map_bytes == StoreOptions().map_bytes) options.map_bytes = kMapBytes;
+  if (options.journal_bytes == StoreOptions().journal_bytes) options.journal_bytes = kJournalBytes;
 }
 
 StoreFixture::~StoreFixture() { close(); }
@@ -170,6 +172,14 @@ SpaceReport StoreFixture::wait_for_space_report() {
   REQUIRE(changed_.wait_for(lock, kPatience, [this] { return space_ || failed_; }));
   REQUIRE_MESSAGE(!failed_, failed_->message());
   return *space_;
+}
+
+void StoreFixture::copy_as_if_killed(const std::string& path) const {
+  std::filesystem::create_directories(path + "/store");
+  // The journal first: what the tables may take in meanwhile, it holds as well.
+  for (const std::string name : {"journal", "data.mdb", "format"}) {
+    std::filesystem::copy_file(options.directory + "/store/" + name, path + "/store/" + name);
+  }
 }
 
 FetchResult StoreFixture::fetch(QueueId queue, Sequence from, Sequence to, std::size_t bytes_max) {

@@ -193,9 +193,9 @@ TEST_CASE("the same batches give the same contents in two stores") {
   }
   std::vector<Records> contents = dump(one.options.directory);
   std::vector<Records> others = dump(other.options.directory);
-  // The node id is the one thing that differs.
-  contents[0].erase(contents[0].begin());
-  others[0].erase(others[0].begin());
+  // The journal's salt and the node id are all that differs.
+  contents[0].erase(contents[0].begin(), contents[0].begin() + 2);
+  others[0].erase(others[0].begin(), others[0].begin() + 2);
   CHECK((contents == others));
   CHECK_GT(contents[static_cast<std::size_t>(Table::kBlocks)].size(), 1);
 }
@@ -245,6 +245,7 @@ TEST_CASE("a trim of the dedup window stops before its bound and tells what its 
   Batch again;
   again.dedup_trims = {{kQueue, 150, 150, 3}};
   CHECK(fixture.commit(std::move(again)).dedup_left.empty());
+  fixture.reopen();
   const std::vector<DedupRecord> left = fixture.load_dedup();
   REQUIRE_EQ(left.size(), 6);
   CHECK_EQ(left[0].time_ms, 150);
@@ -404,11 +405,10 @@ TEST_CASE("a damaged queue, subscription or meta record stops the start with its
     fixture.close();
     damage(fixture.options.directory, table, 0, 3);
     Result<std::unique_ptr<Store>> store = Store::open(fixture.options);
-    REQUIRE(store.ok());
-    const Result<StoredState> state = (*store)->load();
-    REQUIRE_FALSE(state.ok());
-    CHECK_EQ(state.status().code(), ErrorCode::kStorageFailed);
-    CHECK_NE(state.status().message().find(word), std::string::npos);
+    Status status = store.status();
+    if (store.ok()) status = (*store)->load().status();
+    CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
+    CHECK_NE(status.message().find(word), std::string::npos);
   }
 }
 

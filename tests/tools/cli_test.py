@@ -579,9 +579,9 @@ def test_terminal_questions(tool):
 
 
 def damage(directory, text):
-    """Overwrites the first byte of the last occurrence of this text in a file of the directory."""
+    """Overwrites the first byte of the last occurrence of this text in the data file."""
     for parent, _, names in os.walk(directory):
-        for name in names:
+        for name in set(names) & {"data.mdb"}:
             with open(os.path.join(parent, name), "r+b") as file:
                 at = file.read().rfind(text)
                 if at >= 0:

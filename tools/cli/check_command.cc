@@ -28,6 +28,7 @@ Json report_json(const broker::CheckReport& report) {
   json["unsettled"] = report.unsettled;
   json["bytes"] = report.bytes;
   json["batch_number"] = report.batch_number;
+  json["batches_journaled"] = report.batches_journaled;
   Json findings = Json::array();
   for (const broker::CheckFinding& finding : report.findings) {
     findings.push_back(finding_json(finding));
@@ -53,6 +54,12 @@ ExitCode check(Session& session, const std::string& directory) {
         output.single(finding_json(finding));
       }
     }
+  }
+  if (report->batches_journaled > 0) {
+    session.console().note(
+        fmt::format("Not among these: {} later batches in the journal, which the broker's next "
+                    "start brings in.",
+                    report->batches_journaled));
   }
   session.console().note(
       fmt::format("{} queues, {} blocks, {} messages ({} not settled), {}, batch {}: {}.",

@@ -1,0 +1,286 @@
+#include "store/journal.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "holdfast/text.h"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace holdfast::broker {
+
+namespace {
+
+// Entries begin at multiples of it: what a device writes as a whole or not is no larger.
+constexpr std::size_t kPageBytes = 4096;
+constexpr std::uint32_t kMagic = 0x314a4648;  // "HFJ1"
+constexpr mode_t kFileMode = 0640;
+
+// Of an entry.
+struct Header {
+  std::uint32_t magic = kMagic;
+  std::uint32_t bytes = 0;  // of the changes behind it
+  std::uint64_t batch_number = 0;
+  std::uint64_t changes_checksum = 0;
+  std::uint64_t checksum = 0;  // of the header up to here
+};
+static_assert(sizeof(Header) == 32);
+
+// Of a change: its key and its value follow.
+struct ChangeHeader {
+  std::uint8_t kind = 0;
+  std::uint8_t table = 0;
+  std::uint16_t key_bytes = 0;
+  std::uint32_t value_bytes = 0;
+};
+static_assert(sizeof(ChangeHeader) == 8);
+
+// What a trim asks for, as the value of its change.
+struct TrimValue {
+  std::uint64_t time_ms = 0;   // of a trim of ids
+  std::uint64_t sequence = 0;  // `below` of blocks, `first` of ids
+  std::uint32_t queue = 0;
+  std::uint32_t limit = 0;
+};
+static_assert(sizeof(TrimValue) == 24);
+
+std::size_t padded(std::size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
+
+std::uint64_t checksum_of(std::uint64_t salt, const void* bytes, std::size_t count) {
+  return XXH3_64bits_withSeed(bytes, count, salt);
+}
+
+template <typename Value>
+ByteSpan bytes_of(const Value& value) {
+  return {reinterpret_cast<const std::uint8_t*>(&value), sizeof(value)};
+}
+
+// All of it, however often the system takes only a part.
+Outcome write_all(int descriptor, const std::uint8_t* bytes, std::size_t count, std::uint64_t at) {
+  while (count > 0) {
+    const ssize_t written = ::pwrite(descriptor, bytes, count, static_cast<off_t>(at));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return Outcome(written < 0 ? errno : EIO);
+    bytes += written;
+    at += static_cast<std::uint64_t>(written);
+    count -= static_cast<std::size_t>(written);
+  }
+  return Outcome();
+}
+
+Outcome read_all(int descriptor, std::vector<std::uint8_t>* bytes) {
+  std::size_t count = 0;
+  while (count < bytes->size()) {
+    const ssize_t read = ::pread(descriptor, bytes->data() + count, bytes->size() - count,
+                                 static_cast<off_t>(count));
+    if (read < 0 && errno == EINTR) continue;
+    if (read <= 0) return Outcome(read < 0 ? errno : EIO);
+    count += static_cast<std::size_t>(read);
+  }
+  return Outcome();
+}
+
+}  // namespace
+
+// ---- JournalEntry ----
+
+void JournalEntry::begin(std::uint64_t batch_number) {
+  batch_number_ = batch_number;
+  bytes_.resize(sizeof(Header));
+}
+
+std::size_t JournalEntry::bytes() const { return padded(bytes_.size()); }
+
+void JournalEntry::add(Kind kind, Table table, ByteSpan key, ByteSpan value) {
+  const ChangeHeader header{.kind = static_cast<std::uint8_t>(kind),
+                            .table = static_cast<std::uint8_t>(table),
+                            .key_bytes = static_cast<std::uint16_t>(key.size()),
+                            .value_bytes = static_cast<std::uint32_t>(value.size())};
+  const ByteSpan fixed = bytes_of(header);
+  bytes_.insert(bytes_.end(), fixed.begin(), fixed.end());
+  bytes_.insert(bytes_.end(), key.begin(), key.end());
+  bytes_.insert(bytes_.end(), value.begin(), value.end());
+}
+
+Outcome JournalEntry::put(Table table, ByteSpan key, ByteSpan value) {
+  add(Kind::kPut, table, key, value);
+  return Outcome();
+}
+
+Outcome JournalEntry::remove(Table table, ByteSpan key) {
+  add(Kind::kRemove, table, key, {});
+  return Outcome();
+}
+
+Outcome JournalEntry::trim_blocks(const BlockTrim& trim) {
+  const TrimValue value{
+      .time_ms = 0, .sequence = trim.below, .queue = trim.queue.value, .limit = trim.limit};
+  add(Kind::kTrimBlocks, Table::kBlocks, {}, bytes_of(value));
+  return Outcome();
+}
+
+Outcome JournalEntry::trim_dedup(const DedupTrim& trim) {
+  const TrimValue value{.time_ms = trim.time_ms,
+                        .sequence = trim.first,
+                        .queue = trim.queue.value,
+                        .limit = trim.limit};
+  add(Kind::kTrimDedup, Table::kDedup, {}, bytes_of(value));
+  return Outcome();
+}
+
+// ---- Journal ----
+
+Status Journal::create(const std::string& path, const JournalRecord& record) {
+  constexpr std::size_t kStepBytes = 1 << 20;
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode);
+  if (file < 0) return Outcome(errno).to_status("Creating " + path);
+  const std::vector<std::uint8_t> zeroes(kStepBytes);
+  Outcome outcome;
+  for (std::uint64_t at = 0; outcome.ok() && at < record.bytes; at += kStepBytes) {
+    outcome = write_all(
+        file, zeroes.data(),
+        static_cast<std::size_t>(std::min<std::uint64_t>(kStepBytes, record.bytes - at)), at);
+  }
+  if (outcome.ok() && ::fsync(file) != 0) outcome = Outcome(errno);
+  ::close(file);
+  return outcome.ok() ? Status() : outcome.to_status("Creating " + path);
+}
+
+Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalRecord& record,
+                                               bool read_only) {
+  const int file = ::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+  if (file < 0) {
+    if (errno != ENOENT) return Outcome(errno).to_status("Opening " + path);
+    return Status(ErrorCode::kStorageFailed,
+                  fmt::format("{} is missing: what was confirmed last may stand nowhere else. "
+                              "Restore the whole data directory from a backup.",
+                              path));
+  }
+  std::unique_ptr<Journal> journal(new Journal(file, record));
+  struct stat info {};
+  if (::fstat(file, &info) != 0) return Outcome(errno).to_status("Looking at " + path);
+  if (static_cast<std::uint64_t>(info.st_size) != record.bytes) {
+    return Status(ErrorCode::kStorageFailed,
+                  fmt::format("{} has {} bytes instead of {}: it was cut short, or belongs to "
+                              "another store. Restore the whole data directory from a backup.",
+                              path, info.st_size, record.bytes));
+  }
+  return journal;
+}
+
+Journal::~Journal() { ::close(descriptor_); }
+
+Outcome Journal::append(JournalEntry* entry) {
+  std::vector<std::uint8_t>& bytes = entry->bytes_;
+  const std::size_t changes = bytes.size() - sizeof(Header);
+  bytes.resize(padded(bytes.size()));
+  Header header;
+  header.bytes = static_cast<std::uint32_t>(changes);
+  header.batch_number = entry->batch_number_;
+  header.changes_checksum = checksum_of(record_.salt, bytes.data() + sizeof(Header), changes);
+  header.checksum = checksum_of(record_.salt, &header, offsetof(Header, checksum));
+  std::memcpy(bytes.data(), &header, sizeof(header));
+  const Outcome outcome = write_all(descriptor_, bytes.data(), bytes.size(), end_);
+  if (!outcome.ok()) return outcome;
+  if (::fdatasync(descriptor_) != 0) return Outcome(errno);
+  end_ += bytes.size();
+  return Outcome();
+}
+
+bool Journal::find(ByteSpan file, std::size_t at, Found* found) const {
+  if (file.size() - at < sizeof(Header)) return false;
+  Header header;
+  std::memcpy(&header, file.data() + at, sizeof(header));
+  if (header.magic != kMagic ||
+      header.checksum != checksum_of(record_.salt, &header, offsetof(Header, checksum)) ||
+      header.bytes > file.size() - at - sizeof(Header)) {
+    return false;
+  }
+  found->batch_number = header.batch_number;
+  found->changes = file.subspan(at + sizeof(Header), header.bytes);
+  return header.changes_checksum ==
+         checksum_of(record_.salt, found->changes.data(), found->changes.size());
+}
+
+Journal::Replayed Journal::replay(std::uint64_t batch_number, ChangeSink* sink) {
+  Replayed replayed;
+  std::vector<std::uint8_t> file(static_cast<std::size_t>(record_.bytes));
+  replayed.outcome = read_all(descriptor_, &file);
+  if (!replayed.outcome.ok()) return replayed;
+
+  std::size_t at = 0;
+  Found found;
+  while (at < file.size() && find(file, at, &found) &&
+         found.batch_number == batch_number + replayed.batches + 1) {
+    if (sink != nullptr) replayed.outcome = make_changes(found.changes, sink);
+    if (!replayed.outcome.ok()) return replayed;
+    ++replayed.batches;
+    replayed.last_batch = found.batch_number;
+    at += padded(sizeof(Header) + found.changes.size());
+  }
+  end_ = at;
+  // Behind the last entry stand older ones, and at most one that was cut short.
+  for (; at < file.size(); at += kPageBytes) {
+    if (!find(file, at, &found)) continue;
+    if (found.batch_number > batch_number + replayed.batches) replayed.damaged = true;
+  }
+  return replayed;
+}
+
+Outcome Journal::make_changes(ByteSpan changes, ChangeSink* sink) {
+  using Kind = JournalEntry::Kind;
+  for (std::size_t at = 0; at < changes.size();) {
+    ChangeHeader header;
+    // The checksum held, so it is what a broker wrote; but a later one may write what this one does
+    // not know.
+    if (changes.size() - at < sizeof(header)) return Outcome(EBADMSG);
+    std::memcpy(&header, changes.data() + at, sizeof(header));
+    at += sizeof(header);
+    if (header.table >= kTableCount ||
+        changes.size() - at < std::size_t{header.key_bytes} + header.value_bytes) {
+      return Outcome(EBADMSG);
+    }
+    const Table table = static_cast<Table>(header.table);
+    const ByteSpan key = changes.subspan(at, header.key_bytes);
+    const ByteSpan value = changes.subspan(at + header.key_bytes, header.value_bytes);
+    at += key.size() + value.size();
+
+    const Kind kind = static_cast<Kind>(header.kind);
+    TrimValue trim;
+    if (kind == Kind::kTrimBlocks || kind == Kind::kTrimDedup) {
+      if (value.size() != sizeof(trim)) return Outcome(EBADMSG);
+      std::memcpy(&trim, value.data(), sizeof(trim));
+    }
+    Outcome outcome;
+    switch (kind) {
+      case Kind::kPut:
+        outcome = sink->put(table, key, value);
+        break;
+      case Kind::kRemove:
+        outcome = sink->remove(table, key);
+        break;
+      case Kind::kTrimBlocks:
+        outcome = sink->trim_blocks(
+            {.queue = QueueId{trim.queue}, .below = trim.sequence, .limit = trim.limit});
+        break;
+      case Kind::kTrimDedup:
+        outcome = sink->trim_dedup({.queue = QueueId{trim.queue},
+                                    .time_ms = trim.time_ms,
+                                    .first = trim.sequence,
+                                    .limit = trim.limit});
+        break;
+      default:
+        return Outcome(EBADMSG);
+    }
+    if (!outcome.ok()) return outcome;
+  }
+  return Outcome();
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,327 @@
+// The journal: what it holds is there after a kill, whole batches only, and nothing is taken for an
+// entry that is none.
+
+#include "store/journal.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <random>
+
+#include "store/store_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+constexpr QueueId kQueue{1};
+constexpr std::size_t kPageBytes = 4096;
+
+std::vector<std::pair<Sequence, Sequence>> bounds_of(const FetchResult& result) {
+  std::vector<std::pair<Sequence, Sequence>> bounds;
+  for (const auto& block : result.blocks) {
+    bounds.emplace_back(block->first_sequence(), block->last_sequence());
+  }
+  return bounds;
+}
+using Bounds = std::vector<std::pair<Sequence, Sequence>>;
+
+Batch batch_with(Sequence first, Sequence last) {
+  Batch batch;
+  batch.blocks = {block_of(kQueue, range(first, last))};
+  batch.dedup = {{kQueue, first, first, std::vector<MessageIdHash>(last - first + 1, {first, 1})}};
+  return batch;
+}
+
+// The directory that a kill leaves of a store with batches 1 to `batches`, each with one block of
+// ten messages, in one page of the journal.
+class KilledStore {
+ public:
+  explicit KilledStore(std::uint64_t batches) {
+    StoreFixture fixture;
+    fixture.open();
+    for (std::uint64_t i = 0; i < batches; ++i) {
+      fixture.commit(batch_with(i * 10 + 1, i * 10 + 10));
+    }
+    fixture.copy_as_if_killed(path());
+  }
+  const std::string& path() const { return directory_.path(); }
+  std::string journal() const { return path() + "/store/journal"; }
+  void damage(std::size_t at) const {
+    std::string bytes = read_file(journal());
+    bytes.at(at) = static_cast<char>(bytes[at] ^ 0x20);
+    write_file(journal(), bytes);
+  }
+  StoreFixture open() const {
+    StoreOptions options;
+    options.directory = path();
+    return StoreFixture(options);
+  }
+  Status open_status() const {
+    StoreOptions options;
+    options.directory = path();
+    return Store::open(options).status();
+  }
+
+ private:
+  TemporaryDirectory directory_;
+};
+
+// Everything but what is random.
+std::vector<Records> contents_of(const std::string& directory) {
+  std::vector<Records> contents = dump(directory);
+  contents[0].erase(contents[0].begin(), contents[0].begin() + 2);
+  return contents;
+}
+
+// Takes blocks and ids in, rewrites and removes some of them, as a seed says.
+class RandomBatches {
+ public:
+  explicit RandomBatches(unsigned seed) : random_(seed) {}
+
+  Batch next() {
+    Batch batch;
+    const Sequence last = next_ + below(40);
+    // Now and then too large for the journal.
+    const std::size_t body_bytes = below(10) == 0 ? 20'000 : below(300);
+    batch.blocks = {block_of(kQueue, range(next_, last), body_bytes)};
+    batch.dedup = {{kQueue, ++time_, next_, std::vector<MessageIdHash>(below(50), {next_, 2})}};
+    firsts_.push_back(next_);
+    next_ = last + 1;
+    if (below(3) == 0) {
+      const std::size_t one = below(firsts_.size());
+      batch.blocks_removed.push_back({kQueue, firsts_[one]});
+      // What is left of it stands under its last sequence.
+      if (below(2) == 0 && one + 1 < firsts_.size()) {
+        firsts_[one] = firsts_[one + 1] - 1;
+        batch.blocks.push_back(block_of(kQueue, {firsts_[one]}));
+      } else {
+        firsts_.erase(firsts_.begin() + static_cast<std::ptrdiff_t>(one));
+      }
+    }
+    if (below(8) == 0) batch.dedup_trims = {{kQueue, time_ - below(time_), 0, 3}};
+    if (below(20) == 0) batch.block_trims = {{kQueue, next_ / 3, 2}};
+    return batch;
+  }
+
+ private:
+  std::uint64_t below(std::uint64_t bound) { return random_() % bound; }
+
+  std::mt19937_64 random_;
+  Sequence next_ = 1;
+  std::uint64_t time_ = 0;
+  std::vector<Sequence> firsts_;
+};
+
+}  // namespace
+
+TEST_CASE("what only the journal holds is there after a kill, and after the next start") {
+  const KilledStore killed(5);
+  StoreFixture fixture = killed.open();
+  for (int start = 0; start < 2; ++start) {
+    fixture.open();
+    CHECK_EQ(fixture.state.batch_number, 5);
+    CHECK_EQ(fixture.fetch(kQueue, 1, 1000).blocks.size(), 5);
+    CHECK_EQ(fixture.load_dedup().size(), 5);
+    fixture.close();
+  }
+}
+
+TEST_CASE("an entry that was cut short is not applied, those before it are") {
+  for (const std::size_t at : {std::size_t{0}, std::size_t{9}, std::size_t{500}}) {
+    const KilledStore killed(5);
+    killed.damage(4 * kPageBytes + at);
+    StoreFixture fixture = killed.open();
+    fixture.open();
+    CHECK_EQ(fixture.state.batch_number, 4);
+    CHECK_EQ(fixture.fetch(kQueue, 1, 1000).blocks.size(), 4);
+    // The number is given again, to another batch.
+    fixture.commit(batch_with(101, 105));
+    fixture.reopen();
+    CHECK_EQ(fixture.state.batch_number, 5);
+    CHECK((bounds_of(fixture.fetch(kQueue, 41, 1000)) == Bounds{{101, 105}}));
+  }
+}
+
+TEST_CASE("damage before a legible entry stops the start and names the batch") {
+  for (const std::size_t at : {std::size_t{0}, std::size_t{9}, std::size_t{500}}) {
+    const KilledStore killed(5);
+    killed.damage(2 * kPageBytes + at);
+    const Status status = killed.open_status();
+    CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
+    CHECK_NE(status.message().find("Batch 3 in "), std::string::npos);
+    const CheckReport report = killed.open().check();
+    CHECK_EQ(report.batches_journaled, 2);
+    REQUIRE_EQ(report.findings.size(), 1);
+    CHECK_EQ(report.findings[0].where, "journal, batch 3");
+  }
+}
+
+TEST_CASE("a journal that is missing or has another size stops the start") {
+  const KilledStore killed(2);
+  const std::string bytes = read_file(killed.journal());
+  write_file(killed.journal(), bytes.substr(0, bytes.size() - 1));
+  CHECK_EQ(killed.open_status().code(), ErrorCode::kStorageFailed);
+  CHECK_NE(killed.open_status().message().find("cut short"), std::string::npos);
+  std::filesystem::remove(killed.journal());
+  CHECK_EQ(killed.open_status().code(), ErrorCode::kStorageFailed);
+  CHECK_NE(killed.open_status().message().find("is missing"), std::string::npos);
+  REQUIRE_EQ(killed.open().check().findings.size(), 1);
+  write_file(killed.journal(), bytes);
+  CHECK(killed.open_status().ok());
+}
+
+TEST_CASE("the check tells how many batches only the journal holds") {
+  const KilledStore killed(5);
+  const CheckReport report = killed.open().check();
+  CHECK(report.findings.empty());
+  CHECK_EQ(report.batch_number, 0);
+  CHECK_EQ(report.batches_journaled, 5);
+}
+
+TEST_CASE("bytes that look like an entry are none without the journal's salt") {
+  const TemporaryDirectory temporary;
+  const std::string path = temporary.path() + "/journal";
+  const JournalRecord mine{.bytes = 64 << 10, .salt = 1};
+  const JournalRecord others{.bytes = 64 << 10, .salt = 2};
+  REQUIRE(Journal::create(path, mine).ok());
+  {
+    auto journal = Journal::open(path, others, false);
+    REQUIRE(journal.ok());
+    JournalEntry entry;
+    for (const std::uint64_t number : {1, 2}) {
+      entry.begin(number);
+      REQUIRE((*journal)->append(&entry).ok());
+    }
+    CHECK_EQ((*journal)->replay(0, nullptr).batches, 2);
+  }
+  auto journal = Journal::open(path, mine, false);
+  REQUIRE(journal.ok());
+  const Journal::Replayed replayed = (*journal)->replay(0, nullptr);
+  CHECK_EQ(replayed.batches, 0);
+  CHECK_FALSE(replayed.damaged);
+}
+
+TEST_CASE("older entries behind the last one are not applied again") {
+  const TemporaryDirectory temporary;
+  const std::string path = temporary.path() + "/journal";
+  const JournalRecord record{.bytes = 64 << 10, .salt = 7};
+  REQUIRE(Journal::create(path, record).ok());
+  auto journal = Journal::open(path, record, false);
+  REQUIRE(journal.ok());
+  JournalEntry entry;
+  std::uint64_t number = 0;
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 9 - 2 * round; ++i) {
+      entry.begin(++number);
+      REQUIRE((*journal)->append(&entry).ok());
+    }
+    (*journal)->clear();
+  }
+  // Rounds of 9, 7 and 5: the third is what counts, and only what the tables lack of it.
+  CHECK_EQ((*journal)->replay(16, nullptr).batches, 5);
+  CHECK_EQ((*journal)->replay(16, nullptr).last_batch, 21);
+  CHECK_EQ((*journal)->replay(21, nullptr).batches, 0);
+  CHECK_FALSE((*journal)->replay(21, nullptr).damaged);
+}
+
+TEST_CASE("blocks in the journal and in the tables are read as one") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch first;
+  for (Sequence at = 1; at <= 91; at += 10)
+    first.blocks.push_back(block_of(kQueue, range(at, at + 9)));
+  fixture.commit(std::move(first));
+  fixture.reopen();  // all of these are in the tables
+
+  Batch second;
+  second.blocks_removed = {{kQueue, 11}, {kQueue, 31}};
+  second.blocks = {block_of(kQueue, {35, 38}), block_of(kQueue, range(101, 110))};
+  fixture.commit(std::move(second));
+  Batch third;
+  third.blocks = {block_of(kQueue, {51, 60}), block_of(kQueue, range(111, 120))};
+  fixture.commit(std::move(third));
+
+  const auto read_all = [&fixture] {
+    const FetchResult all = fixture.fetch(kQueue, 1, 1000);
+    CHECK((bounds_of(all) == Bounds{{1, 10},
+                                    {21, 30},
+                                    {35, 38},
+                                    {41, 50},
+                                    {51, 60},
+                                    {61, 70},
+                                    {71, 80},
+                                    {81, 90},
+                                    {91, 100},
+                                    {101, 110},
+                                    {111, 120}}));
+    CHECK_EQ(all.blocks.at(4)->entry_count(), 2);
+    CHECK((bounds_of(fixture.fetch(kQueue, 12, 52)) ==
+           Bounds{{21, 30}, {35, 38}, {41, 50}, {51, 60}}));
+    CHECK((bounds_of(fixture.fetch(kQueue, 105, 111)) == Bounds{{101, 110}, {111, 120}}));
+    CHECK(fixture.fetch(kQueue, 121, 1000).blocks.empty());
+    // However few bytes at a time: nothing is left out and nothing comes twice.
+    Bounds parts;
+    for (Sequence from = 1;;) {
+      const FetchResult part = fixture.fetch(kQueue, from, 1000, 1);
+      if (part.blocks.empty()) break;
+      REQUIRE_EQ(part.blocks.size(), 1);
+      parts.push_back(bounds_of(part)[0]);
+      from = parts.back().second + 1;
+    }
+    CHECK((parts == bounds_of(all)));
+  };
+  read_all();
+  fixture.reopen();
+  read_all();
+}
+
+TEST_CASE("ids in the journal and in the tables are read as one") {
+  StoreFixture fixture;
+  fixture.open();
+  fixture.commit(batch_with(1, 10));
+  fixture.reopen();
+  fixture.commit(batch_with(11, 20));
+  fixture.commit(batch_with(21, 30));
+  Result<IdsResult> ids = fixture.store->fetch_ids_blocking({FetchId(1), kQueue, {1, 0}, {21, 21}});
+  REQUIRE(ids.ok());
+  REQUIRE_EQ(ids->records.size(), 2);
+  CHECK_EQ(ids->records[0].first, 1);
+  CHECK_EQ(ids->records[1].first, 11);
+}
+
+TEST_CASE("random batches give the same contents with a journal, without one, and after kills") {
+  const unsigned seed = std::random_device()();
+  MESSAGE("seed ", seed);
+  StoreOptions none;
+  none.journal_bytes = 0;
+  StoreFixture plain(none);
+  StoreFixture journaled;
+  plain.open();
+  journaled.open();
+  RandomBatches batches(seed);
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < 300; ++i) {
+    const Batch batch = batches.next();
+    const CommitResult one = plain.commit(batch);
+    const CommitResult other = journaled.commit(batch);
+    CHECK((one.blocks_left == other.blocks_left));
+    CHECK((one.dedup_left == other.dedup_left));
+    if (random() % 30 != 0) continue;
+    CHECK((bounds_of(plain.fetch(kQueue, 1, 100'000)) ==
+           bounds_of(journaled.fetch(kQueue, 1, 100'000))));
+    const TemporaryDirectory copy;
+    journaled.copy_as_if_killed(copy.path());
+    StoreOptions options;
+    options.directory = copy.path();
+    StoreFixture killed(options);
+    killed.open();
+    CHECK_EQ(killed.state.batch_number, plain.last_batch);
+    killed.close();
+    plain.close();
+    CHECK((contents_of(copy.path()) == contents_of(plain.options.directory)));
+    plain.open();
+  }
+}
+
+}  // namespace holdfast::broker

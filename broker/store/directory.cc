@@ -82,6 +82,13 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
+// The name of the directory may have been made by a start that died before it was flushed. A broker
+// makes none where it may not read.
+Status sync_parent(const std::string& path) {
+  Status status = sync_path(parent_of(path));
+  return status.code() == ErrorCode::kDirectoryReadOnly ? Status() : status;
+}
+
 std::string format_line() { return fmt::format("{}{}\n", kFormatPrefix, kFormatVersion); }
 
 Status foreign(std::string reason) {
@@ -183,12 +190,20 @@ Status remove_leftover(const std::string& path) {
   return Status();
 }
 
-// Creates the directory with its parents and makes its name durable.
+// Creates the directory with its parents and makes their names durable.
 Status create_directory(const std::string& path) {
+  std::vector<std::string> parents;  // of those that are made
   std::error_code error;
+  for (std::string at = path; !fs::exists(at, error) && at != parent_of(at);) {
+    at = parent_of(at);
+    parents.push_back(at);
+  }
   fs::create_directories(path, error);
   if (error) return system_error("Creating the directory", path, error.value());
-  return sync_path(parent_of(path));
+  for (const std::string& parent : parents) {
+    if (Status status = sync_path(parent); !status) return status;
+  }
+  return Status();
 }
 
 Status check_file_system(const DirectoryOptions& options) {
@@ -264,6 +279,9 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
   }
   if (*contents == Contents::kNoStore) {
     if (Status status = directory->create_store(create); !status) return status;
+  } else if (Status status = sync_path(directory->path_); !status) {
+    // Whoever renamed the store into place may have died before that was flushed.
+    return status;
   }
   return directory;
 }
@@ -309,6 +327,7 @@ Status DataDirectory::create_store(const Creator& create) {
   if (status) status = write_format(fresh + "/" + std::string(kFormatName));
   if (status) status = sync_path(fresh + "/" + std::string(kDataFileName));
   if (status) status = sync_path(fresh);
+  if (status) status = sync_parent(path_);
   if (status && ::rename(fresh.c_str(), store_path().c_str()) != 0) {
     status = system_error("Renaming", fresh, errno);
   }

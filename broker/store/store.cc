@@ -464,9 +464,9 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
   Result<std::unique_ptr<Environment>> environment =
       Environment::open({.directory = (*directory)->store_path(), .map_bytes = options.map_bytes});
   if (!environment) return environment.status();
-    // Before anything is served: a commit that only reached the page cache before the last process
-    // died must not be answered for and then be lost with the power.
 #ifndef HOLDFAST_BREAK_SKIP_START_SYNC
+  // Before anything is served: a commit that only reached the page cache before the last process
+  // died must not be answered for and then be lost with the power.
   if (Outcome outcome = (*environment)->sync(); !outcome.ok()) {
     return outcome.to_status("Flushing " + (*environment)->data_file());
   }

@@ -41,6 +41,8 @@ void Device::apply(const Entry& entry) {
     }
     case EntryKind::kSync:
       return sync(path);
+    case EntryKind::kSyncFailed:
+      return fail_sync(path);
     case EntryKind::kCreate:
     case EntryKind::kMakeDirectory:
     case EntryKind::kRename:
@@ -53,31 +55,40 @@ void Device::apply(const Entry& entry) {
 
 void Device::write(const Entry& entry, File& file) {
   file.cached_size = std::max(file.cached_size, entry.offset + entry.size);
+  const std::uint64_t begin = entry.offset / kPageBytes * kPageBytes;
+  const std::uint64_t end = (entry.offset + entry.size + kPageBytes - 1) / kPageBytes * kPageBytes;
   if (entry.through && lie_ != Lie::kWriteThrough) {
-    make_certain(file, entry.offset / kPageBytes * kPageBytes,
-                 (entry.offset + entry.size + kPageBytes - 1) / kPageBytes * kPageBytes);
+    // What was written to these pages before goes to the device with them.
+    for_each_within(file, begin, end, [&file](Write& write) {
+      put(file.certain, write.offset, write.bytes);
+      return false;
+    });
     put(file.certain, entry.offset, entry.bytes());
   } else {
-    file.uncertain.push_back({entry.offset, entry.bytes()});
+    // They are not clean any more, whatever they were taken for.
+    for_each_within(file, begin, end, [](Write& write) {
+      write.failed = false;
+      return true;
+    });
+    file.uncertain.push_back({entry.offset, entry.bytes(), false});
   }
 }
 
-// What was written to these pages goes to the device with them.
-void Device::make_certain(File& file, std::uint64_t begin, std::uint64_t end) {
+// Cuts what is not certain at both ends, and keeps of what is between them what `visit` keeps.
+template <typename Visit>
+void Device::for_each_within(File& file, std::uint64_t begin, std::uint64_t end,
+                             const Visit& visit) {
   std::vector<Write> left;
   for (const Write& write : file.uncertain) {
     const std::uint64_t write_end = write.offset + write.bytes.size();
     const std::uint64_t from = std::clamp(begin, write.offset, write_end);
     const std::uint64_t to = std::clamp(end, write.offset, write_end);
-    if (from >= to) {
-      left.push_back(write);
-      continue;
-    }
-    put(file.certain, from, write.bytes.subspan(from - write.offset, to - from));
-    if (from > write.offset) {
-      left.push_back({write.offset, write.bytes.first(from - write.offset)});
-    }
-    if (to < write_end) left.push_back({to, write.bytes.subspan(to - write.offset)});
+    const auto part = [&write](std::uint64_t first, std::uint64_t last) {
+      return Write{first, write.bytes.subspan(first - write.offset, last - first), write.failed};
+    };
+    if (from > write.offset) left.push_back(part(write.offset, from));
+    if (Write within = part(from, to); from < to && visit(within)) left.push_back(within);
+    if (to < write_end) left.push_back(part(to, write_end));
   }
   file.uncertain = std::move(left);
 }
@@ -88,8 +99,10 @@ void Device::sync(const std::string& path) {
   if (!directory) {
     if (found == cached_.end() || lie_ == Lie::kSync) return;
     File& file = *found->second;
-    for (const Write& write : file.uncertain) put(file.certain, write.offset, write.bytes);
-    file.uncertain.clear();
+    for (const Write& write : file.uncertain) {
+      if (!write.failed) put(file.certain, write.offset, write.bytes);
+    }
+    std::erase_if(file.uncertain, [](const Write& write) { return !write.failed; });
     file.certain.resize(file.cached_size);
     return;
   }
@@ -102,6 +115,12 @@ void Device::sync(const std::string& path) {
     change(certain_, changes_.front());
     changes_.erase(changes_.begin());
   }
+}
+
+void Device::fail_sync(const std::string& path) {
+  const auto found = cached_.find(path);
+  if (found == cached_.end() || found->second == nullptr) return;
+  for (Write& write : found->second->uncertain) write.failed = true;
 }
 
 void Device::change_names(const Entry& entry) {

@@ -7,6 +7,9 @@
 // bytes without names; a file then ends behind the last part that is there, or farther, and what
 // was never written in between reads as zeroes.
 //
+// What a sync that failed was to make certain is never made so by a later one: the page cache takes
+// it for clean. It must be written anew.
+//
 // The contents of the two lock files mean nothing after a loss of power and are not followed.
 
 #pragma once
@@ -53,6 +56,7 @@ class Device {
   struct Write {
     std::uint64_t offset = 0;
     std::span<const std::uint8_t> bytes;  // in the log
+    bool failed = false;                  // to be synced
   };
   struct File {
     Bytes certain;
@@ -70,9 +74,12 @@ class Device {
   using Names = std::map<std::string, std::shared_ptr<File>>;  // null: a directory
 
   void write(const Entry& entry, File& file);
-  static void make_certain(File& file, std::uint64_t begin, std::uint64_t end);
+  template <typename Visit>
+  static void for_each_within(File& file, std::uint64_t begin, std::uint64_t end,
+                              const Visit& visit);
   void change_names(const Entry& entry);
   void sync(const std::string& path);
+  void fail_sync(const std::string& path);
   static void change(Names& names, const Change& change);
   Bytes bytes_of(const File& file, Survival survival, crash::Random& random) const;
 

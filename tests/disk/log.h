@@ -24,6 +24,7 @@ enum class EntryKind : std::uint8_t {
   kWrite,
   kTruncate,
   kSync,
+  kSyncFailed,
   kCreate,
   kMakeDirectory,
   kRename,
@@ -58,6 +59,7 @@ struct Entry {
   EntryKind kind = EntryKind::kWrite;
   bool through = false;      // a write that is on the device
   bool duplicate = false;    // a confirm that says so
+  bool only_zeroes = false;  // a fault in a write of nothing else
   std::uint32_t size = 0;    // of the bytes behind this
   std::uint64_t offset = 0;  // of a write; the size of a truncated file; the error of a fault
   std::uint32_t message = 0;

@@ -164,7 +164,7 @@ std::optional<std::string> Scenario::look(std::size_t at, Survival survival,
     shown += fmt::format("  {}: {}\n", i, disk::describe(*entries[i]));
   }
   return fmt::format(
-      "{}. The power was lost before entry {} of the log, {} of what was not synced "
+      "{}; the power was lost before entry {} of the log, {} of what was not synced "
       "was left (variant {}). Before it:\n{}",
       *finding, at, remains, variant, shown);
 }

@@ -1,0 +1,110 @@
+#include "ioerror/faults.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace holdfast::ioerror {
+
+namespace {
+
+using disk::Call;
+using disk::CallKind;
+using disk::Fate;
+
+constexpr std::array<std::string_view, kFaultKinds> kNames = {
+    "write error", "short write", "write full",    "disk full", "sync error", "sync full",
+    "claim full",  "claim error", "out of memory", "map error", "name error"};
+
+// Writes of a full disk that fail before there is space again.
+constexpr std::uint64_t kFullWrites = 2;
+
+bool concerns(FaultKind fault, CallKind call) {
+  switch (fault) {
+    case FaultKind::kWriteError:
+    case FaultKind::kWriteShort:
+    case FaultKind::kWriteFull:
+    case FaultKind::kDiskFull:
+      return call == CallKind::kWrite;
+    case FaultKind::kSyncError:
+    case FaultKind::kSyncFull:
+      return call == CallKind::kSync;
+    case FaultKind::kClaimFull:
+    case FaultKind::kClaimError:
+      return call == CallKind::kClaim;
+    case FaultKind::kMemory:
+      return call == CallKind::kMemory;
+    case FaultKind::kMap:
+      return call == CallKind::kMap;
+    case FaultKind::kName:
+      return call == CallKind::kOpen || call == CallKind::kCreate ||
+             call == CallKind::kMakeDirectory || call == CallKind::kRename ||
+             call == CallKind::kRemove;
+  }
+  return false;
+}
+
+int error_of(FaultKind fault) {
+  switch (fault) {
+    case FaultKind::kWriteFull:
+    case FaultKind::kDiskFull:
+    case FaultKind::kSyncFull:
+    case FaultKind::kClaimFull:
+      return ENOSPC;
+    case FaultKind::kMemory:
+    case FaultKind::kMap:
+      return ENOMEM;
+    default:
+      return EIO;
+  }
+}
+
+// Room that is written ahead of need: no promise rests on it.
+bool is_only_zeroes(const Call& call) {
+  return std::all_of(call.bytes.begin(), call.bytes.end(), [](const iovec& piece) {
+    const auto* const bytes = static_cast<const char*>(piece.iov_base);
+    return std::all_of(bytes, bytes + piece.iov_len, [](char byte) { return byte == 0; });
+  });
+}
+
+}  // namespace
+
+std::string_view fault_name(FaultKind kind) { return kNames[static_cast<std::size_t>(kind)]; }
+
+Fate FaultInjector::before(const Call& call) {
+  for (std::size_t kind = 0; kind < kFaultKinds; ++kind) {
+    if (concerns(static_cast<FaultKind>(kind), call.kind)) ++counted_[kind];
+  }
+  const Fate fate = fate_of(call);
+  if (call.kind == CallKind::kSync && fate.error != 0) {
+    disk::Entry failed{.kind = disk::EntryKind::kSyncFailed};
+    std::strcpy(failed.path.data(), call.path);
+    log_.append(failed);
+  }
+  if (fate.error != 0 || fate.bytes_max != SIZE_MAX) {
+    disk::Entry entry{.kind = disk::EntryKind::kFault,
+                      .through = call.through,
+                      .offset = static_cast<std::uint64_t>(fate.error)};
+    std::strcpy(entry.path.data(), call.path);
+    entry.only_zeroes = call.kind == CallKind::kWrite && is_only_zeroes(call);
+    log_.append(entry);
+  }
+  return fate;
+}
+
+Fate FaultInjector::fate_of(const Call& call) {
+  const std::uint64_t count = counted_[static_cast<std::size_t>(fault_.kind)];
+  if (fault_.at == 0) return {};
+  if (fault_.kind == FaultKind::kDiskFull) {
+    full_ = count >= fault_.at && count < fault_.at + kFullWrites;
+    if (!full_) return {};
+    if (call.kind == CallKind::kClaim) return {.error = ENOSPC};
+    if (call.kind != CallKind::kWrite) return {};
+    return count == fault_.at ? Fate{.bytes_max = call.size / 2} : Fate{.error = ENOSPC};
+  }
+  if (!concerns(fault_.kind, call.kind) || count != fault_.at) return {};
+  if (fault_.kind == FaultKind::kWriteShort) return {.bytes_max = call.size / 2};
+  return {.error = error_of(fault_.kind)};
+}
+
+}  // namespace holdfast::ioerror

@@ -1,0 +1,53 @@
+// Faults: lets the n-th call of a kind fail, and logs that it did. What the calls change is
+// recorded all the same.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "disk/recorder.h"
+
+namespace holdfast::ioerror {
+
+enum class FaultKind : std::uint8_t {
+  kWriteError,  // EIO
+  kWriteShort,  // half of it is written; the disk has space
+  kWriteFull,   // ENOSPC, once
+  kDiskFull,    // half of it is written, then ENOSPC, no space is left; then there is some again
+  kSyncError,   // EIO; what was to be synced may never be
+  kSyncFull,    // ENOSPC
+  kClaimFull,   // ENOSPC
+  kClaimError,  // EIO
+  kMemory,      // ENOMEM
+  kMap,         // ENOMEM
+  kName,        // EIO when a file is opened, made, renamed or removed
+};
+inline constexpr std::size_t kFaultKinds = 11;
+std::string_view fault_name(FaultKind kind);
+
+struct Fault {
+  FaultKind kind = FaultKind::kWriteError;
+  std::uint64_t at = 0;  // counted from 1; 0: none, the calls are counted only
+};
+
+class FaultInjector : public disk::Recorder {
+ public:
+  FaultInjector(disk::Log& log, Fault fault) : Recorder(log, {}), log_(log), fault_(fault) {}
+  disk::Fate before(const disk::Call& call) override;
+  bool disk_is_full() override { return full_; }
+
+  // Calls of each kind so far.
+  const std::array<std::uint64_t, kFaultKinds>& counted() const { return counted_; }
+
+ private:
+  disk::Fate fate_of(const disk::Call& call);
+
+  disk::Log& log_;
+  Fault fault_;
+  std::array<std::uint64_t, kFaultKinds> counted_{};
+  bool full_ = false;
+};
+
+}  // namespace holdfast::ioerror

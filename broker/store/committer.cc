@@ -139,7 +139,8 @@ bool Committer::is_for_journal(const Batch& batch) const {
 // Returns false if it is the tables' after all.
 bool Committer::commit_to_journal(const Batch& batch) {
   entry_.begin(batch.number);
-  Outcome outcome = writer_.write(batch, progress_.next_id, &entry_);
+  const ProgressRecord progress = progress_after(batch);
+  Outcome outcome = writer_.write(batch, progress.next_id, &entry_);
   CHECK(outcome.ok(), "batch {} for the journal: {}", batch.number, outcome.text());
   if (!journal_->fits(entry_)) return false;
   outcome = journal_->append(&entry_);
@@ -149,7 +150,7 @@ bool Committer::commit_to_journal(const Batch& batch) {
     fail(outcome, batch.number);
     return true;
   }
-  progress_ = progress_after(batch);
+  progress_ = progress;
   journaled_->add(batch);
   TrimsLeft left;
   if (batch.dedup_trims.empty()) {

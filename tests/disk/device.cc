@@ -36,8 +36,11 @@ void Device::apply(const Entry& entry) {
       if (is_lock_file(path)) return;
       const auto found = cached_.find(path);
       CHECK(found != cached_.end() && found->second != nullptr, "{} was not created", path);
-      CHECK(entry.kind == EntryKind::kWrite, "{} is truncated, which is not followed", path);
-      return write(entry, *found->second);
+      if (entry.kind == EntryKind::kWrite) return write(entry, *found->second);
+      CHECK(entry.offset >= found->second->cached_size, "{} is cut short, which is not followed",
+            path);
+      found->second->cached_size = entry.offset;
+      return;
     }
     case EntryKind::kSync:
       return sync(path);
@@ -64,6 +67,7 @@ void Device::write(const Entry& entry, File& file) {
       return false;
     });
     put(file.certain, entry.offset, entry.bytes());
+    file.certain_size = std::max<std::uint64_t>(file.certain_size, file.certain.size());
   } else {
     // They are not clean any more, whatever they were taken for.
     for_each_within(file, begin, end, [](Write& write) {
@@ -103,7 +107,7 @@ void Device::sync(const std::string& path) {
       if (!write.failed) put(file.certain, write.offset, write.bytes);
     }
     std::erase_if(file.uncertain, [](const Write& write) { return !write.failed; });
-    file.certain.resize(file.cached_size);
+    file.certain_size = file.cached_size;
     return;
   }
   for (Change& change : changes_) {
@@ -178,15 +182,19 @@ DeviceState Device::state(Survival survival, crash::Random& random) const {
   DeviceState state;
   for (const auto& [path, file] : names) {
     DeviceState::Node& node = state.nodes[path];
-    node.directory = file == nullptr;
-    if (file != nullptr) node.bytes = bytes_of(*file, survival, random);
+    if (file != nullptr) {
+      node = node_of(*file, survival, random);
+    } else {
+      node.directory = true;
+    }
   }
   return state;
 }
 
-Bytes Device::bytes_of(const File& file, Survival survival, crash::Random& random) const {
-  Bytes bytes = file.certain;
-  if (survival == Survival::kNothing) return bytes;
+DeviceState::Node Device::node_of(const File& file, Survival survival,
+                                  crash::Random& random) const {
+  DeviceState::Node node{.bytes = file.certain, .size = file.certain_size};
+  if (survival == Survival::kNothing) return node;
   const std::size_t piece_bytes = random.once_in(2) ? kPageBytes : kSectorBytes;
   // Of a hundred pieces.
   constexpr std::uint64_t kChances[] = {3, 20, 50, 80, 97};
@@ -198,15 +206,16 @@ Bytes Device::bytes_of(const File& file, Survival survival, crash::Random& rando
       const std::size_t size =
           std::min(write.bytes.size() - at, piece_bytes - (write.offset + at) % piece_bytes);
       if (random.below(100) < chance) {
-        put(bytes, write.offset + at, write.bytes.subspan(at, size));
+        put(node.bytes, write.offset + at, write.bytes.subspan(at, size));
       }
       at += size;
     }
   }
   if (survival == Survival::kEverything || random.once_in(3)) {
-    bytes.resize(std::max<std::size_t>(bytes.size(), file.cached_size));
+    node.size = std::max(node.size, file.cached_size);
   }
-  return bytes;
+  node.size = std::max<std::uint64_t>(node.size, node.bytes.size());
+  return node;
 }
 
 }  // namespace holdfast::disk

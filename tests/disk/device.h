@@ -31,7 +31,8 @@ using Bytes = std::vector<std::uint8_t>;
 struct DeviceState {
   struct Node {
     bool directory = false;
-    Bytes bytes;
+    Bytes bytes;             // what is behind them reads as zeroes
+    std::uint64_t size = 0;  // of the file; not less than its bytes
     bool operator==(const Node&) const = default;
   };
   std::map<std::string, Node> nodes;
@@ -60,6 +61,7 @@ class Device {
   };
   struct File {
     Bytes certain;
+    std::uint64_t certain_size = 0;
     std::uint64_t cached_size = 0;
     std::vector<Write> uncertain;
   };
@@ -81,7 +83,7 @@ class Device {
   void sync(const std::string& path);
   void fail_sync(const std::string& path);
   static void change(Names& names, const Change& change);
-  Bytes bytes_of(const File& file, Survival survival, crash::Random& random) const;
+  DeviceState::Node node_of(const File& file, Survival survival, crash::Random& random) const;
 
   Lie lie_;
   Names cached_;

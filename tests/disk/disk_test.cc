@@ -111,7 +111,7 @@ TEST_CASE("on the device is for certain what was synced or written through, and 
   second.offset = 4096;
   log.append(second, "two");
   CHECK(left_of(log).nodes.at("file").bytes == Bytes{'o', 'n', 'e'});
-  CHECK(left_of(log, Survival::kEverything).nodes.at("file").bytes.size() == 4099);
+  CHECK(left_of(log, Survival::kEverything).nodes.at("file").size == 4099);
   second.through = true;
   log.append(second, "TWO");
   CHECK(left_of(log).nodes.at("file").bytes.at(4096) == 'T');

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kPageBytes = 4096;
 
-// Whether a start on it leaves these files as they are: there is a store, and nothing to clean up.
+// Whether a start on it leaves these names as they are: there is a store, and nothing to clean up.
 bool is_plain(const DeviceState& state) {
   return state.nodes.contains("store/data.mdb") && !state.nodes.contains("store.new");
 }
@@ -34,7 +34,7 @@ void Image::become(const DeviceState& state) {
     make_anew(state);
   } else {
     for (const auto& [path, node] : state.nodes) {
-      change_file(path, now_.nodes.at(path).bytes, node.bytes);
+      change_file(path, now_.nodes.at(path), node);
     }
   }
 }
@@ -49,28 +49,38 @@ void Image::make_anew(const DeviceState& state) {
       fs::create_directory(directory_ + "/" + path);
       now_.nodes[path].directory = true;
     } else {
-      change_file(path, now_.nodes[path].bytes, node.bytes);
+      change_file(path, now_.nodes[path], node);
     }
   }
   plain_ = is_plain(state);
 }
 
-void Image::change_file(const std::string& path, Bytes& now, const Bytes& wanted) {
-  if (now == wanted && plain_) return;
+void Image::change_file(const std::string& path, DeviceState::Node& now,
+                        const DeviceState::Node& wanted) {
+  // A start brings the journal into the data file, and lengthens that.
+  const bool changed_by_start = path.ends_with("data.mdb");
+  if (now == wanted && plain_ && !changed_by_start) return;
   const std::string name = directory_ + "/" + path;
   const int file = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640);
   CHECK(file >= 0, "{} does not open", name);
-  if (now.size() != wanted.size()) {
-    CHECK(::ftruncate(file, static_cast<off_t>(wanted.size())) == 0);
-    now.resize(wanted.size());
+  if (changed_by_start) {
+    CHECK(::ftruncate(file, 0) == 0);
+    now = {};
   }
-  for (std::size_t at = 0; at < wanted.size(); at += kPageBytes) {
-    const std::size_t size = std::min(kPageBytes, wanted.size() - at);
-    if (std::memcmp(now.data() + at, wanted.data() + at, size) == 0) continue;
-    const ssize_t written = ::pwrite(file, wanted.data() + at, size, static_cast<off_t>(at));
+  if (now.size != wanted.size) CHECK(::ftruncate(file, static_cast<off_t>(wanted.size)) == 0);
+  // What is not among the bytes of either are zeroes.
+  now.size = wanted.size;
+  now.bytes.resize(std::min<std::uint64_t>(now.bytes.size(), wanted.size));
+  Bytes bytes = wanted.bytes;
+  bytes.resize(std::max(bytes.size(), now.bytes.size()));
+  now.bytes.resize(bytes.size());
+  for (std::size_t at = 0; at < bytes.size(); at += kPageBytes) {
+    const std::size_t size = std::min(kPageBytes, bytes.size() - at);
+    if (std::memcmp(now.bytes.data() + at, bytes.data() + at, size) == 0) continue;
+    const ssize_t written = ::pwrite(file, bytes.data() + at, size, static_cast<off_t>(at));
     CHECK(written == static_cast<ssize_t>(size), "{} cannot be written", name);
-    std::memcpy(now.data() + at, wanted.data() + at, size);
   }
+  now = wanted;
   ::close(file);
 }
 

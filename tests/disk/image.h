@@ -19,7 +19,8 @@ class Image {
 
  private:
   void make_anew(const DeviceState& state);
-  void change_file(const std::string& path, Bytes& now, const Bytes& wanted);
+  void change_file(const std::string& path, DeviceState::Node& now,
+                   const DeviceState::Node& wanted);
 
   std::string directory_;
   DeviceState now_;

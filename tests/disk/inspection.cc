@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/core.h"
+#include "disk/life.h"
 #include "disk/messages.h"
 #include "store/store.h"
 
@@ -46,6 +47,7 @@ class Inspector {
     StoreOptions options;
     options.directory = directory_;
     options.map_bytes = kMapBytes;
+    options.journal_bytes = kJournalBytes;
     Result<std::unique_ptr<Store>> store = Store::open(options);
     if (!store) return "The store does not open: " + store.status().message();
     store_ = std::move(*store);

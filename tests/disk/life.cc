@@ -73,6 +73,7 @@ bool Life::open() {
     options.directory = plan_.directory;
     options.map_bytes = kMapBytes;
     options.preallocate_bytes = 1 << 20;
+    options.journal_bytes = kJournalBytes;
     Result<std::unique_ptr<Store>> store = Store::open(options);
     if (store) {
       store_ = std::move(*store);

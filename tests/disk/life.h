@@ -27,6 +27,9 @@
 
 namespace holdfast::disk {
 
+// So small that it is full now and then.
+inline constexpr std::uint64_t kJournalBytes = 256 << 10;
+
 struct LifePlan {
   std::string directory;
   std::uint64_t seed = 1;

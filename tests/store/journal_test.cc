@@ -86,6 +86,7 @@ class RandomBatches {
     const std::size_t body_bytes = below(10) == 0 ? 20'000 : below(300);
     batch.blocks = {block_of(kQueue, range(next_, last), body_bytes)};
     batch.dedup = {{kQueue, ++time_, next_, std::vector<MessageIdHash>(below(50), {next_, 2})}};
+    if (below(10) == 0) batch.next_id = static_cast<std::uint32_t>(2 + time_);
     firsts_.push_back(next_);
     next_ = last + 1;
     if (below(3) == 0) {
@@ -125,6 +126,24 @@ TEST_CASE("what only the journal holds is there after a kill, and after the next
     CHECK_EQ(fixture.load_dedup().size(), 5);
     fixture.close();
   }
+}
+
+TEST_CASE("an id that was given away in a journaled batch is not given again after a kill") {
+  const TemporaryDirectory copy;
+  {
+    StoreFixture fixture;
+    fixture.open();
+    Batch batch;
+    batch.next_id = 5;
+    batch.queues = {queue_record(4, "orders", 0)};
+    fixture.commit(std::move(batch));
+    fixture.copy_as_if_killed(copy.path());
+  }
+  StoreOptions options;
+  options.directory = copy.path();
+  StoreFixture fixture(options);
+  fixture.open();
+  CHECK_EQ(fixture.state.next_id, 5);
 }
 
 TEST_CASE("an entry that was cut short is not applied, those before it are") {

@@ -20,6 +20,7 @@
 #include <string>
 
 #include "config.h"
+#include "memory_trimmer.h"
 #include "net/broker.h"
 #include "net/listen_address.h"
 #include "net/log.h"
@@ -180,6 +181,7 @@ int serve(const Config& config) {
     log.warning("The limit on open files allows {} connections; connections_max is {}.",
                 options.limits.connections_max, config.connections_max);
   }
+  const MemoryTrimmer trimmer;
   uv_loop_t loop;
   if (const int error = uv_loop_init(&loop); error != 0) {
     return fail(Status(ErrorCode::kInternal,

@@ -1,5 +1,8 @@
 #include "store/batch_writer.h"
 
+#include <algorithm>
+#include <span>
+
 namespace holdfast::broker {
 
 Outcome BatchWriter::write(const Batch& batch, std::uint32_t next_id, ChangeSink* sink) {
@@ -76,9 +79,27 @@ Outcome BatchWriter::put_dedup(const Batch& batch) {
     if (!outcome.ok()) return outcome;
   }
   for (const DedupRecord& record : batch.dedup) {
-    const RecordKey key = dedup_key(record.queue, record.time_ms, record.first);
-    const Outcome outcome = sink_->put(Table::kDedup, key, encoder_.encode(key, record));
+    const Outcome outcome = put_ids(record);
     if (!outcome.ok()) return outcome;
+  }
+  return Outcome();
+}
+
+// In pieces that fill the pages well. A leaf that is full keeps all records but its last when the
+// next one is appended, so they are small; or one fills a page of its own.
+Outcome BatchWriter::put_ids(const DedupRecord& record) {
+  constexpr std::size_t kIdsOfLeafRecord = 20;
+  constexpr std::size_t kIdsOfPage = 254;  // 4,096 bytes without a page's header and the checksum
+  constexpr std::size_t kIdsOfPageMin = kIdsOfPage * 4 / 5;
+  const std::span<const MessageIdHash> hashes(record.hashes);
+  for (std::size_t at = 0; at < hashes.size();) {
+    const std::size_t left = hashes.size() - at;
+    const std::size_t count = std::min(left, left >= kIdsOfPageMin ? kIdsOfPage : kIdsOfLeafRecord);
+    const RecordKey key = dedup_key(record.queue, record.time_ms, record.first + at);
+    const Outcome outcome =
+        sink_->put(Table::kDedup, key, encoder_.encode(key, hashes.subspan(at, count)));
+    if (!outcome.ok()) return outcome;
+    at += count;
   }
   return Outcome();
 }

@@ -20,6 +20,7 @@ class BatchWriter {
   Outcome put_blocks(const Batch& batch);
   Outcome put_settlements(const Batch& batch);
   Outcome put_dedup(const Batch& batch);
+  Outcome put_ids(const DedupRecord& record);
   Outcome remove_owners(const Batch& batch);
 
   RecordEncoder encoder_;

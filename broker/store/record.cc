@@ -243,9 +243,9 @@ ByteSpan RecordEncoder::encode(ByteSpan key, const RetryRecord& record) {
   return seal(key);
 }
 
-ByteSpan RecordEncoder::encode(ByteSpan key, const DedupRecord& record) {
+ByteSpan RecordEncoder::encode(ByteSpan key, std::span<const MessageIdHash> hashes) {
   value_.clear();
-  append(record.hashes.data(), record.hashes.size() * sizeof(MessageIdHash));
+  append(hashes.data(), hashes.size_bytes());
   return seal(key);
 }
 

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -92,7 +93,7 @@ class RecordEncoder {
   ByteSpan encode(ByteSpan key, const SubscriptionRecord& record);
   ByteSpan encode(ByteSpan key, const AckRecord& record);
   ByteSpan encode(ByteSpan key, const RetryRecord& record);
-  ByteSpan encode(ByteSpan key, const DedupRecord& record);
+  ByteSpan encode(ByteSpan key, std::span<const MessageIdHash> hashes);
 
  private:
   struct Builder;

@@ -53,7 +53,12 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
     if (first) {
       ++queue.counters.duplicates;
       ConfirmReply reply{request.asker, 1, *first, true, request.message.size()};
-      if (*first <= queue.committed_to) {
+#ifdef HOLDFAST_BREAK_CONFIRM_DUPLICATE_EARLY
+      const bool is_durable = true;
+#else
+      const bool is_durable = *first <= queue.committed_to;
+#endif
+      if (is_durable) {
         say(reply);
       } else {
         say_after_commit(reply);

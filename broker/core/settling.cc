@@ -33,11 +33,17 @@ void Core::State::settle(const SettleRequest& request, Now now) {
   Queue& queue = *consumer->queue;
   auto operation = std::make_shared<SettleOperation>();
   operation->reply.to = request.asker;
+#ifdef HOLDFAST_BREAK_DROP_SETTLE_WHEN_FULL
+  const bool is_dropped = !space.publishes_allowed;
+#else
+  constexpr bool is_dropped = false;
+#endif
   for (const SequenceRange& range : request.ranges) {
     for (Sequence sequence = range.first; sequence <= range.last; ++sequence) {
       Outstanding* const entry = queue.subscription.outstanding.find(sequence);
       if (entry != nullptr && held_by(*consumer, *entry)) {
         ++operation->reply.settled;
+        if (is_dropped) continue;
         settle_one(*consumer, *entry, request, operation, now);
       } else if (entry != nullptr && request.kind == wire::SettleKind_Ack &&
                  accept_late_ack(*consumer, *entry)) {

@@ -1,0 +1,407 @@
+#include "full/trial.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <thread>
+
+#include "hostile/process.h"
+
+namespace holdfast::full {
+
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kPatience{60};
+// A drain in which nothing at all was delivered for so long stands still.
+constexpr std::chrono::seconds kStandstill{10};
+constexpr milliseconds kLook{50};
+constexpr int kFillRounds = 6;
+// Few messages are settled on the full disk, so that it stays full: at most some 64 KiB where they
+// are small, and four of the large ones. A restart takes publishes while there is room for 64 KiB,
+// and a quarter of the reserve, a thirty-second of the disk, may have been left before.
+constexpr std::uint64_t kSettledBytesMax = 64 * 1024;
+constexpr std::uint64_t kRoomBytesMax = kDiskBytes / 32 + 4 * 65'536;
+// What may stay of a filling when everything is settled: records of the ids until they are trimmed,
+// pages of the trees that held it, the free list itself.
+constexpr std::uint64_t kLeftBytesMax = kDiskBytes / 16;
+
+}  // namespace
+
+TrialDirectory::TrialDirectory(const TrialPlan& plan)
+    : path_(std::filesystem::temp_directory_path() /
+            fmt::format("holdfast-full-{}-{}-{}", ::getpid(), disk_kind_name(plan.disk),
+                        plan.body_bytes)) {
+  std::filesystem::remove_all(path_);
+  std::filesystem::create_directories(path_);
+}
+
+TrialDirectory::~TrialDirectory() {
+  std::error_code ignored;
+  if (!keep_) std::filesystem::remove_all(path_, ignored);
+}
+
+void Checks::check(bool holds, const std::string& sentence) {
+  fmt::print("{}  {}\n", holds ? "ok    " : "FAILED", sentence);
+  std::fflush(stdout);
+  ++(holds ? passed_ : failed_);
+}
+
+Trial::Trial(const TrialPlan& plan, Checks& checks)
+    : plan_(plan),
+      checks_(checks),
+      random_(plan.seed),
+      directory_(plan),
+      disk_(plan.disk, directory_.path()),
+      broker_(plan.broker, directory_.path(), crash::free_port(plan.seed),
+              disk_.broker_arguments()) {}
+
+Trial::~Trial() {
+  client_.reset();
+  if (broker_.running()) static_cast<void>(broker_.kill().ok());
+}
+
+void Trial::run() {
+  fmt::print("-- {} of {:.1f} MB, messages of {} bytes, seed {}\n", disk_kind_name(plan_.disk),
+             static_cast<double>(disk_.bytes()) / 1e6, plan_.body_bytes, plan_.seed);
+  if (!disk_.substitution().empty()) {
+    fmt::print("{}: a quota of 32 MiB stands in for it.\n", disk_.substitution());
+  }
+  std::fflush(stdout);
+  const int failed_before = checks_.failed();
+  try {
+    steps();
+  } catch (const std::runtime_error& error) {
+    checks_.check(false, error.what());
+  }
+  client_.reset();
+  if (broker_.running()) {
+    const Status killed = broker_.kill();
+    if (!killed.ok()) checks_.check(false, killed.message());
+  }
+  if (checks_.failed() == failed_before) return;
+  directory_.keep();
+  fmt::print("What the broker said is in {}.\n", (directory_.path() / "broker.log").string());
+}
+
+void Trial::steps() {
+  start();
+  // A short window, so that the ids of the first filling are gone when pages are counted.
+  must(client_->admin().create_queue(
+      "q", {{"dedup-window", 1'000}, {"backoff-min", 1}, {"backoff-max", 1}, {"max-attempts", 0}}));
+  store_bytes_empty_ = must(client_->admin().status()).store_bytes;
+  // docs/STORAGE.md speaks of a disk of 32 MB: more than four fifths the first time, more than half
+  // after much deleting here and there. Beside small messages their ids take space, too, and the
+  // journal of ext4 leaves 26 MB of it.
+  const bool small = plan_.body_bytes < 1'000;
+  fill("first", small ? 0.75 : 0.8);
+  settle_some();
+  kill_while_settling();
+  still_full();
+  drain();
+  resume();
+  fill("second", small ? 0.3 : 0.4);
+  drain();
+  discard_dead_letters();
+  pages_are_free();
+}
+
+// ---- the broker ----
+
+void Trial::start() {
+  must(broker_.start());
+  must(broker_.wait_ready(std::chrono::seconds(30)));
+  ClientOptions options(broker_.address());
+  options.timeout = std::chrono::seconds(20);
+  // A broker that ends is seen at once.
+  options.reconnect = false;
+  options.unconfirmed_bytes_max = 1u << 20;
+  client_.emplace(must(Client::connect(options)));
+  pid_ = static_cast<pid_t>(must(client_->admin().status()).pid);
+}
+
+void Trial::kill() {
+  client_.reset();
+  must(broker_.kill());
+}
+
+void Trial::must(const Status& status) const {
+  if (status.ok()) return;
+  std::string sentence = "The trial cannot go on: " + status.to_string();
+  if (pid_ > 0 && hostile::has_ended(pid_)) sentence += " The broker has ended by itself.";
+  throw std::runtime_error(sentence);
+}
+
+// ---- filling ----
+
+std::string Trial::body_of(const std::string& id) const {
+  crash::Random random(plan_.seed ^ crash::hash_text(id));
+  std::string body(plan_.body_bytes, '\0');
+  for (std::size_t at = 0; at < body.size(); at += sizeof(std::uint64_t)) {
+    const std::uint64_t bits = random.next();
+    std::memcpy(body.data() + at, &bits, std::min(sizeof bits, body.size() - at));
+  }
+  return body;
+}
+
+std::uint32_t Trial::few() const {
+  return std::clamp(static_cast<std::uint32_t>(kSettledBytesMax / plan_.body_bytes), 2u, 40u);
+}
+
+Result<PublishReceipt> Trial::publish(const std::string& id) {
+  Result<PublishReceipt> receipt = client_->publish_future("q", Message(id, body_of(id))).get();
+  published(id, receipt);
+  return receipt;
+}
+
+void Trial::published(const std::string& id, const Result<PublishReceipt>& receipt) {
+  const std::lock_guard lock(mutex_);
+  if (receipt.ok()) {
+    refused_.erase(id);
+    owed_[id] = receipt->sequence;
+    if (receipt->duplicate) wrong_.push_back(id + " was called a duplicate and was not");
+  } else if (receipt.status().code() == ErrorCode::kStorageFull) {
+    refused_.insert(id);
+  } else {
+    wrong_.push_back(fmt::format("{} was refused: {}", id, receipt.status().to_string()));
+  }
+}
+
+// Publishes until the broker refuses, with at least this share of the disk in messages.
+void Trial::fill(const std::string& prefix, double share_min) {
+  std::uint64_t confirmed = 0;
+  // What was on its way was refused while it counted against the room; so some rounds, and then one
+  // at a time.
+  for (int round = 0; round < kFillRounds; ++round) {
+    confirmed += fill_at_once(fmt::format("{}-{}", prefix, round));
+  }
+  confirmed += fill_one_by_one(prefix);
+  checks_.check(
+      !refused_.empty() && wrong_.empty(),
+      fmt::format("publishes are refused with storage_full after {} messages", confirmed));
+  const double share = static_cast<double>(must(client_->admin().queue("q")).bytes) /
+                       static_cast<double>(disk_.bytes());
+  checks_.check(share > share_min,
+                fmt::format("messages take {:.0f} % of the disk, more than {:.0f} %", share * 100,
+                            share_min * 100));
+  checks_.check(!must(client_->admin().status()).publishes_allowed, "the status says so");
+}
+
+std::uint64_t Trial::fill_at_once(const std::string& prefix) {
+  const std::size_t before = owed_.size();
+  const std::size_t refused_before = refused_.size();
+  const std::uint64_t most = 2 * disk_.bytes() / plan_.body_bytes;
+  for (std::uint64_t i = 0; i < most; ++i) {
+    const std::string id = fmt::format("{}-{}", prefix, i);
+    client_->publish_async(
+        "q", Message(id, body_of(id)),
+        [this, id](const Result<PublishReceipt>& receipt) { published(id, receipt); });
+    const std::lock_guard lock(mutex_);
+    if (refused_.size() > refused_before || !wrong_.empty()) break;
+  }
+  must(client_->flush());
+  return owed_.size() - before;
+}
+
+// Until the first one that is refused.
+std::uint64_t Trial::fill_one_by_one(const std::string& prefix) {
+  const std::uint64_t most = disk_.bytes() / plan_.body_bytes;
+  for (std::uint64_t i = 0; i < most; ++i) {
+    const Result<PublishReceipt> receipt = publish(fmt::format("{}-alone-{}", prefix, i));
+    if (receipt.ok()) continue;
+    if (receipt.status().code() != ErrorCode::kStorageFull) must(receipt.status());
+    return i;
+  }
+  return most;
+}
+
+// ---- on the full disk ----
+
+// Acks and moves to the dead-letter queue go on while new messages are refused.
+void Trial::settle_some() {
+  std::uint64_t acked = 0;
+  std::vector<Delivery> deliveries =
+      must(client_->receive("q", few(), std::chrono::seconds(30), std::chrono::minutes(5)));
+  for (std::size_t i = 0; i < deliveries.size(); ++i) {
+    const std::string id = deliveries[i].message().id;
+    owed_.erase(id);
+    if (i % 2 == 0) {
+      must(deliveries[i].reject("set aside on a full disk"));
+      dead_.insert(id);
+    } else {
+      must(deliveries[i].ack());
+      acked_.insert(id);
+      ++acked;
+    }
+  }
+  const QueueReport report = must(client_->admin().queue("q"));
+  checks_.check(
+      acked > 0 && report.dead == dead_.size() && report.messages == owed_.size(),
+      fmt::format("on the full disk {} messages were acked and {} went to the dead-letter "
+                  "queue",
+                  acked, dead_.size()));
+}
+
+// The acks that were answered are final; of the others nobody knows.
+void Trial::kill_while_settling() {
+  std::vector<Delivery> deliveries =
+      must(client_->receive("q", few(), std::chrono::seconds(30), std::chrono::minutes(5)));
+  for (Delivery& delivery : deliveries) ack(delivery);
+  std::this_thread::sleep_for(std::chrono::microseconds(random_.below(800)));
+  must(broker_.kill());
+  client_.reset();
+  fmt::print("        killed with {} acks asked for, {} of them not answered\n", deliveries.size(),
+             unsure_.size());
+  start();
+}
+
+// What was settled made room for as much.
+void Trial::still_full() {
+  const std::uint64_t bytes = fill_one_by_one("while-full") * plan_.body_bytes;
+  checks_.check(bytes <= kRoomBytesMax,
+                fmt::format("after SIGKILL and a restart publishes are refused after {} bytes, at "
+                            "most {}",
+                            bytes, kRoomBytesMax));
+}
+
+// ---- draining ----
+
+void Trial::drain() {
+  const std::size_t wanted = owed_.size();
+  // Half of the drains are killed somewhere in the middle.
+  if (wanted > 10 && random_.once_in(2)) {
+    const std::size_t left = random_.below(wanted);
+    consume_until([this, left] { return owed_.size() <= left; });
+    kill();
+    start();
+  }
+  consume_until([this] { return owed_.size() <= unsure_.size() && unsure_.empty(); });
+  // Those that did not come were acked by what was not answered.
+  for (const std::string& id : unsure_) owed_.erase(id);
+  unsure_.clear();
+  for (std::size_t i = 0; i < wrong_.size() && i < 5; ++i) fmt::print("        {}\n", wrong_[i]);
+  checks_.check(owed_.empty() && wrong_.empty(),
+                fmt::format("everything confirmed was drained and acked: {} of {}, {} wrong",
+                            wanted - owed_.size(), wanted, wrong_.size()));
+  // As the disk holds it.
+  kill();
+  start();
+  compare();
+}
+
+void Trial::consume_until(const std::function<bool()>& enough) {
+  ConsumeOptions options;
+  options.prefetch = 512;
+  options.lease = std::chrono::minutes(5);
+  Consumer consumer = must(
+      client_->consume("q", options, [this](Delivery delivery) { handle(std::move(delivery)); }));
+  std::uint64_t delivered = 0;
+  auto deadline = steady_clock::now() + kStandstill;
+  while (steady_clock::now() < deadline) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (enough() || !wrong_.empty()) break;
+      if (delivered_ != delivered) deadline = steady_clock::now() + kStandstill;
+      delivered = delivered_;
+    }
+    must(consumer.status());
+    // What is unsure need not come: an empty queue ends the waiting, too.
+    if (must(client_->admin().queue("q")).messages == 0) break;
+    std::this_thread::sleep_for(kLook);
+  }
+  consumer.stop();
+}
+
+// Checks what came, and acks it. Of an ack without an answer nobody knows.
+void Trial::ack(Delivery& delivery) {
+  const std::string id = delivery.message().id;
+  {
+    const std::lock_guard lock(mutex_);
+    ++delivered_;
+    const auto found = owed_.find(id);
+    if (found == owed_.end()) {
+      const char* const why = acked_.contains(id)     ? "was acked before"
+                              : dead_.contains(id)    ? "was rejected before"
+                              : refused_.contains(id) ? "was refused"
+                                                      : "was never published";
+      wrong_.push_back(fmt::format("{} came and {}", id, why));
+    } else if (found->second != delivery.message().sequence || delivery.body() != body_of(id)) {
+      wrong_.push_back(fmt::format("{} came with another sequence or body", id));
+    }
+    unsure_.insert(id);
+  }
+  delivery.ack_async([this, id](const Status& status) {
+    const std::lock_guard lock(mutex_);
+    if (!status.ok()) return;
+    unsure_.erase(id);
+    owed_.erase(id);
+    acked_.insert(id);
+  });
+}
+
+void Trial::compare() {
+  const QueueReport report = must(client_->admin().queue("q"));
+  checks_.check(
+      report.messages == 0 && report.bytes == 0 && report.in_flight == 0 && report.waiting == 0 &&
+          report.dead == dead_.size() && report.corrupt == 0,
+      fmt::format("after SIGKILL and a restart the queue is empty: {} messages, {} bytes, "
+                  "{} dead",
+                  report.messages, report.bytes, report.dead));
+}
+
+// ---- afterwards ----
+
+void Trial::resume() {
+  const auto deadline = steady_clock::now() + kPatience;
+  Result<PublishReceipt> receipt = publish("resumed");
+  while (!receipt.ok() && steady_clock::now() < deadline) {
+    if (receipt.status().code() != ErrorCode::kStorageFull) must(receipt.status());
+    std::this_thread::sleep_for(kLook);
+    receipt = publish("resumed");
+  }
+  checks_.check(receipt.ok() && !receipt->duplicate, "publishing resumes by itself");
+}
+
+void Trial::discard_dead_letters() {
+  std::size_t found = 0;
+  for (const StoredMessage& letter : must(client_->admin().peek("q.dead", 1'000)).messages) {
+    if (dead_.contains(letter.id) && letter.body == body_of(letter.id)) ++found;
+  }
+  checks_.check(found == dead_.size(),
+                "every message that was set aside is in the dead-letter queue");
+  const MoveReport report = must(client_->admin().discard_all("q", 0, 256));
+  checks_.check(report.moved == dead_.size(), "and can be discarded");
+}
+
+// Ids leave their window by the second, and their records a few with each commit.
+void Trial::pages_are_free() {
+  const auto deadline = steady_clock::now() + kPatience;
+  std::uint64_t grown = kDiskBytes;
+  for (std::uint64_t i = 0; grown > kLeftBytesMax && steady_clock::now() < deadline; ++i) {
+    const Result<PublishReceipt> receipt = publish(fmt::format("probe-{}", i));
+    if (receipt.ok()) {
+      for (Delivery& delivery : must(client_->receive("q", 8, std::chrono::seconds(5)))) {
+        must(delivery.ack());
+      }
+    } else if (receipt.status().code() != ErrorCode::kStorageFull) {
+      must(receipt.status());
+    } else {
+      std::this_thread::sleep_for(kLook);
+    }
+    const std::uint64_t used = must(client_->admin().status()).store_bytes;
+    grown = used - std::min(used, store_bytes_empty_);
+  }
+  checks_.check(grown <= kLeftBytesMax,
+                fmt::format("its pages are free again: {} bytes more in use than before the first "
+                            "message, at most {}",
+                            grown, kLeftBytesMax));
+}
+
+}  // namespace holdfast::full

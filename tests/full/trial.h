@@ -86,7 +86,7 @@ class Trial {
   void compare();
   void resume();
   void discard_dead_letters();
-  void pages_are_free();
+  void pages_are_free(const std::string& prefix);
 
   Result<PublishReceipt> publish(const std::string& id);
   void published(const std::string& id, const Result<PublishReceipt>& receipt);

@@ -24,7 +24,6 @@
 
 namespace {
 
-using holdfast::full::Checks;
 using holdfast::full::DiskKind;
 using holdfast::full::Trial;
 using holdfast::full::TrialPlan;
@@ -40,7 +39,7 @@ struct Options {
 
 int run(const Options& options) {
   using Clock = std::chrono::steady_clock;
-  Checks checks;
+  holdfast::hostile::Checks checks;
   const Clock::time_point end = Clock::now() + std::chrono::minutes(options.minutes);
   std::uint32_t cycle = 0;
   while (options.minutes > 0 ? Clock::now() < end : cycle < options.cycles) {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <thread>
@@ -49,13 +48,7 @@ TrialDirectory::~TrialDirectory() {
   if (!keep_) std::filesystem::remove_all(path_, ignored);
 }
 
-void Checks::check(bool holds, const std::string& sentence) {
-  fmt::print("{}  {}\n", holds ? "ok    " : "FAILED", sentence);
-  std::fflush(stdout);
-  ++(holds ? passed_ : failed_);
-}
-
-Trial::Trial(const TrialPlan& plan, Checks& checks)
+Trial::Trial(const TrialPlan& plan, hostile::Checks& checks)
     : plan_(plan),
       checks_(checks),
       random_(plan.seed),

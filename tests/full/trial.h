@@ -21,19 +21,9 @@
 #include "crash/random.h"
 #include "full/small_disk.h"
 #include "holdfast/client.h"
+#include "hostile/checks.h"
 
 namespace holdfast::full {
-
-class Checks {
- public:
-  void check(bool holds, const std::string& sentence);
-  int passed() const { return passed_; }
-  int failed() const { return failed_; }
-
- private:
-  int passed_ = 0;
-  int failed_ = 0;
-};
 
 struct TrialPlan {
   std::string broker;
@@ -60,7 +50,7 @@ class TrialDirectory {
 
 class Trial {
  public:
-  Trial(const TrialPlan& plan, Checks& checks);
+  Trial(const TrialPlan& plan, hostile::Checks& checks);
   ~Trial();
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
@@ -101,7 +91,7 @@ class Trial {
   }
 
   const TrialPlan plan_;
-  Checks& checks_;
+  hostile::Checks& checks_;
   crash::Random random_;
   TrialDirectory directory_;
   SmallDisk disk_;

@@ -19,6 +19,14 @@ constexpr std::size_t kSpareWriterBytesMax = 2u << 20;
 // From here on the part of a frame counts as large.
 constexpr std::size_t kLargeInputBytes = 256 * 1024;
 
+// A loop that was held up (a stopped process, a machine that stood still) may find what the peer
+// has sent meanwhile only after it has looked at the clock: so being late counts when it was found
+// in two turns, which have a look at the sockets between them.
+bool blames_the_peer(Due due) {
+  return due == Due::kHandshakeMissed || due == Due::kFrameUnfinished || due == Due::kPeerSilent ||
+         due == Due::kPeerNotReading;
+}
+
 SessionId session_of(const LeaseLostNotice& notice) { return notice.session; }
 SessionId session_of(const Delivery& delivery) { return delivery.session; }
 SessionId session_of(const ConsumerEndedNotice& notice) { return notice.session; }
@@ -54,10 +62,11 @@ class Peers::Peer final : public ConnectionOwner {
   Connection connection;
   std::optional<Session> session;
   const bool over_cap;
-  bool in_core = false;       // the core knows the session
-  bool ended = false;         // end_session() is done
-  bool writable = true;       // as told to the core
-  bool wants_a_look = false;  // is in attention_
+  std::uint64_t overdue_in = 0;  // the last turn in which it was late
+  bool in_core = false;          // the core knows the session
+  bool ended = false;            // end_session() is done
+  bool writable = true;          // as told to the core
+  bool wants_a_look = false;     // is in attention_
   bool is_scheduled = false;
   Schedule::iterator scheduled;
   // What it adds to the sums.
@@ -335,14 +344,21 @@ void Peers::schedule(Peer& peer) {
 
 void Peers::begin_turn(Now now) {
   ++turn_;
+  std::vector<Peer*> doubted;
   while (!schedule_.empty() && schedule_.begin()->first <= now.monotonic) {
     Peer& peer = *schedule_.begin()->second;
     schedule_.erase(schedule_.begin());
     peer.is_scheduled = false;
-    act_on_deadline(peer, now);
+    const Due due = peer.connection.check_deadlines(now.monotonic);
+    if (blames_the_peer(due) && std::exchange(peer.overdue_in, turn_) + 1 != turn_) {
+      doubted.push_back(&peer);
+      continue;
+    }
+    act_on_deadline(peer, due, now);
     // Whoever has something to do now is scheduled again by attend_one().
     if (!peer.wants_a_look) schedule(peer);
   }
+  for (Peer* peer : doubted) schedule(*peer);
 }
 
 std::optional<MonotonicTime> Peers::next_deadline() const {
@@ -350,12 +366,12 @@ std::optional<MonotonicTime> Peers::next_deadline() const {
   return schedule_.begin()->first;
 }
 
-void Peers::act_on_deadline(Peer& peer, Now now) {
+void Peers::act_on_deadline(Peer& peer, Due due, Now now) {
   Connection& connection = peer.connection;
   const auto missed = [&](std::string message) {
     end_with_error(peer, Status(ErrorCode::kDeadlineExceeded, std::move(message)), now);
   };
-  switch (connection.check_deadlines(now.monotonic)) {
+  switch (due) {
     case Due::kNothing:
       break;
     case Due::kHeartbeat:

@@ -108,7 +108,7 @@ class Peers {
   void close_longest_output();
   void append_goodbye(Peer& peer, Now now);
   void schedule(Peer& peer);
-  void act_on_deadline(Peer& peer, Now now);
+  void act_on_deadline(Peer& peer, Due due, Now now);
 
   uv_loop_t& loop_;
   Log& log_;

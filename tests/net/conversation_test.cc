@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "running_broker.h"
 #include "store/store.h"
@@ -79,6 +81,23 @@ TEST_CASE("an idle client hears a Ping at every heartbeat, and is dropped when i
   REQUIRE(frame.has_value());
   CHECK(frame->error() == ErrorCode::kDeadlineExceeded);
   client.expect_close();
+}
+
+TEST_CASE("a broker that was held up itself does not blame its peers for it") {
+  broker::BrokerOptions options = loopback_options();
+  options.session.heartbeat_min = Milliseconds(20);
+  RunningBroker broker(options);
+  RawClient client = broker.connect("lively", 20);
+  // For longer than three heartbeats, with a Ping in each of them that the broker cannot read.
+  broker.on_loop([&client] {
+    for (std::uint64_t i = 1; i <= 10; ++i) {
+      client.send_empty(wire::FrameType_Ping, i);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  });
+  for (std::uint64_t i = 1; i <= 10; ++i) {
+    CHECK(client.expect(wire::FrameType_Pong).correlation == i);
+  }
 }
 
 TEST_CASE("a message goes from publisher to consumer with the bytes that were published") {

@@ -120,6 +120,12 @@ RunningBroker::RunningBroker(BrokerOptions options, std::unique_ptr<broker::Stor
 void RunningBroker::start(BrokerOptions options) {
   signal(SIGPIPE, SIG_IGN);  // as main does
   uv_loop_init(&loop_);
+  on_loop_signal_.data = this;
+  uv_async_init(&loop_, &on_loop_signal_, [](uv_async_t* signal) {
+    auto* const self = static_cast<RunningBroker*>(signal->data);
+    const std::scoped_lock lock(self->on_loop_mutex_);
+    if (self->on_loop_work_) std::exchange(self->on_loop_work_, nullptr)();
+  });
   auto broker = Broker::start(loop_, *store_, log_, std::move(options));
   if (!broker.ok()) throw std::runtime_error(broker.status().to_string());
   broker_ = std::move(*broker);
@@ -135,7 +141,15 @@ RunningBroker::~RunningBroker() {
     thread_.join();
   }
   broker_.reset();
+  uv_close(reinterpret_cast<uv_handle_t*>(&on_loop_signal_), nullptr);
+  uv_run(&loop_, UV_RUN_DEFAULT);
   uv_loop_close(&loop_);
+}
+
+void RunningBroker::on_loop(std::function<void()> work) {
+  const std::scoped_lock lock(on_loop_mutex_);
+  on_loop_work_ = std::move(work);
+  uv_async_send(&on_loop_signal_);
 }
 
 RawClient RunningBroker::connect(std::string_view name, std::uint32_t heartbeat_ms) {

@@ -77,6 +77,8 @@ class RunningBroker {
   // One that has not.
   RawClient connect_silently() { return RawClient(address_); }
   void request_drain() { broker_->request_drain(); }
+  // The loop's thread does nothing but this, between looking at its sockets and at its clock.
+  void on_loop(std::function<void()> work);
   // Waits until run() has returned, and gives what it returned.
   Status wait();
   // Destroys the broker, as the end of the process would.
@@ -86,6 +88,9 @@ class RunningBroker {
   void start(broker::BrokerOptions options);
 
   uv_loop_t loop_;
+  uv_async_t on_loop_signal_;
+  std::mutex on_loop_mutex_;
+  std::function<void()> on_loop_work_;
   broker::Log log_{nullptr};
   std::unique_ptr<broker::Store> store_;
   HeldStore* held_store_ = nullptr;

@@ -227,6 +227,10 @@ void Arena::check_memory(std::uint64_t before, const Measured& attacked,
       attacked.rss_anon_bytes <= bound,
       fmt::format("memory went from {:.1f} MB to {:.1f} MB, at most {:.1f} MB", megabytes(before),
                   megabytes(attacked.rss_anon_bytes), megabytes(bound)));
+  if (before > kMemoryBytesMax) {
+    checks_.check(false, fmt::format("between rounds it keeps {:.1f} MB, at most {:.1f} MB",
+                                     megabytes(before), megabytes(kMemoryBytesMax)));
+  }
 }
 
 void Arena::check_pair(const Measured& calm, const Measured& attacked,

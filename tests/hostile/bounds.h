@@ -33,9 +33,22 @@ inline constexpr std::uint64_t kCacheBytes = 16 * kMebibyte;
 
 // What an idle connection may cost; tests/scale holds the broker to it.
 inline constexpr std::uint64_t kConnectionBytes = 32 * 1024;
-// For everything that is there in any case: the cache may fill meanwhile, batches of a mebibyte and
-// their copies are under way, and an allocator keeps what was freed.
-inline constexpr std::uint64_t kMemorySlackBytes = kCacheBytes + 16 * kMebibyte;
+// The queue whose messages the hostile consumers are sent: more than the system takes for three of
+// them, which is some megabytes each.
+inline constexpr std::string_view kHeldQueue = "held";
+inline constexpr std::size_t kHeldBodyBytes = 16'000;
+inline constexpr std::uint32_t kHeldMessages = 1'500;
+
+// For everything that is there in any case: the cache may fill meanwhile, all that is held may be
+// in flight and then its blocks are in memory, batches of a mebibyte and their copies are under
+// way, and an allocator keeps what was freed.
+inline constexpr std::uint64_t kMemorySlackBytes =
+    kCacheBytes + kHeldMessages * kHeldBodyBytes + 16 * kMebibyte;
+
+// And whatever was done before: what is kept between rounds, by the allocator too, is no more than
+// all that the limits above allow at a time.
+inline constexpr std::uint64_t kMemoryBytesMax =
+    (64 + 32 + 64 + 16) * kMebibyte + kMemorySlackBytes;
 
 // The steady pair may become slower by a factor, because the attackers run on the same processors;
 // and where it was fast, a machine that others use, too, adds what is below.
@@ -43,11 +56,5 @@ inline constexpr double kMedianFactor = 10;
 inline constexpr double kMedianMsMin = 100;
 inline constexpr double kTailFactor = 20;
 inline constexpr double kTailMsMin = 1'000;
-
-// The queue whose messages the hostile consumers are sent: more than the system takes for three of
-// them, which is some megabytes each.
-inline constexpr std::string_view kHeldQueue = "held";
-inline constexpr std::size_t kHeldBodyBytes = 16'000;
-inline constexpr std::uint32_t kHeldMessages = 1'500;
 
 }  // namespace holdfast::hostile

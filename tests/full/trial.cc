@@ -100,8 +100,8 @@ void Trial::steps() {
   drain();
   resume();
   pages_are_free("between");
-  // And more than half after much deleting here and there.
-  fill("second", 0.5);
+  // Less after much deleting here and there: what is free lies in pieces.
+  fill("second", 0.15);
   drain();
   discard_dead_letters();
   pages_are_free("end");

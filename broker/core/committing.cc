@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/break.h"
 #include "base/check.h"
 #include "core/state.h"
 
@@ -147,6 +148,10 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
     if (entry->state == OutstandingState::kWaiting) {
       record.due = record.history.back().ended_at + Milliseconds(entry->wait_ms);
     }
+#ifdef HOLDFAST_BREAK_FORGET_ATTEMPT
+    record.attempts = 1;
+    record.history.clear();
+#endif
     batch.retries.push_back(std::move(record));
     subscription.stored_retries.insert(sequence);
   }

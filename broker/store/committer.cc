@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/break.h"
 #include "base/check.h"
 
 namespace holdfast::broker {

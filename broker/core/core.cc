@@ -233,9 +233,11 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
   // The clock may have been set back since: what is stored stays in order, and time goes on from
   // it.
   state_->newest_log_time_ms = std::max(state_->newest_log_time_ms, time_ms);
-  static_cast<void>(now);
   found->dedup.load(hashes, first, time_ms);
   found->dedup.age(found->committed_to);
+  // What had left the window is removed a few records at a time: some may still be there, also of
+  // ids that came again since.
+  state_->expire_dedup(*found, now);
 }
 
 void Core::session_opened(SessionId session, std::string_view client_name) {

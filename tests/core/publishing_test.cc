@@ -111,6 +111,27 @@ TEST_CASE("an id is forgotten after the window, on disk too") {
   CHECK(f.store.dedup_record_count() == 0);
 }
 
+TEST_CASE("an id that left the window and came again is after a crash the newer one's duplicate") {
+  CoreFixture fixture;
+  fixture.create_queue("orders", {{QueueSetting::kDedupWindow, 10'000}});
+  // More records than one commit removes; the one of 'again' is the last.
+  for (int i = 1; i < 600; ++i) fixture.publish("orders", "id-" + std::to_string(i));
+  fixture.publish("orders", "again");
+  fixture.hold_commits();
+  fixture.pass(Milliseconds(15'000));
+  fixture.publish("orders", "again");
+  fixture.commit_one();  // sealed before it came
+  fixture.commit_one();
+  REQUIRE(fixture.store.dedup_record_count() > 1);
+  fixture.crash();
+  const auto confirm = fixture.confirm_of(fixture.publish("orders", "again"));
+  REQUIRE(confirm);
+  CHECK(confirm->duplicate);
+  CHECK(confirm->sequence == 601);
+  fixture.pass(Milliseconds(1000));
+  CHECK(fixture.store.dedup_record_count() == 1);
+}
+
 TEST_CASE("a jump of the wall clock does not shorten the dedup window") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kDedupWindow, 60'000}});

@@ -10,7 +10,7 @@
 namespace holdfast::broker::sim {
 
 namespace {
-constexpr std::size_t kClients = 5;  // client 0 manages, 1 publishes too
+constexpr std::size_t kClients = 5;
 constexpr std::string_view kNames[] = {"orders", "mails"};
 
 std::vector<SequenceRange> ranges_of(const std::vector<Sequence>& sequences) {
@@ -49,7 +49,7 @@ void World::act(Action action) {
     case Action::kCredit:
       return change_credit();
     case Action::kDisconnect:
-      return disconnect();
+      return disconnect(script_.random.below(kClients));
     case Action::kWritable:
       return change_writable();
     case Action::kSettle:
@@ -62,6 +62,7 @@ void World::act(Action action) {
       const Milliseconds jump(static_cast<std::int64_t>(script_.random.between(1, 3'600'000)));
       const bool forward = script_.random.once_in(2);
       note("the wall clock jumps {} ms {}", jump.count(), forward ? "forward" : "back");
+      ++faults_.clock_jumps;
       now_.wall += forward ? jump : -jump;
       if (forward) model_.wall_jumped(jump.count());
       return;
@@ -91,6 +92,11 @@ void World::act(Action action) {
       store_.space.reason = store_.space.publishes_allowed ? "" : "The disk is full.";
       note("{}", store_.space.publishes_allowed ? "the disk has room" : "the disk is full");
       core_->space_changed(store_.space, now_);
+      return;
+    case Action::kFailCommit:
+      return fail_commit();
+    case Action::kFullCommit:
+      attempts_without_room_ = script_.random.between(1, 30);
       return;
   }
 }
@@ -159,34 +165,75 @@ void World::create_missing_queues() {
 void World::publish_some() {
   const std::optional<QueueId> queue = some_queue(false);
   if (!queue) return;
-  const SessionId publisher = session(1);
   for (std::uint64_t left = script_.random.between(1, 20); left > 0; --left) {
-    publish_one(*queue, publisher);
+    if (script_.random.once_in(2) && retry_one()) continue;
+    std::string id = some_id();
+    if (frame_is_lost(session(kPublisher))) {
+      retries_.push_back({*queue, std::move(id)});
+      continue;
+    }
+    publish_one(*queue, id);
+    if (!script_.repeats_frame()) continue;
+    ++faults_.frames_repeated;
+    publish_one(*queue, std::move(id));
   }
 }
 
-void World::publish_one(QueueId queue, SessionId publisher) {
-  // An id may come again: lately used, or long ago.
-  std::uint64_t id_number = ++last_id_;
+// Lately used, or long ago, once in eight.
+std::string World::some_id() {
+  std::uint64_t number = last_id_;
   if (script_.random.once_in(8)) {
-    --last_id_;
-    id_number =
-        last_id_ -
+    number -=
         std::min(last_id_, script_.random.below(script_.random.once_in(3) ? last_id_ + 1 : 30));
+  } else {
+    number = ++last_id_;
   }
+  return fmt::format("id-{}", number);
+}
+
+// What the publisher has no answer to, with the same id on another connection. False: there is
+// none.
+bool World::retry_one() {
+  if (retries_.empty()) return false;
+  Unanswered retry = std::move(retries_.front());
+  retries_.pop_front();
+  if (!queues_known().contains(retry.queue)) return true;  // deleted since
+  ++faults_.retried;
+  publish_one(retry.queue, std::move(retry.id));
+  return true;
+}
+
+// The publisher hears an answer, or it is lost on the way, and its connection with it.
+void World::hear(const Effect& effect) {
+  if (const auto* error = std::get_if<ErrorReply>(&effect)) {
+    unanswered_.erase(error->to.correlation);
+  }
+  const auto* const confirm = std::get_if<ConfirmReply>(&effect);
+  if (confirm == nullptr) return;
+  if (!faults_stopped_ && unanswered_.contains(confirm->to.correlation) && script_.loses_frame()) {
+    ++faults_.confirms_lost;
+    publisher_broken_ = true;
+  }
+  // What comes behind on this connection is lost, too.
+  if (publisher_broken_) return;
+  for (std::uint32_t i = 0; i < confirm->count; ++i) unanswered_.erase(confirm->to.correlation + i);
+}
+
+void World::publish_one(QueueId queue, std::string id) {
+  const SessionId publisher = session(kPublisher);
   const Asker asker = ask(publisher);
-  // The correlation makes the bytes those of this request alone.
+  unanswered_.emplace(asker.correlation, Unanswered{queue, id});
+  // The correlation makes the bytes those of this request alone, also where an id comes again.
   std::string body = fmt::format("{}:", asker.correlation);
   body.resize(body.size() + script_.body_bytes(), 'x');
   Publish publish;
   publish.queue = queue;
-  publish.id = fmt::format("id-{}", id_number);
+  publish.id = id;
   const std::vector<std::uint8_t> bytes = encode_test_message(publish.id, body);
   publish.checksum = checksum(bytes);
   publish.bytes = bytes.size();
   publish.at = now_.monotonic;
   Pending asked = pending(Kind::kPublish, publisher, queue);
-  const std::string id = publish.id;
   PublishRequest request;
   request.asker = asker;
   request.queue = queue;
@@ -221,13 +268,17 @@ void World::subscribe(QueueId queue, std::uint32_t credit, std::uint32_t lease_m
   note("request {} subscribes to queue {} with credit {}", asker.correlation, queue.value, credit);
   core_->subscribe(request, now_);
   take_effects();
-  if (!writable_.at(consumer)) model_.set_writable(consumer, false);
+  const auto writable = writable_.find(consumer);
+  if (writable != writable_.end() && !writable->second) model_.set_writable(consumer, false);
 }
 
 void World::settle_some() {
   const std::optional<ConsumerId> id = some_consumer();
   if (!id) return;
   const ConsumerModel& consumer = model_.consumers().at(*id);
+  for (const auto& [client, open] : sessions_) {
+    if (open == consumer.session && script_.never_settles(client)) return;
+  }
   Random& random = script_.random;
   std::set<Sequence> chosen;
   const std::uint64_t one_in = random.between(1, 4);
@@ -240,15 +291,28 @@ void World::settle_some() {
   if (!live.empty() && random.once_in(10)) chosen.insert(some_of(random, live));
   if (random.once_in(50)) chosen.insert(1'000'000);
   if (chosen.empty()) return;
-  const std::uint64_t kind = random.below(10);
+  if (frame_is_lost(consumer.session)) return;
   std::optional<Milliseconds> delay;
   if (random.once_in(3)) delay = Milliseconds(static_cast<std::int64_t>(random.below(20'000)));
-  settle(*id,
-         kind < 5   ? wire::SettleKind_Ack
-         : kind < 8 ? wire::SettleKind_Nack
-         : kind < 9 ? wire::SettleKind_Reject
-                    : wire::SettleKind_Release,
-         {chosen.begin(), chosen.end()}, delay);
+  const wire::SettleKind kind = script_.settle_kind();
+  settle(*id, kind, {chosen.begin(), chosen.end()}, delay);
+  if (!script_.repeats_frame()) return;
+  take_effects();
+  if (!model_.consumers().contains(*id)) return;
+  ++faults_.frames_repeated;
+  settle(*id, kind, {chosen.begin(), chosen.end()}, delay);
+}
+
+// A frame that does not come is lost with its connection.
+bool World::frame_is_lost(SessionId from) {
+  if (!script_.loses_frame()) return false;
+  ++faults_.frames_lost;
+  for (const auto& [client, open] : sessions_) {
+    if (open != from) continue;
+    disconnect(client);
+    break;
+  }
+  return true;
 }
 
 void World::settle(ConsumerId consumer, wire::SettleKind kind, std::vector<Sequence> sequences,
@@ -301,14 +365,18 @@ void World::change_credit() {
   core_->set_credit(asker, *id, credit, 0, now_);
 }
 
-void World::disconnect() {
-  const std::size_t which = script_.random.below(kClients);
+void World::disconnect(std::size_t which) {
   const auto found = sessions_.find(which);
   if (found == sessions_.end()) return;
   const SessionId id = found->second;
   note("client {} disconnects", which);
   sessions_.erase(found);
   writable_.erase(id);
+  if (which == kPublisher) {
+    for (const auto& [correlation, asked] : unanswered_) retries_.push_back(asked);
+    unanswered_.clear();
+    publisher_broken_ = false;
+  }
   model_.end_session(id, now_);
   core_->session_closed(id, now_);
 }

@@ -75,10 +75,12 @@ void Model::on(const ConfirmReply& reply) {
     }
     if (reply.duplicate) {
       ++counts_.duplicates;
-      // The newest of its id; or, where that was asked for later, the one before.
+      // The newest of its id; or, where that was asked for later, the one before. Of ids that were
+      // dropped early, an older one may be back after a crash that came before its removal.
       const Sequence newest = queues_.at(publish.queue).newest_of_id[publish.id];
-      if (publishes_[stored->publish].id != publish.id ||
-          (newest != sequence && message(publish.queue, newest)->publish < pending->publish)) {
+      const bool is_newest =
+          newest == sequence || message(publish.queue, newest)->publish >= pending->publish;
+      if (publishes_[stored->publish].id != publish.id || (!is_newest && !ids_may_be_dropped_)) {
         find("dedup", fmt::format("'{}' is called a duplicate of {}, which is another message",
                                   publish.id, sequence));
       }

@@ -1,121 +1,77 @@
-// The simulation's command line.
+// The simulation's command line; tests/sim/run starts it.
 //
-//   sim [--seed N] [--seeds COUNT] [--steps M] [--events] [--broken NAME]
-//
-// Runs COUNT seeds from N on, each for M steps and then until everything is drained. Exit 0: every
-// promise was kept, and the runs saw enough traffic and faults to mean something; 1: a promise was
-// broken, or they did not. With --broken the store is broken on purpose, and a run that finds it is
-// what is wanted: exit 0 if one did. --events prints every event as it happens.
+// Runs seeds, each for some steps and then until everything is drained. Exit 0: every promise was
+// kept, and the runs saw enough traffic and faults to mean something; 1: a promise was broken, or
+// they did not. With --broken the store is broken on purpose, and a run that finds it is what is
+// wanted: exit 0 if one did.
 
 #include <fmt/format.h>
 
-#include <charconv>
+#include <CLI/CLI.hpp>
 #include <cstdio>
-#include <optional>
+#include <random>
 #include <string>
-#include <string_view>
 
-#include "sim/world.h"
+#include "sim/workers.h"
 
 namespace holdfast::broker::sim {
 namespace {
 
-struct Options {
-  std::uint64_t seed = 1;
-  std::uint64_t seeds = 1;
-  std::uint64_t steps = 1500;
-  bool events = false;
-  Sabotage sabotage = Sabotage::kNothing;
-};
-
-bool read_number(std::string_view text, std::uint64_t& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
-std::optional<Options> read_options(int count, char** words) {
-  Options options;
-  for (int i = 1; i < count; ++i) {
-    const std::string_view word = words[i];
-    if (word == "--events") {
-      options.events = true;
-      continue;
-    }
-    if (++i == count) return std::nullopt;
-    const std::string_view value = words[i];
-    if (word == "--broken") {
-      const std::optional<Sabotage> sabotage = find_sabotage(value);
-      if (!sabotage) return std::nullopt;
-      options.sabotage = *sabotage;
-    } else if (word == "--seed"    ? !read_number(value, options.seed)
-               : word == "--seeds" ? !read_number(value, options.seeds)
-               : word == "--steps" ? !read_number(value, options.steps)
-                                   : true) {
-      return std::nullopt;
-    }
+int run(const Plan& plan) {
+  fmt::print("seed {}\n", plan.first_seed);
+  std::fflush(stdout);
+  const Outcome outcome = run_plan(plan);
+  outcome.tally.print();
+  const std::uint64_t seeds = outcome.tally.seeds;
+  if (plan.sabotage != Sabotage::kNothing) {
+    const bool found = outcome.findings > 0;
+    if (!found) fmt::print("nothing was found, and the store was broken\n");
+    fmt::print("{}\n", found ? "1 passed, 0 failed" : "0 passed, 1 failed");
+    return found ? 0 : 1;
   }
-  return options;
-}
-
-void add(Model::Counts& sum, const Model::Counts& run) {
-  sum.confirmed += run.confirmed;
-  sum.duplicates += run.duplicates;
-  sum.delivered += run.delivered;
-  sum.redelivered += run.redelivered;
-  sum.acked += run.acked;
-  sum.dead_lettered += run.dead_lettered;
-  sum.redriven += run.redriven;
-  sum.crashes += run.crashes;
-}
-
-int run_seeds(const Options& options) {
-  Model::Counts sum;
-  for (std::uint64_t seed = options.seed; seed < options.seed + options.seeds; ++seed) {
-    std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-    std::fflush(stdout);  // the core may stop the process
-    World world(seed, options.sabotage, options.events);
-    const std::optional<std::string> finding = world.run(options.steps);
-    add(sum, world.counts());
-    if (!finding) continue;
-    if (options.sabotage != Sabotage::kNothing) {
-      fmt::print("found: {}\n1 passed, 0 failed\n", *finding);
-      return 0;
-    }
-    for (const std::string& event : world.last_events()) fmt::print("{}\n", event);
-    fmt::print(
-        "broken promise: {}\nreplay: sim --seed {} --steps {} --events\n"
-        "{} passed, 1 failed\n",
-        *finding, seed, options.steps, seed - options.seed);
-    return 1;
+  const bool is_void = outcome.tally.is_void();
+  if (is_void) fmt::print("too little happened for this to mean something\n");
+  if (plan.duration) {
+    const std::uint64_t trials = seeds + outcome.findings;
+    fmt::print("trials: {}, seeds: {}..{}\n", trials, plan.first_seed,
+               plan.first_seed + trials - 1);
   }
-  fmt::print(
-      "{} confirmed, {} duplicates, {} delivered, {} of them again, {} acked, {} dead "
-      "letters, {} redriven, {} crashes\n",
-      sum.confirmed, sum.duplicates, sum.delivered, sum.redelivered, sum.acked, sum.dead_lettered,
-      sum.redriven, sum.crashes);
-  if (options.sabotage != Sabotage::kNothing) {
-    fmt::print("nothing was found, and the store was broken\n0 passed, 1 failed\n");
-    return 1;
-  }
-  const bool void_run = options.seeds >= 50 &&
-                        (sum.duplicates == 0 || sum.redelivered == 0 || sum.dead_lettered == 0 ||
-                         sum.redriven == 0 || sum.crashes < options.seeds);
-  if (void_run) fmt::print("too little happened for this to mean something\n");
-  fmt::print("{} passed, {} failed\n", options.seeds, void_run ? 1 : 0);
-  return void_run ? 1 : 0;
+  fmt::print("{} passed, {} failed\n", seeds, outcome.findings + (is_void ? 1 : 0));
+  return outcome.findings > 0 || is_void ? 1 : 0;
 }
 
 }  // namespace
 }  // namespace holdfast::broker::sim
 
-int main(int count, char** words) {
-  const auto options = holdfast::broker::sim::read_options(count, words);
-  if (!options) {
-    fmt::print(stderr,
-               "usage: sim [--seed N] [--seeds COUNT] [--steps M] [--events] [--broken NAME]\n"
-               "NAME is one of {}.\n",
-               holdfast::broker::sim::sabotage_names());
-    return 64;
+int main(int argc, char** argv) {
+  using namespace holdfast::broker::sim;
+  Plan plan;
+  std::uint32_t minutes = 0;
+  std::string broken = "nothing";
+
+  CLI::App app("Drives the core through faults in virtual time, against a plain model.");
+  CLI::Option* const seed = app.add_option("--seed", plan.first_seed, "The first seed");
+  app.add_option("--seeds", plan.seeds, "How many")->capture_default_str();
+  app.add_option("--minutes", minutes, "Instead of a count: new seeds until the time is up")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--steps", plan.steps, "Steps with faults of each seed")->capture_default_str();
+  app.add_option("--jobs", plan.jobs, "Processes")->check(CLI::Range(1, 256));
+  app.add_flag("--events", plan.print_events, "Print every event as it happens");
+  app.add_option("--broken", broken, fmt::format("Break the store: {}", sabotage_names()))
+      ->check([](const std::string& name) {
+        return find_sabotage(name) ? "" : fmt::format("one of {}", sabotage_names());
+      });
+  CLI11_PARSE(app, argc, argv);
+
+  plan.sabotage = *find_sabotage(broken);
+  if (minutes > 0) {
+    plan.duration = std::chrono::minutes(minutes);
+    // Short enough to be typed.
+    constexpr std::uint64_t kSeedBound = 1'000'000'000'000;
+    std::random_device random;
+    if (seed->count() == 0) {
+      plan.first_seed = (std::uint64_t{random()} << 32 | random()) % kSeedBound;
+    }
   }
-  return holdfast::broker::sim::run_seeds(*options);
+  return run(plan);
 }

@@ -1,5 +1,8 @@
 #include "sim/script.h"
 
+#include <algorithm>
+#include <numeric>
+
 namespace holdfast::broker::sim {
 
 namespace {
@@ -29,6 +32,8 @@ Script::Script(std::uint64_t seed) : random(seed) {
   set_weight(Action::kMove, 15, 4);
   set_weight(Action::kPeek, 8, 3);
   set_weight(Action::kSpace, 4, 3);
+  set_weight(Action::kFailCommit, 4, 3);
+  set_weight(Action::kFullCommit, 20, 3);
   prompt_percent = random.one_of<std::uint64_t>({0, 5, 30, 80, 100});
   options_.cache_bytes_max = random.one_of<std::size_t>({1, 4000, 40'000, 32 << 20});
   few_ids = random.once_in(8);
@@ -37,9 +42,18 @@ Script::Script(std::uint64_t seed) : random(seed) {
   options_.dedup.older.chunk_ids_max = random.one_of<std::size_t>({1, 10, 100});
   options_.dedup.older.table_ids_max = random.one_of<std::size_t>({1, 20, 1000});
   options_.dedup.older.tag_mask = random.one_of<std::uint32_t>({1, 15, ~0u});
+  // Where half of all fingerprints match, each publish reads half of all chunks.
+  if (options_.dedup.older.tag_mask == 1) options_.dedup.older.chunk_ids_max = 100;
   body_bytes_max_ = random.one_of<std::size_t>({1, 200, 3000});
   large_bodies_ = random.once_in(8);
   tight_ = random.once_in(2);
+  lost_permille_ = random.one_of<std::uint64_t>({0, 1, 10, 100});
+  repeated_permille_ = random.one_of<std::uint64_t>({0, 10, 200});
+  if (random.once_in(3)) silent_clients_ = random.below(32);
+  for (std::uint64_t& weight : settle_weights_) {
+    weight = random.once_in(4) ? 0 : random.between(1, 100);
+  }
+  settle_weights_[0] = std::max<std::uint64_t>(settle_weights_[0], 1);
 }
 
 void Script::set_weight(Action action, std::uint32_t usual, std::uint32_t absent_once_in) {
@@ -84,6 +98,16 @@ std::size_t Script::body_bytes() {
 
 std::uint32_t Script::lease_ms() {
   return random.once_in(2) ? 0 : static_cast<std::uint32_t>(random.between(100, 10'000));
+}
+
+wire::SettleKind Script::settle_kind() {
+  constexpr wire::SettleKind kKinds[] = {wire::SettleKind_Ack, wire::SettleKind_Nack,
+                                         wire::SettleKind_Reject, wire::SettleKind_Release};
+  std::uint64_t at = random.below(
+      std::accumulate(settle_weights_.begin(), settle_weights_.end(), std::uint64_t{0}));
+  std::size_t kind = 0;
+  while (at >= settle_weights_[kind]) at -= settle_weights_[kind++];
+  return kKinds[kind];
 }
 
 Milliseconds Script::some_time() {

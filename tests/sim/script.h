@@ -1,6 +1,6 @@
 // What a seed decides: which things happen how often, and how large everything is. Runs differ in
 // kind, not only in order: in one the disk is slow, in another the broker crashes all the time, in
-// a third nothing but deliveries goes wrong.
+// a third nothing but deliveries goes wrong, in a fourth the network loses every tenth frame.
 
 #pragma once
 
@@ -53,8 +53,10 @@ enum class Action : std::uint8_t {
   kMove,
   kPeek,
   kSpace,
+  kFailCommit,  // an error of the device: the broker stops, and what is on disk is unknown
+  kFullCommit,  // the batch under way finds no room, several times
 };
-inline constexpr std::size_t kActionCount = 20;
+inline constexpr std::size_t kActionCount = 22;
 
 class Script {
  public:
@@ -69,6 +71,12 @@ class Script {
   std::size_t body_bytes();
   std::uint32_t lease_ms();
   Milliseconds some_time();
+  wire::SettleKind settle_kind();
+  // With its connection, as TCP loses frames.
+  bool loses_frame() { return random.below(1000) < lost_permille_; }
+  bool repeats_frame() { return random.below(1000) < repeated_permille_; }
+  // Whether the consumers of a client never settle anything, so that every lease runs out.
+  bool never_settles(std::size_t client) const { return (silent_clients_ >> client & 1) != 0; }
   CoreOptions core_options() const { return options_; }
 
   // Percent of the steps after which every commit and fetch is finished at once.
@@ -85,6 +93,10 @@ class Script {
   std::size_t body_bytes_max_ = 0;
   bool large_bodies_ = false;
   bool tight_ = false;
+  std::uint64_t lost_permille_ = 0;
+  std::uint64_t repeated_permille_ = 0;
+  std::uint64_t silent_clients_ = 0;
+  std::array<std::uint64_t, 4> settle_weights_{};
 };
 
 }  // namespace holdfast::broker::sim

@@ -112,6 +112,9 @@ void World::crash(bool gracefully) {
   ids_readings_.clear();
   sessions_.clear();
   writable_.clear();
+  for (const auto& [correlation, asked] : unanswered_) retries_.push_back(asked);
+  unanswered_.clear();
+  publisher_broken_ = false;
   model_.crashed(gracefully);
   start();
 }
@@ -121,14 +124,29 @@ void World::shut_down() {
   core_->begin_drain();
   model_.begin_drain();
   for (const auto& [id, consumer] : std::map(model_.consumers())) {
-    if (consumer.held.empty()) continue;
+    if (consumer.held.empty() || !model_.consumers().contains(id)) continue;
     settle(id, wire::SettleKind_Release, {consumer.held.begin(), consumer.held.end()},
            std::nullopt);
     take_effects();
   }
+  if (script_.random.once_in(3)) {  // killed while it drains
+    for (std::uint64_t steps = script_.random.below(20); steps > 0; --steps) {
+      if (!fetch_step()) commit_step();
+    }
+    return crash(false);
+  }
   for (int i = 0; i < 1000 && !core_->drained(); ++i) settle_down();
   if (!core_->drained()) model_.find("drain", "a broker that drains does not come to its end");
   crash(true);
+}
+
+// Nobody is told anything; the batch is on disk or is not.
+void World::fail_commit() {
+  if (!batch_) batch_ = core_->take_batch(now_);
+  if (!batch_ || batch_applied_) return;
+  ++faults_.commits_failed;
+  note("batch {} fails", batch_->number);
+  crash(false);
 }
 
 // ---- time ----
@@ -152,32 +170,41 @@ void World::pass(Milliseconds duration) {
 void World::take_effects() {
   Effects& effects = core_->effects();
   for (const Effect& effect : effects.said) {
-    if (const auto* delivery = std::get_if<Delivery>(&effect)) {
-      note("queue {} delivers {} to consumer {}, attempt {}", delivery->queue.value,
-           delivery->entry.sequence, delivery->consumer.value, delivery->attempt);
-    } else if (const auto* confirm = std::get_if<ConfirmReply>(&effect)) {
-      note("confirms {} from request {} as {}{}", confirm->count, confirm->to.correlation,
-           confirm->sequence, confirm->duplicate ? ", duplicate" : "");
-    } else if (const auto* lost = std::get_if<LeaseLostNotice>(&effect)) {
-      note("takes {} to {} from consumer {} ({})", lost->ranges.front().first,
-           lost->ranges.back().last, lost->consumer.value, wire::EnumNameCause(lost->cause));
-    } else if (const auto* error = std::get_if<ErrorReply>(&effect)) {
-      note("refuses request {}: {}", error->to.correlation, error->error.message().substr(0, 60));
-    } else if (const auto* settled = std::get_if<SettledReply>(&effect)) {
-      note("request {}: {} settled, {} late", settled->to.correlation, settled->settled,
-           settled->late);
-    } else if (const auto* moved = std::get_if<MovedReply>(&effect)) {
-      note("request {}: {} moved", moved->to.correlation, moved->moved);
-    } else if (const auto* listed = std::get_if<QueueReply>(&effect)) {
-      const QueueModel* const known = model_.queue(listed->report->id);
-      std::erase_if(listed_, [&](const auto& one) { return one.id == listed->report->id; });
-      if (known != nullptr && !known->delete_asked) listed_.push_back(*listed->report);
-    }
+    tell(effect);
     model_.said(effect, now_);
+    hear(effect);
   }
   for (FetchRequest& request : effects.fetches) readings_.push_back({request, std::nullopt});
   for (const IdsRequest& request : effects.ids_requests) ids_readings_.push_back(request);
   effects.clear();
+  if (publisher_broken_) {
+    disconnect(kPublisher);
+    take_effects();
+  }
+}
+
+void World::tell(const Effect& effect) {
+  if (const auto* delivery = std::get_if<Delivery>(&effect)) {
+    note("queue {} delivers {} to consumer {}, attempt {}", delivery->queue.value,
+         delivery->entry.sequence, delivery->consumer.value, delivery->attempt);
+  } else if (const auto* confirm = std::get_if<ConfirmReply>(&effect)) {
+    note("confirms {} from request {} as {}{}", confirm->count, confirm->to.correlation,
+         confirm->sequence, confirm->duplicate ? ", duplicate" : "");
+  } else if (const auto* lost = std::get_if<LeaseLostNotice>(&effect)) {
+    note("takes {} to {} from consumer {} ({})", lost->ranges.front().first,
+         lost->ranges.back().last, lost->consumer.value, wire::EnumNameCause(lost->cause));
+  } else if (const auto* error = std::get_if<ErrorReply>(&effect)) {
+    note("refuses request {}: {}", error->to.correlation, error->error.message().substr(0, 60));
+  } else if (const auto* settled = std::get_if<SettledReply>(&effect)) {
+    note("request {}: {} settled, {} late", settled->to.correlation, settled->settled,
+         settled->late);
+  } else if (const auto* moved = std::get_if<MovedReply>(&effect)) {
+    note("request {}: {} moved", moved->to.correlation, moved->moved);
+  } else if (const auto* listed = std::get_if<QueueReply>(&effect)) {
+    const QueueModel* const known = model_.queue(listed->report->id);
+    std::erase_if(listed_, [&](const auto& one) { return one.id == listed->report->id; });
+    if (known != nullptr && !known->delete_asked) listed_.push_back(*listed->report);
+  }
 }
 
 bool World::commit_step() {
@@ -202,6 +229,11 @@ bool World::commit_step() {
     return true;
   }
   if (!batch_applied_) {
+    if (attempts_without_room_ > 0) {
+      --attempts_without_room_;
+      ++faults_.commits_without_room;
+      return true;
+    }
     batch_applied_ = apply(*batch_);
     return true;
   }
@@ -350,17 +382,17 @@ bool World::drained() {
 
 void World::drain() {
   note("the faults stop");
+  faults_stopped_ = true;
   store_.space = MemoryStore().space;
   core_->space_changed(store_.space, now_);
   settle_down();
   for (const auto& [which, id] : std::map(sessions_)) {
     if (which == 0) continue;
-    model_.end_session(id, now_);
-    core_->session_closed(id, now_);
-    sessions_.erase(which);
+    disconnect(which);
     take_effects();
   }
   settle_down();
+  while (retry_one()) settle_down();
   for (const auto& [id, name] : queues_known()) {
     subscribe(id, 100, 30'000, session(1));
     take_effects();

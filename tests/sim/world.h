@@ -36,6 +36,20 @@ enum class Sabotage : std::uint8_t {
 std::optional<Sabotage> find_sabotage(std::string_view name);
 std::string_view sabotage_names();
 
+// Among the clients; client 0 manages.
+inline constexpr std::size_t kPublisher = 1;
+
+// What went wrong in a run, besides the crashes, which the model counts.
+struct Faults {
+  std::uint64_t frames_lost = 0;
+  std::uint64_t frames_repeated = 0;
+  std::uint64_t confirms_lost = 0;
+  std::uint64_t retried = 0;  // publishes, with the id of one that was not answered
+  std::uint64_t commits_failed = 0;
+  std::uint64_t commits_without_room = 0;
+  std::uint64_t clock_jumps = 0;
+};
+
 class World {
  public:
   World(std::uint64_t seed, Sabotage sabotage, bool print_events);
@@ -43,19 +57,26 @@ class World {
   std::optional<std::string> run(std::uint64_t steps);
   const std::deque<std::string>& last_events() const { return events_; }
   const Model::Counts& counts() const { return model_.counts(); }
+  const Faults& faults() const { return faults_; }
 
  private:
   struct Reading {
     FetchRequest request;
     std::optional<FetchResult> result;  // once read
   };
+  struct Unanswered {
+    QueueId queue;
+    std::string id;
+  };
 
   // ---- world.cc: time, disk, crashes ----
   void start();
   void crash(bool gracefully);
   void shut_down();
+  void fail_commit();
   void pass(Milliseconds duration);
   void take_effects();
+  void tell(const Effect& effect);
   bool commit_step();
   bool fetch_step();
   void settle_down();
@@ -81,14 +102,18 @@ class World {
   std::optional<ConsumerId> some_consumer();
   void create_missing_queues();
   void publish_some();
-  void publish_one(QueueId queue, SessionId session);
+  void publish_one(QueueId queue, std::string id);
+  bool retry_one();
+  void hear(const Effect& effect);
+  std::string some_id();
   void subscribe(QueueId queue, std::uint32_t credit, std::uint32_t lease_ms, SessionId session);
   void settle_some();
   void settle(ConsumerId consumer, wire::SettleKind kind, std::vector<Sequence> sequences,
               std::optional<Milliseconds> delay);
   void extend_some();
   void change_credit();
-  void disconnect();
+  void disconnect(std::size_t client);
+  bool frame_is_lost(SessionId session);
   void change_writable();
   void purge();
   void edit();
@@ -113,6 +138,14 @@ class World {
   std::uint64_t last_session_ = 0;
   std::uint64_t last_correlation_ = 0;
   std::uint64_t last_id_ = 0;
+  // What the publisher asked for and has no answer to; and that of ended connections, to be asked
+  // for again.
+  std::map<std::uint64_t, Unanswered> unanswered_;
+  std::deque<Unanswered> retries_;
+  bool publisher_broken_ = false;  // a confirm was lost, and its connection with it
+  bool faults_stopped_ = false;
+  std::uint64_t attempts_without_room_ = 0;  // of the commit under way
+  Faults faults_;
   std::vector<QueueReport> listed_;
   std::string messages_left_;
   std::deque<std::string> events_;

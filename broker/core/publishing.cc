@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "base/break.h"
 #include "base/check.h"
 #include "core/state.h"
 

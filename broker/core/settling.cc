@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/break.h"
 #include "base/check.h"
 #include "core/state.h"
 

@@ -64,12 +64,13 @@ Status BrokerProcess::start() {
     return {ErrorCode::kInternal, fmt::format("fork failed: {}.", std::strerror(errno))};
   }
   pid_ = pid;
+  is_draining_ = had_drained_ = false;
   return {};
 }
 
 Status BrokerProcess::wait_ready(std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
-  while (said_since_start().find(" ready on ") == std::string::npos) {
+  while (!is_ready()) {
     int wait_status = 0;
     if (::waitpid(pid_, &wait_status, WNOHANG) == pid_) return ended_by_itself(wait_status);
     if (std::chrono::steady_clock::now() >= deadline) {
@@ -81,16 +82,26 @@ Status BrokerProcess::wait_ready(std::chrono::milliseconds timeout) {
   return {};
 }
 
+void BrokerProcess::terminate() {
+  is_draining_ = true;
+  ::kill(pid_, SIGTERM);
+}
+
 Status BrokerProcess::kill() {
   int wait_status = 0;
-  if (::waitpid(pid_, &wait_status, WNOHANG) == pid_) return ended_by_itself(wait_status);
-  ::kill(pid_, SIGKILL);
-  ::waitpid(pid_, &wait_status, 0);
-  if (!WIFSIGNALED(wait_status) || WTERMSIG(wait_status) != SIGKILL) {
-    return ended_by_itself(wait_status);
+  if (::waitpid(pid_, &wait_status, WNOHANG) != pid_) {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, &wait_status, 0);
   }
+  had_drained_ = is_draining_ && WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0;
+  const bool is_killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL;
+  if (!had_drained_ && !is_killed) return ended_by_itself(wait_status);
   pid_ = -1;
   return {};
+}
+
+bool BrokerProcess::is_ready() const {
+  return said_since_start().find(" ready on ") != std::string::npos;
 }
 
 std::string BrokerProcess::said_since_start() const {

@@ -28,9 +28,15 @@ class BrokerProcess {
   Status start();
   // Until it says that it is ready; kTimeout, or kInternal if it ended instead.
   Status wait_ready(std::chrono::milliseconds timeout);
+  // SIGTERM, upon which it drains, and returns at once. It must be running.
+  void terminate();
   // SIGKILL, and waits for the end. kInternal if it had ended by itself before, with its last
-  // words.
+  // words; but after terminate() it may have ended well.
   Status kill();
+  // The last kill() came after the broker had drained and ended, as terminate() told it.
+  bool had_drained() const { return had_drained_; }
+  // It has said since its start that it is ready.
+  bool is_ready() const;
   bool running() const { return pid_ > 0; }
 
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
@@ -45,6 +51,8 @@ class BrokerProcess {
   const std::uint16_t port_;
   const std::vector<std::string> more_arguments_;
   pid_t pid_ = -1;
+  bool is_draining_ = false;
+  bool had_drained_ = false;
   std::uintmax_t log_begin_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <numeric>
 #include <random>
 #include <string>
 
@@ -23,12 +24,16 @@ constexpr std::size_t kViolationsShown = 5;
 void print_result(const HarnessResult& result) {
   const auto& counts = result.counts;
   fmt::print(
-      "{} rounds, {} void, {} kills; {} messages asked, {} confirmed, {} answered as duplicates; "
-      "{} deliveries, {} acked, {} nacked, {} rejected, {} settles unanswered; {} dead, {} "
-      "redriven; {} violations\n",
-      result.rounds, result.void_rounds, result.kills, counts.asked, counts.confirmed,
-      counts.duplicates, counts.delivered, counts.acked, counts.nacked, counts.rejected,
-      counts.unanswered_settles, counts.dead, counts.redriven, result.violations.size());
+      "{} messages asked, {} confirmed, {} answered as duplicates; {} deliveries, {} acked, {} "
+      "nacked, {} rejected, {} settles unanswered; {} dead, {} redriven\n",
+      counts.asked, counts.confirmed, counts.duplicates, counts.delivered, counts.acked,
+      counts.nacked, counts.rejected, counts.unanswered_settles, counts.dead, counts.redriven);
+  const auto& kills = result.kills;
+  fmt::print(
+      "{} rounds, {} void, {} kills: {} creating the directory, {} starting, {} under load, {} "
+      "draining, {} redriving, {} at rest; {} drains ended before; {} violations\n",
+      result.rounds, result.void_rounds, std::accumulate(kills.begin(), kills.end(), 0u), kills[0],
+      kills[1], kills[2], kills[3], kills[4], kills[5], result.drained, result.violations.size());
   for (std::size_t i = 0; i < result.violations.size() && i < kViolationsShown; ++i) {
     fmt::print("VIOLATION {}: {}\n", i + 1, result.violations[i]);
   }

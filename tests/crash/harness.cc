@@ -17,10 +17,16 @@ constexpr std::uint32_t kProducers = 4;
 constexpr std::uint32_t kConsumers = 4;
 constexpr std::uint64_t kUntilKillMsMin = 20;
 constexpr std::uint64_t kUntilKillMsMax = 600;
+constexpr std::uint32_t kCreations = 8;
+// As long as consumers take to settle what they hold, and longer.
+constexpr std::uint64_t kDrainUsMax = 60'000;
 constexpr milliseconds kReadyTimeout{30'000};
 // A drain in which nothing at all was delivered for so long stands still.
 constexpr milliseconds kStandstill{20'000};
 constexpr milliseconds kAnswersTimeout{30'000};
+
+constexpr std::array<std::string_view, kMomentCount> kMoments{
+    "creating its directory", "starting", "under load", "draining", "redriving", "at rest"};
 
 SettingList queue_settings() {
   return {{"lease", 1'000},
@@ -40,6 +46,7 @@ Harness::Harness(HarnessOptions options)
 
 HarnessResult Harness::run() {
   create_under_kills();
+  if (!found_something()) create_queues();
   while (!found_something() && result_.rounds < options_.rounds) {
     run_round(result_.rounds + result_.void_rounds + 1);
     if (result_.void_rounds > options_.rounds + 5) {
@@ -49,7 +56,8 @@ HarnessResult Harness::run() {
           result_.void_rounds, options_.confirmed_min));
     }
   }
-  if (broker_.running()) kill_broker();
+  if (!found_something()) check_moments();
+  if (broker_.running()) kill_broker(Moment::kRest);
   result_.violations = ledger_.violations();
   result_.counts = ledger_.counts();
   return result_;
@@ -66,13 +74,34 @@ ClientOptions Harness::client_options(const std::string& name) const {
 
 // A kill during the first creation must not leave a directory that does not open.
 void Harness::create_under_kills() {
-  for (int i = 0; i < 5 && !found_something(); ++i) {
-    start_broker();
-    std::this_thread::sleep_for(std::chrono::microseconds(random_.below(15'000)));
-    kill_broker();
+  start_until_ready();
+  for (std::uint32_t i = 0; i < kCreations && !found_something(); ++i) {
+    const std::chrono::microseconds creation_takes = start_takes_;
+    kill_broker(Moment::kRest);
+    std::error_code ignored;
+    std::filesystem::remove_all(broker_.data_directory(), ignored);
+    do {
+      start_takes_ = creation_takes;
+      start_and_kill(Moment::kCreating);
+    } while (random_.once_in(2) && !found_something());
+    start_until_ready();
   }
-  restart_broker();
-  if (!found_something()) create_queues();
+}
+
+// A void run is no green one. A few rounds are not judged.
+void Harness::check_moments() {
+  constexpr std::uint32_t kRoundsJudged = 40;
+  if (options_.rounds < kRoundsJudged) return;
+  std::uint32_t sum = 0;
+  for (std::size_t i = 0; i < kMomentCount; ++i) {
+    sum += result_.kills[i];
+    if (result_.kills[i] == 0) {
+      ledger_.add_violation(fmt::format("No kill met the broker while it was {}.", kMoments[i]));
+    }
+  }
+  if (sum * 10 < options_.rounds * 25) {
+    ledger_.add_violation(fmt::format("{} kills in {} rounds are too few.", sum, options_.rounds));
+  }
 }
 
 bool Harness::create_queues() {
@@ -97,7 +126,11 @@ void Harness::run_round(std::uint32_t round) {
   if (found_something()) return;
   const milliseconds until_kill(kUntilKillMsMin + random_.below(kUntilKillMsMax - kUntilKillMsMin));
   std::this_thread::sleep_for(until_kill);
-  kill_broker();
+  if (random_.once_in(4)) {
+    kill_draining_broker();
+  } else {
+    kill_broker(Moment::kLoad);
+  }
   const std::uint64_t confirmed = ledger_.counts().confirmed - confirmed_before;
   const bool is_void = confirmed < options_.confirmed_min;
   // In half of the rounds two producers give up: their unconfirmed messages may exist or not.
@@ -105,18 +138,18 @@ void Harness::run_round(std::uint32_t round) {
   restart_broker();
   std::this_thread::sleep_for(milliseconds(20 + random_.below(120)));
   if (random_.once_in(4)) {
-    kill_broker();
+    kill_broker(Moment::kLoad);
     restart_broker();
   }
   end_load();
   if (random_.once_in(2)) {
-    kill_broker();
+    kill_broker(Moment::kRest);
     restart_broker();
   }
   if (found_something()) return;
   drain();
   if (found_something()) return;
-  kill_broker();
+  kill_broker(Moment::kRest);
   restart_broker();
   // All of this again, as the disk holds it: the queues must be empty still.
   drain();
@@ -299,7 +332,7 @@ void Harness::redrive_under_kill(const std::string& queue) {
       } while (from != 0);
     });
     std::this_thread::sleep_for(std::chrono::microseconds(random_.below(20'000)));
-    kill_broker();
+    kill_broker(Moment::kRedriving);
     redriving.join();
   }
   restart_broker();
@@ -321,23 +354,40 @@ void Harness::start_broker() {
   if (!status.ok()) ledger_.add_violation(status.message());
 }
 
-void Harness::kill_broker() {
+void Harness::kill_broker(Moment moment) {
   if (!broker_.running()) return;
-  ++result_.kills;
   const Status status = broker_.kill();
+  ++(broker_.had_drained() ? result_.drained : result_.kills[static_cast<std::size_t>(moment)]);
   if (!status.ok()) ledger_.add_violation(status.message());
 }
 
-void Harness::restart_broker() {
-  while (random_.once_in(4) && !found_something()) {
-    start_broker();
-    std::this_thread::sleep_for(std::chrono::microseconds(random_.below(20'000)));
-    kill_broker();
-  }
+void Harness::kill_draining_broker() {
+  if (!broker_.running()) return;
+  broker_.terminate();
+  std::this_thread::sleep_for(std::chrono::microseconds(random_.below(kDrainUsMax)));
+  kill_broker(Moment::kDraining);
+}
+
+void Harness::start_and_kill(Moment moment) {
+  start_broker();
+  const auto longest = static_cast<std::uint64_t>(start_takes_.count()) * 5 / 4;
+  std::this_thread::sleep_for(std::chrono::microseconds(random_.below(longest + 1)));
+  if (broker_.running() && broker_.is_ready()) moment = Moment::kRest;
+  kill_broker(moment);
+}
+
+void Harness::start_until_ready() {
   start_broker();
   if (!broker_.running()) return;
+  const auto begin = steady_clock::now();
   const Status status = broker_.wait_ready(kReadyTimeout);
   if (!status.ok()) ledger_.add_violation(status.message());
+  start_takes_ = std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - begin);
+}
+
+void Harness::restart_broker() {
+  while (random_.once_in(4) && !found_something()) start_and_kill(Moment::kStarting);
+  start_until_ready();
 }
 
 void Harness::report_round(std::uint32_t round, bool is_void, milliseconds until_kill,

@@ -671,6 +671,23 @@ def check_directory(daemon, tool_binary):
         CHECK.that(tool.run("check", data).out.strip() != "", "a line per finding")
 
 
+def check_disk(daemon, tool_binary):
+    tool = Tool(tool_binary, "127.0.0.1:1")  # no broker is asked
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-", dir="/dev/shm") as directory:
+        in_memory = tool.run("diskcheck", directory)
+        CHECK.that(in_memory.code == 1 and "tmpfs keeps files in memory" in in_memory.out, in_memory)
+        report = json.loads(tool.run("-o", "json", "diskcheck", directory).out)
+        CHECK.that(report["file_system"] == "tmpfs" and len(report["warnings"]) >= 1, report)
+        CHECK.that(0 < report["median_us"] <= report["p99_us"] <= report["max_us"], report)
+        CHECK.that(report["flushes"] > 0 and report["flushes_per_second"] > 0, report)
+        CHECK.that(os.listdir(directory) == [], os.listdir(directory))
+        expect(tool.run("diskcheck", os.path.join(directory, "missing")), 65, "missing")
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        # What kind of disk this is, is not the test's to say; that both agree, is.
+        found = tool.json("diskcheck", directory)
+        CHECK.that(found.code == (1 if found.objects()[0]["warnings"] else 0), found)
+
+
 def main():
     if len(sys.argv) != 3:
         print(__doc__)
@@ -689,7 +706,7 @@ def main():
                     CHECK.that(False, f"{name}: {traceback.format_exc()}")
         finally:
             broker.stop()
-    for check in (check_directory, check_bench_alone, check_bench_of_a_broker_that_dies):
+    for check in (check_directory, check_disk, check_bench_alone, check_bench_of_a_broker_that_dies):
         try:
             check(daemon, tool_binary)
         except Exception:

@@ -11,6 +11,7 @@
 #include "cli/bench_command.h"
 #include "cli/broker_commands.h"
 #include "cli/check_command.h"
+#include "cli/diskcheck_command.h"
 #include "cli/dlq_commands.h"
 #include "cli/message_commands.h"
 #include "cli/queue_commands.h"
@@ -143,6 +144,7 @@ CommandLine parse_command_line(int argument_count, const char* const* arguments)
   add_message_commands(app, line.action);
   add_dlq_commands(app, line.action);
   add_check_command(app, line.action);
+  add_diskcheck_command(app, line.action);
   add_bench_command(app, line.action);
   try {
     app.parse(argument_count, arguments);

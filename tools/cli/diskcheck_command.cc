@@ -1,0 +1,77 @@
+#include "cli/diskcheck_command.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <csignal>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cli/cell.h"
+#include "cli/disk_check.h"
+#include "cli/json_form.h"
+#include "cli/session.h"
+#include "cli/table.h"
+
+namespace holdfast::cli {
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;
+
+double rounded(double value) { return std::round(value * 10) / 10; }
+
+Json check_json(const std::string& directory, const DiskCheck& check) {
+  Json json;
+  json["directory"] = directory;
+  json["file_system"] = check.file_system;
+  json["flushes"] = check.flush_us.size();
+  json["median_us"] = rounded(check.median_us());
+  json["p99_us"] = rounded(check.p99_us());
+  json["max_us"] = rounded(check.max_us());
+  json["flushes_per_second"] = rounded(check.flushes_per_second());
+  json["warnings"] = check.warnings();
+  return json;
+}
+
+std::string check_text(const std::string& directory, const DiskCheck& check) {
+  const auto time = [](double us) { return fmt::format("{:.1f} us", us); };
+  std::string text = render_fields({{"Directory", directory},
+                                    {"File system", check.file_system},
+                                    {"Flushes", std::to_string(check.flush_us.size())},
+                                    {"Median", time(check.median_us())},
+                                    {"p99", time(check.p99_us())},
+                                    {"Max", time(check.max_us())},
+                                    {"Rate", rate_cell(check.flushes_per_second())}});
+  for (const std::string& warning : check.warnings()) text += fmt::format("Warning: {}\n", warning);
+  return text;
+}
+
+ExitCode diskcheck(Session& session, const std::string& directory) {
+  // An interrupt ends it, so that its file is removed.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    std::signal(signal, [](int) { interrupted = 1; });
+  }
+  const Result<DiskCheck> check = check_disk(directory, [] { return interrupted == 0; });
+  if (!check.ok()) return session.fail(check.status());
+  if (session.output().is_table()) {
+    session.output().text(check_text(directory, *check));
+  } else {
+    session.output().single(check_json(directory, *check));
+  }
+  return session.finish(check->warnings().empty() ? ExitCode::kDone : ExitCode::kNothing);
+}
+
+}  // namespace
+
+void add_diskcheck_command(CLI::App& app, Action& action) {
+  auto directory = std::make_shared<std::string>();
+  CLI::App* command =
+      app.add_subcommand("diskcheck", "Measures whether the disk under a directory flushes");
+  command->add_option("DIR", *directory, "Where the broker is to keep its data")->required();
+  command->callback([directory, &action] {
+    action = [directory](Session& session) { return diskcheck(session, *directory); };
+  });
+}
+
+}  // namespace holdfast::cli

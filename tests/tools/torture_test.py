@@ -27,6 +27,13 @@ echo "VIOLATION 1: Message 'a' is nowhere."
 echo "3 passed, 1 failed"
 exit 1
 """
+SAYS_PARTS = """#!/bin/bash
+echo "seed 3; again: it"
+echo "workload 3: 40 trials (4 of them so)"
+echo "workload 4: 2 trials (none)"
+echo "seeds 3 to 4: 2 workloads"
+echo "2 passed, 0 failed"
+"""
 SAYS_NOTHING = "#!/bin/bash\nexit 0\n"
 DIES = "#!/bin/bash\necho '9 passed, 0 failed'\nexit 134\n"
 GOES_ON_AFTER_ITS_COUNT = "#!/bin/bash\necho '9 passed, 0 failed'\necho 'terminate called'\n"
@@ -73,6 +80,10 @@ def main():
     check("a finding fails, and the next one is run", code == 1 and out.endswith("\n1 passed, 1 failed\n"), out)
     check("a finding is kept with its seed", len(results) == 2 and results[0]["seeds"] == "5" and
           results[0]["found"] == ["VIOLATION 1: Message 'a' is nowhere."], results)
+
+    _, out, results = torture(script, {"ioerror": SAYS_PARTS}, "--minutes", "1", "ioerror")
+    check("trials that are told in parts are added up",
+          results[0]["trials"] == 42 and results[0]["seeds"] == "3..4", results)
 
     for what, text in (("says nothing", SAYS_NOTHING), ("dies after its last line", DIES),
                        ("has another last line", GOES_ON_AFTER_ITS_COUNT)):

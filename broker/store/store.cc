@@ -11,6 +11,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/break.h"
 #include "base/check.h"
 #include "store/committer.h"
 #include "store/directory.h"

@@ -8,6 +8,7 @@
 #include "store/directory.h"
 #include "store/environment.h"
 #include "store/journal.h"
+#include "store/pages.h"
 #include "store/record.h"
 #include "store/store.h"
 
@@ -373,6 +374,15 @@ Result<CheckReport> check_directory(const std::string& directory,
   Result<std::unique_ptr<DataDirectory>> opened = DataDirectory::open(
       {.path = directory, .read_only = true, .allow_network_file_system = true}, no_creation);
   if (!opened) return opened.status();
+  const std::string data_file = (*opened)->store_path() + "/" + std::string(kDataFileName);
+  Result<PageReport> pages = check_pages(data_file, PageScope::kAll);
+  if (!pages) return pages.status();
+  if (pages->is_lmdb && !pages->findings.empty()) {
+    CheckReport report;
+    report.findings = std::move(pages->findings);
+    report.findings.push_back({data_file, "has damaged pages, so its records were not looked at"});
+    return report;
+  }
   Result<std::unique_ptr<Environment>> environment =
       Environment::open({.directory = (*opened)->store_path(),
                          .map_bytes = kCheckMapBytes,

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "holdfast/text.h"
+#include "store/pages.h"
 
 namespace holdfast::broker {
 
@@ -91,6 +92,23 @@ Status claim_lock_file(const EnvironmentOptions& options) {
   return code == 0 ? Status() : Outcome(code).to_status("Claiming the blocks of " + path);
 }
 
+// LMDB believes its pages, so it is not let at a file whose trees are damaged.
+Status check_trees(const std::string& data_file) {
+  const Result<PageReport> report = check_pages(data_file, PageScope::kForStart);
+  if (!report) return report.status();
+  // What is not LMDB's at all LMDB itself refuses.
+  if (!report->is_lmdb || report->findings.empty()) return Status();
+  const CheckFinding& first = report->findings.front();
+  return Status(ErrorCode::kStorageFailed,
+                fmt::format("The data file {} is damaged: {} {}. Run `holdfast check` on the data "
+                            "directory, and restore it from a backup.",
+                            data_file, first.where, first.what));
+}
+
+bool ascends(ByteSpan key, ByteSpan next) {
+  return std::lexicographical_compare(key.begin(), key.end(), next.begin(), next.end());
+}
+
 // Finds the longest runs of these pages, which ascend.
 void find_runs(const std::vector<std::size_t>& pages, FreePages* free) {
   for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
@@ -139,8 +157,11 @@ Cursor::~Cursor() {
 bool Cursor::move(int operation, ByteSpan key) {
   MDB_val key_value = to_value(key);
   MDB_val data{};
-  const int code =
-      mdb_cursor_get(cursor_, &key_value, &data, static_cast<MDB_cursor_op>(operation));
+  int code = mdb_cursor_get(cursor_, &key_value, &data, static_cast<MDB_cursor_op>(operation));
+  // In a damaged tree a walk may come by the same page again, for ever.
+  if (code == 0 && operation == MDB_NEXT && !ascends(key_, to_span(key_value))) {
+    code = MDB_CORRUPTED;
+  }
   outcome_ = Outcome(code == MDB_NOTFOUND ? 0 : code);
   if (code != 0) {
     key_ = value_ = {};
@@ -224,6 +245,9 @@ Result<std::unique_ptr<Environment>> Environment::open(const EnvironmentOptions&
   if (code == 0) code = mdb_env_set_assert(env, on_assert);
   if (code != 0) return Outcome(code).to_status("Preparing to open " + data_file);
 
+  if (!options.create) {
+    if (Status status = check_trees(data_file); !status) return status;
+  }
   unsigned flags = MDB_NOTLS | MDB_NORDAHEAD;
   if (options.read_only) {
     flags |= MDB_RDONLY | MDB_NOLOCK;
@@ -235,16 +259,9 @@ Result<std::unique_ptr<Environment>> Environment::open(const EnvironmentOptions&
   // Nothing that the process starts may inherit the file.
   fcntl(environment->file_descriptor(), F_SETFD, FD_CLOEXEC);
 
-  const PageUse use = environment->page_use();
   struct stat file {};
   if (fstat(environment->file_descriptor(), &file) != 0) {
     return Outcome(errno).to_status("Looking at " + data_file);
-  }
-  if (static_cast<std::uint64_t>(file.st_size) < use.end_page * use.page_bytes) {
-    return Status(ErrorCode::kStorageFailed,
-                  fmt::format("{} is cut short: it has {} bytes and its pages go up to {}. Restore "
-                              "it from a backup.",
-                              data_file, file.st_size, use.end_page * use.page_bytes));
   }
   environment->file_bytes_ = static_cast<std::uint64_t>(file.st_size);
   if (!options.read_only) environment->extend_file();

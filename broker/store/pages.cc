@@ -1,0 +1,503 @@
+#include "store/pages.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "store/environment.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+constexpr std::uint32_t kMagic = 0xBEEFC0DE;
+constexpr std::uint32_t kVersion = 1;
+constexpr std::uint64_t kMetaPages = 2;
+constexpr std::uint64_t kNoPage = ~std::uint64_t{0};
+constexpr std::uint64_t kPageBytesMin = 512;
+constexpr std::uint64_t kPageBytesMax = 32768;
+constexpr std::uint16_t kDepthMax = 32;
+constexpr std::size_t kFindingsMax = 50;
+
+constexpr std::uint16_t kBranchFlag = 0x01;
+constexpr std::uint16_t kLeafFlag = 0x02;
+constexpr std::uint16_t kOverflowFlag = 0x04;
+constexpr std::uint16_t kMetaFlag = 0x08;
+constexpr std::uint16_t kBigDataFlag = 0x01;  // of a node: the value is on overflow pages
+constexpr std::uint16_t kTableFlag = 0x02;    // the value is the root of a table
+constexpr std::uint16_t kIntegerKeys = 0x08;  // of a table: keys are native numbers
+
+struct TableRoot {
+  std::uint32_t pad;  // of the free table in a meta page: the page size
+  std::uint16_t flags;
+  std::uint16_t depth;
+  std::uint64_t branch_pages;
+  std::uint64_t leaf_pages;
+  std::uint64_t overflow_pages;
+  std::uint64_t entries;
+  std::uint64_t root;
+};
+static_assert(sizeof(TableRoot) == 48);
+
+struct Meta {
+  std::uint32_t magic;
+  std::uint32_t version;
+  std::uint64_t address;
+  std::uint64_t map_bytes;
+  TableRoot free_table;
+  TableRoot main_table;
+  std::uint64_t last_page;
+  std::uint64_t transaction;
+};
+static_assert(sizeof(Meta) == 136);
+
+struct PageHeader {
+  std::uint64_t page;
+  std::uint16_t pad;
+  std::uint16_t flags;
+  std::uint16_t lower;  // on an overflow page these two are the number of its pages
+  std::uint16_t upper;
+};
+static_assert(sizeof(PageHeader) == 16);
+
+struct NodeHeader {
+  std::uint16_t low;
+  std::uint16_t high;
+  std::uint16_t flags;
+  std::uint16_t key_bytes;
+};
+static_assert(sizeof(NodeHeader) == 8);
+
+template <typename Value>
+Value read_at(const std::uint8_t* bytes) {
+  Value value;
+  std::memcpy(&value, bytes, sizeof(value));
+  return value;
+}
+
+// What a tree was found to have, against what its root says.
+struct TreeCounts {
+  std::uint64_t branch_pages = 0;
+  std::uint64_t leaf_pages = 0;
+  std::uint64_t overflow_pages = 0;
+  std::uint64_t entries = 0;
+};
+
+// Keys of a page lie in [low, high); nullopt: no bound.
+struct KeyBounds {
+  std::optional<ByteSpan> low;
+  std::optional<ByteSpan> high;
+};
+
+struct Tree {
+  std::string_view name;
+  TableRoot root;
+  bool leaves_wanted = true;
+  bool sound = true;
+  TreeCounts counts{};
+  // Called with each record of a sound leaf.
+  std::function<void(ByteSpan key, ByteSpan value)> record{};
+};
+
+class PageWalk {
+ public:
+  PageWalk(int file, std::uint64_t file_bytes, const std::string& data_file, PageScope scope,
+           const std::function<void(const PageSeen&)>& seen)
+      : file_(file), file_bytes_(file_bytes), data_file_(data_file), scope_(scope), seen_(seen) {}
+
+  Result<PageReport> run();
+
+ private:
+  using Page = std::unique_ptr<std::uint8_t[]>;
+
+  Page read_pages(std::uint64_t first, std::uint64_t count);
+  std::optional<Meta> read_meta(std::uint64_t page, std::uint64_t at);
+  std::optional<Meta> choose_meta();
+  Status check_length(const Meta& meta);
+  void walk_tables(const Meta& meta);
+  void walk(Tree* tree);
+  void walk_page(Tree* tree, std::uint64_t page, std::uint16_t level, const KeyBounds& bounds);
+  bool page_is_sound(const Tree& tree, std::uint64_t page, const std::uint8_t* bytes, bool leaf);
+  bool nodes_are_sound(const std::uint8_t* bytes, bool leaf);
+  bool keys_ascend(const Tree& tree, const std::uint8_t* bytes, bool leaf, const KeyBounds& bounds);
+  void walk_leaf(Tree* tree, std::uint64_t page, const std::uint8_t* bytes);
+  bool value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* at, Page* overflow,
+                ByteSpan* value);
+  void check_counts(const Tree& tree);
+  void take_free_pages(ByteSpan key, ByteSpan value);
+  bool claim(std::uint64_t first, std::uint64_t count, PageKind kind, std::string_view table);
+  void check_all_claimed();
+  void find(std::string where, std::string what);
+  void find_in_page(Tree* tree, std::uint64_t page, std::string what) {
+    tree->sound = false;
+    find(fmt::format("page {} of table {}", page, tree->name), std::move(what));
+  }
+
+  std::size_t node_count(const std::uint8_t* bytes) const {
+    return (read_at<PageHeader>(bytes).lower - sizeof(PageHeader)) / sizeof(std::uint16_t);
+  }
+  const std::uint8_t* node_at(const std::uint8_t* bytes, std::size_t index) const {
+    return bytes +
+           read_at<std::uint16_t>(bytes + sizeof(PageHeader) + index * sizeof(std::uint16_t));
+  }
+  std::size_t node_bytes(const NodeHeader& node, bool leaf) const {
+    std::size_t bytes = sizeof(NodeHeader) + node.key_bytes;
+    if (leaf) bytes += (node.flags & kBigDataFlag) != 0 ? sizeof(std::uint64_t) : value_bytes(node);
+    return bytes + bytes % 2;
+  }
+  static std::uint32_t value_bytes(const NodeHeader& node) {
+    return node.low | static_cast<std::uint32_t>(node.high) << 16;
+  }
+  static std::uint64_t child_of(const NodeHeader& node) {
+    return value_bytes(node) | static_cast<std::uint64_t>(node.flags) << 32;
+  }
+  static ByteSpan key_of(const std::uint8_t* node) {
+    return {node + sizeof(NodeHeader), read_at<NodeHeader>(node).key_bytes};
+  }
+
+  const int file_;
+  const std::uint64_t file_bytes_;
+  const std::string& data_file_;
+  const PageScope scope_;
+  const std::function<void(const PageSeen&)>& seen_;
+  PageReport report_;
+  std::uint64_t page_bytes_ = 0;
+  std::uint64_t transaction_ = 0;
+  std::vector<bool> claimed_;
+  std::uint64_t claimed_count_ = 0;
+  int read_error_ = 0;
+};
+
+void PageWalk::find(std::string where, std::string what) {
+  if (report_.findings.size() < kFindingsMax) {
+    report_.findings.push_back({std::move(where), std::move(what)});
+  }
+}
+
+// Null, and read_error_ says why, if they cannot be read.
+PageWalk::Page PageWalk::read_pages(std::uint64_t first, std::uint64_t count) {
+  const std::size_t wanted = count * page_bytes_;
+  Page bytes(new std::uint8_t[wanted]);
+  for (std::size_t done = 0; done < wanted;) {
+    const ssize_t got = ::pread(file_, bytes.get() + done, wanted - done,
+                                static_cast<off_t>(first * page_bytes_ + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) {
+      read_error_ = got < 0 ? errno : EIO;
+      return nullptr;
+    }
+    done += static_cast<std::size_t>(got);
+  }
+  return bytes;
+}
+
+std::optional<Meta> PageWalk::read_meta(std::uint64_t page, std::uint64_t at) {
+  std::array<std::uint8_t, sizeof(PageHeader) + sizeof(Meta)> bytes{};
+  if (::pread(file_, bytes.data(), bytes.size(), static_cast<off_t>(at)) !=
+      static_cast<ssize_t>(bytes.size())) {
+    return std::nullopt;
+  }
+  const auto header = read_at<PageHeader>(bytes.data());
+  const auto meta = read_at<Meta>(bytes.data() + sizeof(PageHeader));
+  const std::uint64_t size = meta.free_table.pad;
+  if (header.page != page || header.flags != kMetaFlag || meta.magic != kMagic ||
+      meta.version != kVersion || !std::has_single_bit(size) || size < kPageBytesMin ||
+      size > kPageBytesMax) {
+    return std::nullopt;
+  }
+  return meta;
+}
+
+std::optional<Meta> PageWalk::choose_meta() {
+  const std::optional<Meta> first = read_meta(0, 0);
+  // Where the first one is damaged, the second is looked for at the usual place.
+  const std::optional<Meta> second = read_meta(1, first ? first->free_table.pad : 4096);
+  if (!first || !second) {
+    report_.is_lmdb = first || second;
+    find(fmt::format("page {}", first ? 1 : 0), "is not the meta page that belongs there");
+    return std::nullopt;
+  }
+  const Meta& newer = first->transaction > second->transaction ? *first : *second;
+  const Meta& older = first->transaction > second->transaction ? *second : *first;
+  // A commit writes the page whose number is that of its transaction modulo 2, so that a commit
+  // that is cut short leaves the other. In a file without a commit both are transaction 0.
+  if (newer.free_table.pad != older.free_table.pad ||
+      (newer.transaction != 0 &&
+       (newer.transaction - older.transaction != 1 || second->transaction % 2 != 1))) {
+    find("pages 0 and 1",
+         fmt::format("do not belong together: they name the transactions {} and {}",
+                     first->transaction, second->transaction));
+    return std::nullopt;
+  }
+  return newer;
+}
+
+Status PageWalk::check_length(const Meta& meta) {
+  page_bytes_ = meta.free_table.pad;
+  if (meta.last_page < file_bytes_ / page_bytes_) return Status();
+  return Status(ErrorCode::kStorageFailed,
+                fmt::format("{} is cut short: it has {} bytes, and its last page is number {}, of "
+                            "{} bytes each. Restore it from a backup.",
+                            data_file_, file_bytes_, meta.last_page, page_bytes_));
+}
+
+Result<PageReport> PageWalk::run() {
+  const std::optional<Meta> meta = choose_meta();
+  if (!meta) return std::move(report_);
+  if (Status status = check_length(*meta); !status) return status;
+  report_.end_page = meta->last_page + 1;
+  transaction_ = meta->transaction;
+  claimed_.resize(report_.end_page);
+  claim(0, kMetaPages, PageKind::kMeta, "");
+  walk_tables(*meta);
+  if (read_error_ != 0) {
+    return Outcome(read_error_).to_status("Reading " + data_file_);
+  }
+  if (scope_ == PageScope::kAll && report_.findings.empty()) check_all_claimed();
+  return std::move(report_);
+}
+
+void PageWalk::walk_tables(const Meta& meta) {
+  std::vector<std::pair<std::string_view, TableRoot>> roots;
+  Tree main{.name = "main", .root = meta.main_table};
+  main.record = [&](ByteSpan key, ByteSpan value) {
+    const std::string_view name(reinterpret_cast<const char*>(key.data()), key.size());
+    for (std::size_t i = 0; i < kTableCount; ++i) {
+      const std::string_view known = table_name(static_cast<Table>(i));
+      if (name != known || value.size() != sizeof(TableRoot)) continue;
+      roots.emplace_back(known, read_at<TableRoot>(value.data()));
+      return;
+    }
+    find("table main", "holds something else than the tables of Holdfast");
+  };
+  walk(&main);
+  if (main.sound && roots.size() != kTableCount) {
+    find("table main", fmt::format("has {} of the {} tables", roots.size(), kTableCount));
+  }
+  for (const auto& [name, root] : roots) {
+    const bool is_blocks = name == table_name(Table::kBlocks);
+    Tree tree{.name = name, .root = root};
+    tree.leaves_wanted = !is_blocks || scope_ == PageScope::kAll;
+    walk(&tree);
+  }
+  Tree free{.name = "free", .root = meta.free_table};
+  free.record = [this](ByteSpan key, ByteSpan value) { take_free_pages(key, value); };
+  walk(&free);
+}
+
+void PageWalk::walk(Tree* tree) {
+  const TableRoot& root = tree->root;
+  const std::uint16_t flags = tree->name == "free" ? kIntegerKeys : 0;
+  if ((root.root == kNoPage) != (root.depth == 0) || root.depth > kDepthMax ||
+      root.flags != flags) {
+    tree->sound = false;
+    return find(fmt::format("table {}", tree->name), "has a root that cannot be");
+  }
+  if (root.depth > 0) walk_page(tree, root.root, 1, {});
+  if (tree->sound && read_error_ == 0) check_counts(*tree);
+}
+
+void PageWalk::walk_page(Tree* tree, std::uint64_t page, std::uint16_t level,
+                         const KeyBounds& bounds) {
+  const bool leaf = level == tree->root.depth;
+  if (!claim(page, 1, leaf ? PageKind::kLeaf : PageKind::kBranch, tree->name)) {
+    tree->sound = false;
+    return;
+  }
+  ++(leaf ? tree->counts.leaf_pages : tree->counts.branch_pages);
+  if (leaf && !tree->leaves_wanted) return;
+  const Page bytes = read_pages(page, 1);
+  if (bytes == nullptr) return;
+  if (!page_is_sound(*tree, page, bytes.get(), leaf)) {
+    return find_in_page(tree, page, "is not the page that belongs there, or its header is damaged");
+  }
+  if (!nodes_are_sound(bytes.get(), leaf)) {
+    return find_in_page(tree, page, "has nodes that do not lie side by side inside it");
+  }
+  if (!keys_ascend(*tree, bytes.get(), leaf, bounds)) {
+    return find_in_page(tree, page, "has keys that are out of order");
+  }
+  if (leaf) return walk_leaf(tree, page, bytes.get());
+  const std::size_t count = node_count(bytes.get());
+  for (std::size_t i = 0; i < count && read_error_ == 0; ++i) {
+    KeyBounds below = bounds;
+    if (i > 0) below.low = key_of(node_at(bytes.get(), i));
+    if (i + 1 < count) below.high = key_of(node_at(bytes.get(), i + 1));
+    const auto node = read_at<NodeHeader>(node_at(bytes.get(), i));
+    walk_page(tree, child_of(node), static_cast<std::uint16_t>(level + 1), below);
+  }
+}
+
+bool PageWalk::page_is_sound(const Tree& tree, std::uint64_t page, const std::uint8_t* bytes,
+                             bool leaf) {
+  const auto header = read_at<PageHeader>(bytes);
+  const std::size_t nodes_min = leaf || tree.name == "free" ? 1 : 2;
+  return header.page == page && header.flags == (leaf ? kLeafFlag : kBranchFlag) &&
+         header.lower % 2 == 0 && header.lower <= header.upper && header.upper <= page_bytes_ &&
+         header.lower >= sizeof(PageHeader) + nodes_min * sizeof(std::uint16_t);
+}
+
+// LMDB keeps the nodes of a page packed at its end, in any order.
+bool PageWalk::nodes_are_sound(const std::uint8_t* bytes, bool leaf) {
+  std::vector<std::pair<std::size_t, std::size_t>> places;
+  for (std::size_t i = 0; i < node_count(bytes); ++i) {
+    const std::uint8_t* const node = node_at(bytes, i);
+    const auto at = static_cast<std::size_t>(node - bytes);
+    if (at > page_bytes_ - sizeof(NodeHeader)) return false;
+    places.emplace_back(at, at + node_bytes(read_at<NodeHeader>(node), leaf));
+  }
+  std::sort(places.begin(), places.end());
+  std::size_t end = read_at<PageHeader>(bytes).upper;
+  for (const auto& [node_begin, node_end] : places) {
+    if (node_begin != end) return false;
+    end = node_end;
+  }
+  return end == page_bytes_;
+}
+
+bool PageWalk::keys_ascend(const Tree& tree, const std::uint8_t* bytes, bool leaf,
+                           const KeyBounds& bounds) {
+  const bool numbers = (tree.root.flags & kIntegerKeys) != 0;
+  const auto less = [numbers](ByteSpan a, ByteSpan b) {
+    if (numbers) return read_at<std::uint64_t>(a.data()) < read_at<std::uint64_t>(b.data());
+    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
+  };
+  std::optional<ByteSpan> previous;
+  // The first key of a branch page stands for everything below the second and may hold anything.
+  for (std::size_t i = leaf ? 0 : 1; i < node_count(bytes); ++i) {
+    const ByteSpan key = key_of(node_at(bytes, i));
+    if (key.empty() || (numbers && key.size() != sizeof(std::uint64_t))) return false;
+    if (previous ? !less(*previous, key) : bounds.low && less(key, *bounds.low)) return false;
+    previous = key;
+  }
+  return !previous || !bounds.high || less(*previous, *bounds.high);
+}
+
+void PageWalk::walk_leaf(Tree* tree, std::uint64_t page, const std::uint8_t* bytes) {
+  const std::uint16_t flags_allowed = tree->name == "main" ? kTableFlag : kBigDataFlag;
+  for (std::size_t i = 0; i < node_count(bytes); ++i) {
+    const std::uint8_t* const at = node_at(bytes, i);
+    const auto node = read_at<NodeHeader>(at);
+    Page overflow;
+    ByteSpan value;
+    if ((node.flags & ~flags_allowed) != 0 || !value_of(tree, node, at, &overflow, &value)) {
+      return find_in_page(tree, page, fmt::format("has a value that is not where node {} says", i));
+    }
+    ++tree->counts.entries;
+    if (tree->record) tree->record(key_of(at), value);
+  }
+}
+
+// The value itself is read only where somebody wants it.
+bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* at, Page* overflow,
+                        ByteSpan* value) {
+  const std::uint8_t* const data = at + sizeof(NodeHeader) + node.key_bytes;
+  *value = {data, value_bytes(node)};
+  if ((node.flags & kBigDataFlag) == 0) return true;
+  const auto first = read_at<std::uint64_t>(data);
+  const std::uint64_t wanted = (sizeof(PageHeader) - 1 + value_bytes(node)) / page_bytes_ + 1;
+  if (first >= report_.end_page || wanted > report_.end_page - first) return false;
+  *overflow = read_pages(first, tree->record ? wanted : 1);
+  if (*overflow == nullptr) return false;
+  const auto header = read_at<PageHeader>(overflow->get());
+  const std::uint64_t count = header.lower | static_cast<std::uint64_t>(header.upper) << 16;
+  if (header.page != first || header.flags != kOverflowFlag || count < wanted ||
+      !claim(first, count, PageKind::kOverflow, tree->name)) {
+    return false;
+  }
+  tree->counts.overflow_pages += count;
+  *value = {overflow->get() + sizeof(PageHeader), value_bytes(node)};
+  return true;
+}
+
+void PageWalk::check_counts(const Tree& tree) {
+  const TreeCounts& counts = tree.counts;
+  const TableRoot& root = tree.root;
+  if (counts.branch_pages == root.branch_pages && counts.leaf_pages == root.leaf_pages &&
+      (!tree.leaves_wanted ||
+       (counts.overflow_pages == root.overflow_pages && counts.entries == root.entries))) {
+    return;
+  }
+  find(fmt::format("table {}", tree.name),
+       fmt::format("has {} records on {} pages, and its root says {} on {}", counts.entries,
+                   counts.branch_pages + counts.leaf_pages + counts.overflow_pages, root.entries,
+                   root.branch_pages + root.leaf_pages + root.overflow_pages));
+}
+
+// A record: key, the transaction that freed them; value, the number of pages and then their
+// numbers.
+void PageWalk::take_free_pages(ByteSpan key, ByteSpan value) {
+  const auto freed_by = read_at<std::uint64_t>(key.data());
+  const std::uint64_t room = value.size() / sizeof(std::uint64_t);
+  const std::uint64_t count = room > 0 ? read_at<std::uint64_t>(value.data()) : kNoPage;
+  if (freed_by == 0 || freed_by > transaction_ || count >= room) {
+    return find("table free", fmt::format("has a damaged record of transaction {}", freed_by));
+  }
+  std::uint64_t previous = kNoPage;
+  for (std::uint64_t i = 1; i <= count; ++i) {
+    const auto page = read_at<std::uint64_t>(value.data() + i * sizeof(std::uint64_t));
+    if (page >= previous) {
+      return find("table free",
+                  fmt::format("has a record of transaction {} that is out of order", freed_by));
+    }
+    if (!claim(page, 1, PageKind::kFree, "free")) return;
+    previous = page;
+  }
+}
+
+bool PageWalk::claim(std::uint64_t first, std::uint64_t count, PageKind kind,
+                     std::string_view table) {
+  if (first >= report_.end_page || count > report_.end_page - first) {
+    find(fmt::format("table {}", table),
+         fmt::format("names page {}, and the last is {}", first, report_.end_page - 1));
+    return false;
+  }
+  for (std::uint64_t page = first; page < first + count; ++page) {
+    if (claimed_[page]) {
+      find(fmt::format("page {}", page),
+           fmt::format("is used twice, or free and used; the second time by table {}", table));
+      return false;
+    }
+    claimed_[page] = true;
+  }
+  claimed_count_ += count;
+  if (seen_) seen_({first, count, kind, table});
+  return true;
+}
+
+void PageWalk::check_all_claimed() {
+  if (claimed_count_ == report_.end_page) return;
+  const auto lost = std::find(claimed_.begin(), claimed_.end(), false);
+  find(fmt::format("page {}", lost - claimed_.begin()),
+       fmt::format("is neither used nor free, the first of {}", report_.end_page - claimed_count_));
+}
+
+}  // namespace
+
+Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
+                               const std::function<void(const PageSeen&)>& seen) {
+  const int file = ::open(data_file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return Outcome(errno).to_status("Opening " + data_file);
+  struct stat status {};
+  if (::fstat(file, &status) != 0) {
+    const Outcome outcome(errno);
+    ::close(file);
+    return outcome.to_status("Looking at " + data_file);
+  }
+  Result<PageReport> report =
+      PageWalk(file, static_cast<std::uint64_t>(status.st_size), data_file, scope, seen).run();
+  ::close(file);
+  return report;
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,57 @@
+// The pages of a data file, looked at without LMDB.
+//
+// LMDB has no checksums and believes its pages: a damaged header sends it, and what it then copies,
+// anywhere in memory. So the trees that it walks are checked before it is let at the file: that the
+// two meta pages belong together, that every page is what the page above it says, its nodes lie
+// inside it, its keys ascend within their bounds, no page is used twice or is free as well, and
+// that each table has as many pages and records as its root says.
+//
+// How pages look is LMDB's mdb.c, version 0.9: page 0 and 1 are meta pages, of which the one with
+// the higher transaction holds; a tree has branch pages, leaf pages, and overflow pages for values
+// of more than half a page.
+//
+// What cannot be told: a meta page, or a whole commit, of which the device gives back the version
+// before. That is the state of an earlier commit, sound in itself.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "holdfast/status.h"
+#include "store/store.h"
+
+namespace holdfast::broker {
+
+enum class PageKind : std::uint8_t { kMeta, kBranch, kLeaf, kOverflow, kFree };
+
+// A page in use, or a run of overflow pages.
+struct PageSeen {
+  std::uint64_t first = 0;
+  std::uint64_t count = 1;
+  PageKind kind = PageKind::kMeta;
+  std::string_view table;  // "main" and "free" for LMDB's own; empty for meta
+};
+
+enum class PageScope : std::uint8_t {
+  kAll,
+  // What a start reads anyway: all but the leaf pages of the blocks and what hangs on them, which
+  // grow with the messages stored.
+  kForStart,
+};
+
+struct PageReport {
+  bool is_lmdb = true;  // false: neither meta page is one, nothing else was looked at
+  std::uint64_t end_page = 0;
+  std::vector<CheckFinding> findings;
+};
+
+// Reads the file, which nobody may have open for writing. kStorageFailed: it cannot be read, or it
+// is shorter than its pages. `seen` (may be empty) is told of every page.
+Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
+                               const std::function<void(const PageSeen&)>& seen = {});
+
+}  // namespace holdfast::broker

@@ -1,0 +1,106 @@
+// The pages of a data file: all accounted for in a sound one, and none damaged unnoticed.
+
+#include "store/pages.h"
+
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "store/store_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+// Records on one page and on many, pages freed and used again.
+void make(StoreFixture* fixture) {
+  fixture->open();
+  for (Sequence first = 1; first <= 400; first += 4) {
+    Batch batch;
+    if (first == 1) batch.queues = {queue_record(1, "orders", 2)};
+    batch.blocks = {block_of(QueueId(1), range(first, first + 3), first % 40 == 1 ? 3000 : 100)};
+    if (first > 200) batch.blocks_removed = {{QueueId(1), first - 200}};
+    fixture->commit(std::move(batch));
+  }
+  fixture->close();
+}
+
+std::string data_file_of(const StoreFixture& fixture) {
+  return fixture.options.directory + "/store/data.mdb";
+}
+
+PageReport check_all(const std::string& data_file) {
+  Result<PageReport> report = check_pages(data_file, PageScope::kAll);
+  REQUIRE_MESSAGE(report.ok(), report.status().message());
+  return std::move(*report);
+}
+
+}  // namespace
+
+TEST_CASE("every page of a sound data file is used once, or free") {
+  StoreFixture fixture;
+  make(&fixture);
+  std::map<PageKind, std::uint64_t> kinds;
+  const Result<PageReport> report =
+      check_pages(data_file_of(fixture), PageScope::kAll,
+                  [&](const PageSeen& seen) { kinds[seen.kind] += seen.count; });
+  REQUIRE(report.ok());
+  for (const CheckFinding& finding : report->findings) {
+    FAIL_CHECK(finding.where << ": " << finding.what);
+  }
+  std::uint64_t sum = 0;
+  for (const auto& [kind, count] : kinds) sum += count;
+  CHECK_EQ(sum, report->end_page);
+  CHECK_EQ(kinds[PageKind::kMeta], 2);
+  for (const PageKind kind :
+       {PageKind::kBranch, PageKind::kLeaf, PageKind::kOverflow, PageKind::kFree}) {
+    CHECK_GT(kinds[kind], 0);
+  }
+}
+
+TEST_CASE("a damaged byte in any page header is found, and the store does not open") {
+  StoreFixture fixture;
+  make(&fixture);
+  const std::string data_file = data_file_of(fixture);
+  const std::string sound = read_file(data_file);
+  std::vector<PageSeen> pages;
+  REQUIRE(check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
+            if (seen.kind != PageKind::kFree) pages.push_back(seen);
+          }).ok());
+  for (const PageSeen& page : pages) {
+    const bool read_at_start = page.kind != PageKind::kOverflow &&
+                               (page.kind != PageKind::kLeaf || page.table != "blocks");
+    for (const std::size_t at : {0, 7, 10, 11, 12, 13, 14, 15}) {
+      // Not a part of a meta page: the bytes behind its flags.
+      if (page.kind == PageKind::kMeta && at > 11) continue;
+      CAPTURE(page.first);
+      CAPTURE(at);
+      std::string damaged = sound;
+      damaged[page.first * 4096 + at] ^= 0x02;
+      write_file(data_file, damaged);
+      CHECK_FALSE(check_all(data_file).findings.empty());
+      if (!read_at_start) continue;
+      const Result<std::unique_ptr<Store>> opened = Store::open(fixture.options);
+      REQUIRE_FALSE(opened.ok());
+      CHECK_NE(opened.status().message().find(data_file), std::string::npos);
+    }
+  }
+  write_file(data_file, sound);
+  CHECK(check_all(data_file).findings.empty());
+}
+
+TEST_CASE("meta pages that do not belong to the same two commits are refused") {
+  StoreFixture fixture;
+  make(&fixture);
+  const std::string data_file = data_file_of(fixture);
+  std::string damaged = read_file(data_file);
+  constexpr std::size_t kTransactionAt = 16 + 128;
+  damaged[kTransactionAt + 2] ^= 0x01;
+  write_file(data_file, damaged);
+  REQUIRE_EQ(check_all(data_file).findings.size(), 1);
+  const Result<std::unique_ptr<Store>> opened = Store::open(fixture.options);
+  REQUIRE_FALSE(opened.ok());
+  CHECK_EQ(opened.status().code(), ErrorCode::kStorageFailed);
+  CHECK_NE(opened.status().message().find("do not belong together"), std::string::npos);
+}
+
+}  // namespace holdfast::broker

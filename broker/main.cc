@@ -24,6 +24,7 @@
 #include "net/broker.h"
 #include "net/listen_address.h"
 #include "net/log.h"
+#include "store/faults.h"
 #include "store/store.h"
 
 namespace holdfast::broker {
@@ -61,30 +62,6 @@ int exit_code_of(const Status& status) {
 int fail(const Status& status) {
   fmt::print(stderr, "holdfastd: {}\n", status.message());
   return exit_code_of(status);
-}
-
-// What the handler of SIGBUS says. A signal handler can reach nothing but static storage.
-char bus_error_sentence[4352];
-std::size_t bus_error_bytes = 0;
-
-extern "C" void on_bus_error(int) {
-  [[maybe_unused]] const ssize_t written =
-      write(STDERR_FILENO, bus_error_sentence, bus_error_bytes);
-  _exit(kExitInternal);
-}
-
-// The data file is mapped into memory; where the device cannot give a page of it, the kernel sends
-// SIGBUS.
-void explain_bus_errors(const std::string& data_file) {
-  const std::string sentence = fmt::format(
-      "holdfastd: The data file \"{}\" could not be read (SIGBUS): it was truncated or its device "
-      "failed. Look at the device, then run `holdfast check` on the directory.\n",
-      data_file.substr(0, 4096));
-  bus_error_bytes = sentence.copy(bus_error_sentence, sizeof(bus_error_sentence));
-  struct sigaction action {};
-  action.sa_handler = on_bus_error;
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGBUS, &action, nullptr);
 }
 
 // Raises the limit on open files as far as `connections_max` needs, and returns how many
@@ -172,9 +149,9 @@ std::string joined(const std::vector<std::string>& words) {
 int serve(const Config& config) {
   signal(SIGPIPE, SIG_IGN);
   BrokerOptions options = options_of(config);
+  explain_faults("holdfastd", config.data);
   Result<std::unique_ptr<Store>> store = Store::open(store_options_of(config));
   if (!store.ok()) return fail(store.status());
-  explain_bus_errors((*store)->data_file());
 
   Log log(stderr);
   if (options.limits.connections_max < config.connections_max) {

@@ -69,8 +69,7 @@ class Store {
   // Likewise the ids of a part of a dedup window. Damaged records are left out and counted.
   virtual Result<IdsResult> fetch_ids_blocking(const IdsRequest& request) = 0;
 
-  // The file that is mapped into memory: touching it after it was truncated or became unreadable
-  // raises SIGBUS, whose handler can say so. Valid as long as the store.
+  // The file that is mapped into memory, see faults.h. Valid as long as the store.
   virtual const std::string& data_file() const = 0;
 
   // Waits for the commit under way (one that waits for space is given up), stops the committer,

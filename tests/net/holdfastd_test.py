@@ -269,6 +269,15 @@ def test_a_bus_error_names_the_data_file(directory):
         check(directory + "/d/" in err and "SIGBUS" in err, err)
 
 
+def test_a_crash_names_the_data_file_and_stays_a_crash(directory):
+    for number in (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT):
+        with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+            broker.ready()
+            code, _, err = broker.end(number)
+            check(code == -number, f"exit code {code}: {err}")
+            check(directory + "/d/" in err and number.name in err, err)
+
+
 def main():
     passed = failed = 0
     for name, test in sorted(globals().items()):

@@ -8,6 +8,7 @@
 #include "cli/cell.h"
 #include "cli/json_form.h"
 #include "cli/session.h"
+#include "store/faults.h"
 #include "store/store.h"
 
 namespace holdfast::cli {
@@ -38,6 +39,7 @@ Json report_json(const broker::CheckReport& report) {
 }
 
 ExitCode check(Session& session, const std::string& directory) {
+  broker::explain_faults("holdfast", directory);
   const Result<broker::CheckReport> report = broker::check_directory(
       directory,
       [&](std::uint64_t blocks) { session.console().progress("Blocks checked", blocks); });

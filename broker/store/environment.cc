@@ -182,7 +182,7 @@ Outcome Cursor::erase() { return Outcome(mdb_cursor_del(cursor_, 0)); }
 // ---- Transaction ----
 
 Transaction::Transaction(Transaction&& other) noexcept
-    : transaction_(std::exchange(other.transaction_, nullptr)), tables_(other.tables_) {}
+    : transaction_(std::exchange(other.transaction_, nullptr)), file_(other.file_) {}
 
 Transaction::~Transaction() {
   if (transaction_ != nullptr) mdb_txn_abort(transaction_);
@@ -191,8 +191,7 @@ Transaction::~Transaction() {
 Outcome Transaction::get(Table table, ByteSpan key, ByteSpan* value) {
   MDB_val key_value = to_value(key);
   MDB_val data{};
-  const int code =
-      mdb_get(transaction_, (*tables_)[static_cast<std::size_t>(table)], &key_value, &data);
+  const int code = mdb_get(transaction_, handle(table), &key_value, &data);
   if (code == 0) *value = to_span(data);
   return Outcome(code);
 }
@@ -200,20 +199,33 @@ Outcome Transaction::get(Table table, ByteSpan key, ByteSpan* value) {
 Outcome Transaction::put(Table table, ByteSpan key, ByteSpan value) {
   MDB_val key_value = to_value(key);
   MDB_val data = to_value(value);
-  return Outcome(
-      mdb_put(transaction_, (*tables_)[static_cast<std::size_t>(table)], &key_value, &data, 0));
+  return Outcome(mdb_put(transaction_, handle(table), &key_value, &data, 0));
 }
 
 Outcome Transaction::remove(Table table, ByteSpan key) {
   MDB_val key_value = to_value(key);
-  return Outcome(
-      mdb_del(transaction_, (*tables_)[static_cast<std::size_t>(table)], &key_value, nullptr));
+  MDB_val value{};
+  const int code = mdb_get(transaction_, handle(table), &key_value, &value);
+  if (code != 0) return Outcome(code);
+  if (!can_be_freed(to_span(value))) return Outcome(MDB_CORRUPTED);
+  return Outcome(mdb_del(transaction_, handle(table), &key_value, nullptr));
+}
+
+// Whether LMDB can be let free the pages of this value. It frees as many as the first of them says.
+bool Transaction::can_be_freed(ByteSpan value) const {
+  const auto address = reinterpret_cast<std::uintptr_t>(value.data());
+  // Elsewhere it is one that was written in this transaction.
+  if (address < file_->begin || address - file_->begin >= file_->bytes) return true;
+  const std::uint64_t place = address - file_->begin;
+  // A value inside a leaf page never begins where that of an overflow page does.
+  if (place % file_->page_bytes != kPageHeaderBytes) return true;
+  return overflow_header_matches(value.data() - kPageHeaderBytes, place / file_->page_bytes,
+                                 value.size(), file_->page_bytes);
 }
 
 Result<Cursor> Transaction::cursor(Table table) {
   MDB_cursor* cursor = nullptr;
-  const int code =
-      mdb_cursor_open(transaction_, (*tables_)[static_cast<std::size_t>(table)], &cursor);
+  const int code = mdb_cursor_open(transaction_, handle(table), &cursor);
   if (code != 0) {
     return Outcome(code).to_status(fmt::format("Opening the table {}", table_name(table)));
   }
@@ -226,7 +238,7 @@ Outcome Transaction::commit() {
 
 std::uint64_t Transaction::record_count(Table table) {
   MDB_stat stat{};
-  if (mdb_stat(transaction_, (*tables_)[static_cast<std::size_t>(table)], &stat) != 0) return 0;
+  if (mdb_stat(transaction_, handle(table), &stat) != 0) return 0;
   return stat.ms_entries;
 }
 
@@ -266,6 +278,7 @@ Result<std::unique_ptr<Environment>> Environment::open(const EnvironmentOptions&
   environment->file_bytes_ = static_cast<std::uint64_t>(file.st_size);
   if (!options.read_only) environment->extend_file();
   if (Status status = environment->open_tables(options.create); !status) return status;
+  if (Status status = environment->find_map(); !status) return status;
   return environment;
 }
 
@@ -278,7 +291,8 @@ Status Environment::open_tables(bool create) {
   int code = mdb_txn_begin(environment_, nullptr, create ? 0 : MDB_RDONLY, &transaction);
   if (code != 0) return Outcome(code).to_status("Reading " + data_file_);
   for (std::size_t i = 0; i < kTableCount; ++i) {
-    code = mdb_dbi_open(transaction, kTableNames[i].data(), create ? MDB_CREATE : 0, &tables_[i]);
+    code =
+        mdb_dbi_open(transaction, kTableNames[i].data(), create ? MDB_CREATE : 0, &file_.tables[i]);
     if (code == 0) continue;
     mdb_txn_abort(transaction);
     if (code == MDB_NOTFOUND || code == MDB_INCOMPATIBLE) {
@@ -295,6 +309,25 @@ Status Environment::open_tables(bool create) {
   return Status();
 }
 
+// LMDB does not tell where it mapped the file, but every page holds its number.
+Status Environment::find_map() {
+  Result<Transaction> transaction = begin_read();
+  if (!transaction) return transaction.status();
+  Result<Cursor> cursor = transaction->cursor(Table::kMeta);
+  if (!cursor) return cursor.status();
+  if (!cursor->first()) return Status();  // just created: nothing is in it that could be damaged
+  MDB_envinfo info{};
+  mdb_env_info(environment_, &info);
+  file_.page_bytes = page_use().page_bytes;
+  file_.bytes = info.me_mapsize;
+  const auto value = reinterpret_cast<std::uintptr_t>(cursor->value().data());
+  const std::uintptr_t page = value - value % file_.page_bytes;
+  std::uint64_t number = 0;
+  std::memcpy(&number, reinterpret_cast<const void*>(page), sizeof(number));
+  file_.begin = page - number * file_.page_bytes;
+  return Status();
+}
+
 Outcome Environment::sync() { return Outcome(mdb_env_sync(environment_, 1)); }
 
 Outcome Environment::check_readers() {
@@ -306,13 +339,13 @@ Result<Transaction> Environment::begin_read() {
   MDB_txn* transaction = nullptr;
   const int code = mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &transaction);
   if (code != 0) return Outcome(code).to_status("Reading " + data_file_);
-  return Transaction(transaction, &tables_);
+  return Transaction(transaction, &file_);
 }
 
 Outcome Environment::begin_write(std::optional<Transaction>* transaction) {
   MDB_txn* begun = nullptr;
   const int code = mdb_txn_begin(environment_, nullptr, 0, &begun);
-  if (code == 0) transaction->emplace(Transaction(begun, &tables_));
+  if (code == 0) transaction->emplace(Transaction(begun, &file_));
   return Outcome(code);
 }
 

@@ -97,6 +97,14 @@ class Cursor {
   Outcome outcome_;
 };
 
+// What transactions need to know of the environment they belong to.
+struct MappedFile {
+  std::array<unsigned, kTableCount> tables{};
+  std::uintptr_t begin = 0;  // where it is in memory
+  std::uint64_t bytes = 0;
+  std::uint64_t page_bytes = 4096;
+};
+
 // Aborted when it is destroyed without a commit.
 class Transaction {
  public:
@@ -114,11 +122,13 @@ class Transaction {
 
  private:
   friend class Environment;
-  Transaction(MDB_txn* transaction, const std::array<unsigned, kTableCount>* tables)
-      : transaction_(transaction), tables_(tables) {}
+  Transaction(MDB_txn* transaction, const MappedFile* file)
+      : transaction_(transaction), file_(file) {}
+  unsigned handle(Table table) const { return file_->tables[static_cast<std::size_t>(table)]; }
+  bool can_be_freed(ByteSpan value) const;
 
   MDB_txn* transaction_;
-  const std::array<unsigned, kTableCount>* tables_;
+  const MappedFile* file_;
 };
 
 // The pages of the data file.
@@ -176,9 +186,10 @@ class Environment {
  private:
   explicit Environment(std::string data_file) : data_file_(std::move(data_file)) {}
   Status open_tables(bool create);
+  Status find_map();
 
   MDB_env* environment_ = nullptr;
-  std::array<unsigned, kTableCount> tables_{};
+  MappedFile file_;
   std::string data_file_;
   std::uint64_t file_bytes_ = 0;
 };

@@ -28,6 +28,7 @@ constexpr std::uint64_t kPageBytesMin = 512;
 constexpr std::uint64_t kPageBytesMax = 32768;
 constexpr std::uint16_t kDepthMax = 32;
 constexpr std::size_t kFindingsMax = 50;
+constexpr std::uint64_t kBlockLeavesAtStart = 4096;
 
 constexpr std::uint16_t kBranchFlag = 0x01;
 constexpr std::uint16_t kLeafFlag = 0x02;
@@ -68,7 +69,7 @@ struct PageHeader {
   std::uint16_t lower;  // on an overflow page these two are the number of its pages
   std::uint16_t upper;
 };
-static_assert(sizeof(PageHeader) == 16);
+static_assert(sizeof(PageHeader) == kPageHeaderBytes);
 
 struct NodeHeader {
   std::uint16_t low;
@@ -83,6 +84,10 @@ Value read_at(const std::uint8_t* bytes) {
   Value value;
   std::memcpy(&value, bytes, sizeof(value));
   return value;
+}
+
+std::uint64_t overflow_pages(std::uint64_t value_bytes, std::uint64_t page_bytes) {
+  return (sizeof(PageHeader) - 1 + value_bytes) / page_bytes + 1;
 }
 
 // What a tree was found to have, against what its root says.
@@ -102,7 +107,8 @@ struct KeyBounds {
 struct Tree {
   std::string_view name;
   TableRoot root;
-  bool leaves_wanted = true;
+  std::uint64_t leaves_max = ~std::uint64_t{0};  // more are not looked at
+  bool values_wanted = true;
   bool sound = true;
   TreeCounts counts{};
   // Called with each record of a sound leaf.
@@ -209,6 +215,7 @@ std::optional<Meta> PageWalk::read_meta(std::uint64_t page, std::uint64_t at) {
   }
   const auto header = read_at<PageHeader>(bytes.data());
   const auto meta = read_at<Meta>(bytes.data() + sizeof(PageHeader));
+  if (meta.magic == kMagic) report_.is_lmdb = true;
   const std::uint64_t size = meta.free_table.pad;
   if (header.page != page || header.flags != kMetaFlag || meta.magic != kMagic ||
       meta.version != kVersion || !std::has_single_bit(size) || size < kPageBytesMin ||
@@ -223,7 +230,6 @@ std::optional<Meta> PageWalk::choose_meta() {
   // Where the first one is damaged, the second is looked for at the usual place.
   const std::optional<Meta> second = read_meta(1, first ? first->free_table.pad : 4096);
   if (!first || !second) {
-    report_.is_lmdb = first || second;
     find(fmt::format("page {}", first ? 1 : 0), "is not the meta page that belongs there");
     return std::nullopt;
   }
@@ -287,7 +293,10 @@ void PageWalk::walk_tables(const Meta& meta) {
   for (const auto& [name, root] : roots) {
     const bool is_blocks = name == table_name(Table::kBlocks);
     Tree tree{.name = name, .root = root};
-    tree.leaves_wanted = !is_blocks || scope_ == PageScope::kAll;
+    if (is_blocks && scope_ == PageScope::kForStart) {
+      tree.leaves_max = kBlockLeavesAtStart;
+      tree.values_wanted = false;
+    }
     walk(&tree);
   }
   Tree free{.name = "free", .root = meta.free_table};
@@ -315,7 +324,7 @@ void PageWalk::walk_page(Tree* tree, std::uint64_t page, std::uint16_t level,
     return;
   }
   ++(leaf ? tree->counts.leaf_pages : tree->counts.branch_pages);
-  if (leaf && !tree->leaves_wanted) return;
+  if (leaf && tree->counts.leaf_pages > tree->leaves_max) return;
   const Page bytes = read_pages(page, 1);
   if (bytes == nullptr) return;
   if (!page_is_sound(*tree, page, bytes.get(), leaf)) {
@@ -390,7 +399,8 @@ void PageWalk::walk_leaf(Tree* tree, std::uint64_t page, const std::uint8_t* byt
     const auto node = read_at<NodeHeader>(at);
     Page overflow;
     ByteSpan value;
-    if ((node.flags & ~flags_allowed) != 0 || !value_of(tree, node, at, &overflow, &value)) {
+    if ((node.flags & ~flags_allowed) != 0 ||
+        (tree->values_wanted && !value_of(tree, node, at, &overflow, &value))) {
       return find_in_page(tree, page, fmt::format("has a value that is not where node {} says", i));
     }
     ++tree->counts.entries;
@@ -405,17 +415,15 @@ bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* 
   *value = {data, value_bytes(node)};
   if ((node.flags & kBigDataFlag) == 0) return true;
   const auto first = read_at<std::uint64_t>(data);
-  const std::uint64_t wanted = (sizeof(PageHeader) - 1 + value_bytes(node)) / page_bytes_ + 1;
+  const std::uint64_t wanted = overflow_pages(value_bytes(node), page_bytes_);
   if (first >= report_.end_page || wanted > report_.end_page - first) return false;
   *overflow = read_pages(first, tree->record ? wanted : 1);
   if (*overflow == nullptr) return false;
-  const auto header = read_at<PageHeader>(overflow->get());
-  const std::uint64_t count = header.lower | static_cast<std::uint64_t>(header.upper) << 16;
-  if (header.page != first || header.flags != kOverflowFlag || count < wanted ||
-      !claim(first, count, PageKind::kOverflow, tree->name)) {
+  if (!overflow_header_matches(overflow->get(), first, value_bytes(node), page_bytes_) ||
+      !claim(first, wanted, PageKind::kOverflow, tree->name)) {
     return false;
   }
-  tree->counts.overflow_pages += count;
+  tree->counts.overflow_pages += wanted;
   *value = {overflow->get() + sizeof(PageHeader), value_bytes(node)};
   return true;
 }
@@ -424,8 +432,8 @@ void PageWalk::check_counts(const Tree& tree) {
   const TreeCounts& counts = tree.counts;
   const TableRoot& root = tree.root;
   if (counts.branch_pages == root.branch_pages && counts.leaf_pages == root.leaf_pages &&
-      (!tree.leaves_wanted ||
-       (counts.overflow_pages == root.overflow_pages && counts.entries == root.entries))) {
+      (counts.leaf_pages > tree.leaves_max || counts.entries == root.entries) &&
+      (!tree.values_wanted || counts.overflow_pages == root.overflow_pages)) {
     return;
   }
   find(fmt::format("table {}", tree.name),
@@ -483,6 +491,14 @@ void PageWalk::check_all_claimed() {
 }
 
 }  // namespace
+
+bool overflow_header_matches(const std::uint8_t* header, std::uint64_t page,
+                             std::uint64_t value_bytes, std::uint64_t page_bytes) {
+  const auto read = read_at<PageHeader>(header);
+  const std::uint64_t count = read.lower | static_cast<std::uint64_t>(read.upper) << 16;
+  return read.page == page && read.flags == kOverflowFlag &&
+         count == overflow_pages(value_bytes, page_bytes);
+}
 
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
                                const std::function<void(const PageSeen&)>& seen) {

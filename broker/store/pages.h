@@ -38,13 +38,13 @@ struct PageSeen {
 
 enum class PageScope : std::uint8_t {
   kAll,
-  // What a start reads anyway: all but the leaf pages of the blocks and what hangs on them, which
-  // grow with the messages stored.
+  // What a start has time for: all but the values of the blocks, and of the leaf pages of the
+  // blocks, which grow with the messages stored, the first 4,096.
   kForStart,
 };
 
 struct PageReport {
-  bool is_lmdb = true;  // false: neither meta page is one, nothing else was looked at
+  bool is_lmdb = false;  // else no meta page is one, and nothing else was looked at
   std::uint64_t end_page = 0;
   std::vector<CheckFinding> findings;
 };
@@ -53,5 +53,12 @@ struct PageReport {
 // is shorter than its pages. `seen` (may be empty) is told of every page.
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
                                const std::function<void(const PageSeen&)>& seen = {});
+
+// Whether this is the header of the overflow page with this number that begins a value of so many
+// bytes. LMDB frees as many pages as the header says.
+bool overflow_header_matches(const std::uint8_t* header, std::uint64_t page,
+                             std::uint64_t value_bytes, std::uint64_t page_bytes);
+// Bytes of a page's header, behind which an overflow page's value begins.
+inline constexpr std::size_t kPageHeaderBytes = 16;
 
 }  // namespace holdfast::broker

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -224,6 +225,7 @@ class LmdbStore : public Store {
   // bytes_max and one block; then those that begin later are taken from `journaled`, too.
   Result<std::vector<RawBlock>> copy_blocks(const FetchRequest& request,
                                             JournaledBlocks* journaled);
+  Status check_next_sequences(Transaction* transaction, const StoredState& state);
 
   // Destroyed from the last to the first: nothing outlives what it works on.
   std::unique_ptr<DataDirectory> directory_;
@@ -280,6 +282,7 @@ Result<StoredState> LmdbStore::load() {
   corrupt = load_table(Table::kSubscriptions, decode_subscription, &state.subscriptions);
   if (!corrupt) return corrupt.status();
   if (*corrupt > 0) return damaged(data_file(), "record of a subscription");
+  if (Status status = check_next_sequences(&*transaction, state); !status) return status;
   // What is lost with these is told apart again: messages without their acks are delivered again,
   // and without their retries from the first attempt on.
   corrupt = load_table(Table::kAcks, decode_ack, &state.acks);
@@ -293,6 +296,36 @@ Result<StoredState> LmdbStore::load() {
   if (!space) return space.status();
   state.space = std::move(*space);
   return state;
+}
+
+// A queue's record that is older than its messages is sound in itself, but would hide them and give
+// their sequences away once more.
+Status LmdbStore::check_next_sequences(Transaction* transaction, const StoredState& state) {
+  std::map<QueueId, Sequence> last_used;
+  for (const SubscriptionRecord& record : state.subscriptions) {
+    last_used[record.queue] = std::max(record.floor, record.delivered_to);
+  }
+  Result<Cursor> cursor = transaction->cursor(Table::kBlocks);
+  if (!cursor) return cursor.status();
+  for (const QueueRecord& queue : state.queues) {
+    Sequence last = last_used[queue.id];
+    const bool found = cursor->seek(block_key(QueueId(queue.id.value + 1), 0));
+    if (found ? cursor->previous() : cursor->outcome().ok() && cursor->last()) {
+      const std::optional<BlockKey> key = read_block_key(cursor->key());
+      if (key && key->queue == queue.id) last = std::max(last, key->first);
+    }
+    if (!cursor->outcome().ok()) {
+      return cursor->outcome().to_status("Reading the blocks of " + data_file());
+    }
+    if (last < queue.next_sequence) continue;
+    return Status(
+        ErrorCode::kStorageFailed,
+        fmt::format("The record of queue \"{}\" in {} is older than its messages: its next "
+                    "sequence is {}, and {} is in use. Run `holdfast check` on the data "
+                    "directory, and restore it from a backup.",
+                    queue.name, data_file(), queue.next_sequence, last));
+  }
+  return Status();
 }
 
 Result<std::uint64_t> LmdbStore::load_dedup(const DedupLoader& loader) {

@@ -4,6 +4,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <future>
 #include <map>
 
 #include "store/store_fixture.h"
@@ -16,7 +19,8 @@ void make(StoreFixture* fixture) {
   fixture->open();
   for (Sequence first = 1; first <= 400; first += 4) {
     Batch batch;
-    if (first == 1) batch.queues = {queue_record(1, "orders", 2)};
+    batch.queues = {queue_record(1, "orders", 2)};
+    batch.queues[0].next_sequence = first + 4;
     batch.blocks = {block_of(QueueId(1), range(first, first + 3), first % 40 == 1 ? 3000 : 100)};
     if (first > 200) batch.blocks_removed = {{QueueId(1), first - 200}};
     fixture->commit(std::move(batch));
@@ -67,8 +71,7 @@ TEST_CASE("a damaged byte in any page header is found, and the store does not op
             if (seen.kind != PageKind::kFree) pages.push_back(seen);
           }).ok());
   for (const PageSeen& page : pages) {
-    const bool read_at_start = page.kind != PageKind::kOverflow &&
-                               (page.kind != PageKind::kLeaf || page.table != "blocks");
+    const bool read_at_start = page.kind != PageKind::kOverflow || page.table != "blocks";
     for (const std::size_t at : {0, 7, 10, 11, 12, 13, 14, 15}) {
       // Not a part of a meta page: the bytes behind its flags.
       if (page.kind == PageKind::kMeta && at > 11) continue;
@@ -86,6 +89,48 @@ TEST_CASE("a damaged byte in any page header is found, and the store does not op
   }
   write_file(data_file, sound);
   CHECK(check_all(data_file).findings.empty());
+}
+
+TEST_CASE("a block whose overflow page is damaged is not freed: the commit fails and says so") {
+  StoreFixture fixture;
+  make(&fixture);
+  const std::string data_file = data_file_of(fixture);
+  std::vector<PageSeen> pages;
+  REQUIRE(check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
+            if (seen.kind == PageKind::kOverflow) pages.push_back(seen);
+          }).ok());
+  std::string damaged = read_file(data_file);
+  // That it has far more pages.
+  for (const PageSeen& page : pages) damaged[page.first * 4096 + 14] = 0x10;
+  write_file(data_file, damaged);
+  Result<std::unique_ptr<Store>> store = Store::open(fixture.options);
+  REQUIRE(store.ok());
+  const Result<StoredState> state = (*store)->load();
+  REQUIRE(state.ok());
+  std::promise<std::string> failed;
+  (*store)->start([&](CommitResult) { failed.set_value("committed"); },
+                  [&](Status status) { failed.set_value(status.message()); });
+  auto batch = std::make_unique<Batch>();
+  batch->number = state->batch_number + 1;
+  for (Sequence first = 1; first <= 400; first += 4) {
+    batch->blocks_removed.push_back({QueueId(1), first});
+  }
+  (*store)->commit(std::move(batch));
+  std::future<std::string> outcome = failed.get_future();
+  REQUIRE(outcome.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
+  CHECK_NE(outcome.get().find(data_file), std::string::npos);
+  (*store)->close();
+}
+
+TEST_CASE("meta pages that changed places are refused") {
+  StoreFixture fixture;
+  make(&fixture);
+  const std::string data_file = data_file_of(fixture);
+  std::string damaged = read_file(data_file);
+  std::swap_ranges(damaged.begin(), damaged.begin() + 4096, damaged.begin() + 4096);
+  write_file(data_file, damaged);
+  CHECK_FALSE(check_all(data_file).findings.empty());
+  CHECK_FALSE(Store::open(fixture.options).ok());
 }
 
 TEST_CASE("meta pages that do not belong to the same two commits are refused") {

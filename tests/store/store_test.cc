@@ -450,4 +450,25 @@ TEST_CASE("a map that cannot be had is refused with the limit") {
   CHECK_NE(store.status().message().find("address space"), std::string::npos);
 }
 
+TEST_CASE("a queue whose record is older than its messages is not served") {
+  const auto status_with = [](Sequence next, Sequence delivered_to) {
+    StoreFixture fixture;
+    fixture.open();
+    Batch batch;
+    batch.queues = {queue_record(1, "orders", 2), dead_queue_record(2, "orders.dead", 1)};
+    batch.queues[0].next_sequence = next;
+    batch.subscriptions = {subscription_record(3, 1)};
+    batch.subscriptions[0].delivered_to = delivered_to;
+    batch.blocks = {block_of(QueueId(1), range(1, 10)), block_of(QueueId(1), range(11, 20))};
+    fixture.commit(std::move(batch));
+    fixture.close();
+    Result<std::unique_ptr<Store>> store = Store::open(fixture.options);
+    REQUIRE(store.ok());
+    return (*store)->load().status();
+  };
+  CHECK(status_with(21, 20).ok());
+  CHECK_NE(status_with(11, 10).message().find("\"orders\""), std::string::npos);
+  CHECK_EQ(status_with(21, 21).code(), ErrorCode::kStorageFailed);
+}
+
 }  // namespace holdfast::broker

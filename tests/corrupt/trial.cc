@@ -1,0 +1,310 @@
+#include "corrupt/trial.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "base/check.h"
+#include "corrupt/serving.h"
+#include "store/faults.h"
+#include "store/store.h"
+
+namespace holdfast::corrupt {
+
+namespace {
+
+constexpr int kTimeLimitMs = 60'000;
+constexpr int kExitFindings = 1;
+constexpr int kExitStatus = 70;
+
+int check(const std::string& directory) {
+  broker::explain_faults("holdfast", directory);
+  const Result<broker::CheckReport> report = broker::check_directory(directory, {});
+  if (!report) {
+    fmt::print(stderr, "holdfast: {}\n", report.status().to_string());
+    return kExitStatus;
+  }
+  for (const broker::CheckFinding& finding : report->findings) {
+    fmt::print(stderr, "{}: {}\n", finding.where, finding.what);
+  }
+  return report->findings.empty() ? 0 : kExitFindings;
+}
+
+int serve_or_say_why(const ServingPlan& plan, ServingResult* result) {
+  broker::explain_faults("holdfastd", plan.directory);
+  const Status status = serve(plan, result);
+  if (status.ok()) return 0;
+  fmt::print(stderr, "holdfastd: {}\n", status.message());
+  return kExitStatus;
+}
+
+std::string read_all(int file) {
+  std::string text(static_cast<std::size_t>(lseek(file, 0, SEEK_END)), '\0');
+  [[maybe_unused]] const ssize_t got = pread(file, text.data(), text.size(), 0);
+  return text;
+}
+
+auto place_of(const Served& served) {
+  return std::tuple(served.queue, served.sequence, served.checksum, served.attempt,
+                    served.is_set_aside);
+}
+
+// A message that went to a dead-letter queue while it was served got its sequence there by chance.
+std::vector<Served> sorted(const ServingResult& result, const Image& image) {
+  std::vector<Served> all(result.served.begin(), result.served.begin() + result.served_count);
+  for (Served& one : all) {
+    const auto next = image.next_sequences.find(one.queue);
+    if (next != image.next_sequences.end() && one.sequence >= next->second) one.sequence = 0;
+  }
+  std::sort(all.begin(), all.end(),
+            [](const Served& a, const Served& b) { return place_of(a) < place_of(b); });
+  return all;
+}
+
+}  // namespace
+
+bool Trials::Ending::exited_with(int code) const {
+  return !timed_out && WIFEXITED(status) && WEXITSTATUS(status) == code;
+}
+
+Trials::Trials(const Image& image, std::string directory)
+    : image_(image), directory_(std::move(directory)) {
+  void* const shared = mmap(nullptr, sizeof(ServingResult), PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  CHECK(shared != MAP_FAILED);
+  result_ = static_cast<ServingResult*>(shared);
+}
+
+Trials::~Trials() { munmap(result_, sizeof(ServingResult)); }
+
+// Runs this in a process of its own, which returns an exit code, and waits for its end.
+template <typename Body>
+Trials::Ending Trials::in_child(const Body& body) {
+  const int said = memfd_create("said", MFD_CLOEXEC);
+  int ends[2];
+  CHECK(said >= 0 && pipe(ends) == 0);
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  CHECK(child >= 0, "fork: {}", std::strerror(errno));
+  if (child == 0) {
+    dup2(said, STDERR_FILENO);
+    close(ends[0]);
+    const rlimit no_core{0, 0};
+    setrlimit(RLIMIT_CORE, &no_core);
+    const int code = body();
+    std::fflush(nullptr);
+    _exit(code);
+  }
+  close(ends[1]);
+  Ending ending;
+  // The child's end closes its side of the pipe.
+  pollfd waited{ends[0], POLLIN, 0};
+  if (poll(&waited, 1, kTimeLimitMs) == 0) {
+    ending.timed_out = true;
+    kill(child, SIGKILL);
+  }
+  waitpid(child, &ending.status, 0);
+  ending.said = read_all(said);
+  close(ends[0]);
+  close(said);
+  return ending;
+}
+
+std::optional<std::string> Trials::run(const Damage& damage) {
+  ++counts_.trials;
+  if (damage.hits_used_page) ++counts_.used_pages_hit;
+  if (Status status = put_file(directory_, damage.file); !status) return status.message();
+  const Ending checked = in_child([this] { return check(directory_); });
+  std::memset(static_cast<void*>(result_), 0, sizeof(*result_));
+  ServingPlan plan{directory_, image_.queues, image_.republishes, image_.now, false};
+  plan.cut_while_running = damage.kind == DamageKind::kCutWhileRunning;
+  const Ending serving = in_child([&] { return serve_or_say_why(plan, result_); });
+  std::optional<std::string> violation = judge(damage, checked, serving);
+  if (violation) {
+    *violation += fmt::format("\n  damage: {}\n  the check said: {}\n  the broker said: {}",
+                              damage.what, checked.said, serving.said);
+  }
+  return violation;
+}
+
+std::optional<std::string> Trials::judge(const Damage& damage, const Ending& check,
+                                         const Ending& serving) {
+  if (auto violation = judge_bytes()) return violation;
+  if (auto violation = judge_ending("check", check)) return violation;
+  if (auto violation = judge_ending("broker", serving)) return violation;
+
+  const bool cut_while_running = damage.kind == DamageKind::kCutWhileRunning;
+  const bool found = !check.exited_with(0) || cut_while_running;
+  if (found) ++counts_.found_by_check;
+  const bool stopped = !serving.exited_with(0);
+  if (stopped && !result_->started) ++counts_.refused_at_start;
+  if (stopped && result_->started) {
+    const bool by_signal = serving.said.find("SIG") != std::string::npos;
+    ++(by_signal ? counts_.stopped_by_signal : counts_.stopped_by_status);
+  }
+  const bool counted = result_->corrupt_counted > 0;
+  if (counted) ++counts_.losses_counted;
+
+  const std::optional<std::string> differs = difference(true);
+  if (!differs && !found) ++counts_.harmless;
+  if (differs && !found) {
+    if (damage.kind != DamageKind::kStalePage || difference(false)) {
+      return "told: the check found nothing, but " + *differs;
+    }
+    ++counts_.rolled_back;
+  }
+  if (auto violation = judge_losses(stopped)) return violation;
+  const auto cost = cost_of(damage);
+  if (!cost) return std::nullopt;
+  ++counts_.inside_blocks;
+  return judge_rest(*cost);
+}
+
+std::optional<std::string> Trials::judge_ending(std::string_view who, const Ending& ending) const {
+  if (ending.timed_out) return fmt::format("end: the {} hangs", who);
+  if (ending.exited_with(0) || (who == "check" && ending.exited_with(kExitFindings))) {
+    return std::nullopt;
+  }
+  if (ending.said.find(directory_) != std::string::npos) return std::nullopt;
+  const int status = ending.status;
+  return fmt::format("end: the {} ended by {} {} and does not say which file it was about", who,
+                     WIFSIGNALED(status) ? "signal" : "exit code",
+                     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+std::optional<std::string> Trials::judge_bytes() const {
+  for (std::uint32_t i = 0; i < result_->served_count; ++i) {
+    const Served& served = result_->served[i];
+    if (served.is_set_aside) continue;
+    const std::string what =
+        fmt::format("message {} of {}", served.sequence,
+                    served.queue == kNoQueue ? "an unknown queue" : image_.queues[served.queue]);
+    const auto published = image_.published.find(served.checksum);
+    if (published == image_.published.end()) {
+      return "bytes: " + what + " was delivered with bytes that nobody published";
+    }
+    if (served.queue == kNoQueue ||
+        !image_.queues[served.queue].starts_with(published->second.queue)) {
+      return "bytes: " + what + " was published to another queue";
+    }
+  }
+  for (std::size_t i = 0; i < image_.republishes.size(); ++i) {
+    const RepublishAnswer& answer = result_->republished[i];
+    if (answer.duplicate && answer.sequence != image_.republishes[i].sequence) {
+      return fmt::format("bytes: the id '{}' is called a duplicate of message {}, it was {}",
+                         image_.republishes[i].id, answer.sequence, image_.republishes[i].sequence);
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Trials::judge_losses(bool stopped) const {
+  if (stopped || result_->corrupt_counted > 0) return std::nullopt;
+  std::set<std::uint64_t> seen;
+  for (std::uint32_t i = 0; i < result_->served_count; ++i)
+    seen.insert(result_->served[i].checksum);
+  for (std::uint32_t i = 0; i < image_.owed.served_count; ++i) {
+    const Served& owed = image_.owed.served[i];
+    if (seen.contains(owed.checksum)) continue;
+    return fmt::format("counted: message {} of {} is not served, and nothing is counted as corrupt",
+                       owed.sequence, image_.queues[owed.queue]);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Trials::judge_rest(const Cost& cost) const {
+  const std::vector<Served> served = sorted(*result_, image_);
+  const std::vector<Served> owed = sorted(image_.owed, image_);
+  std::set<std::pair<std::uint32_t, Sequence>> hit;
+  for (const auto& [queue, sequence] : cost) {
+    const auto index = image_.queue_indexes.find(queue);
+    if (index != image_.queue_indexes.end()) hit.emplace(index->second, sequence);
+  }
+  if (!result_->finished) return "rest: the broker did not go on";
+  std::uint64_t missing = 0;
+  for (const Served& one : owed) {
+    const bool there = std::find(served.begin(), served.end(), one) != served.end();
+    if (there) continue;
+    ++missing;
+    const PublishedMessage& published = image_.published.at(one.checksum);
+    const auto source = std::find(image_.queues.begin(), image_.queues.end(), published.queue);
+    if (!hit.contains({one.queue, one.sequence}) &&
+        !hit.contains(
+            {static_cast<std::uint32_t>(source - image_.queues.begin()), published.sequence})) {
+      return fmt::format("rest: message {} of {} is not served, and the damage is not in it",
+                         one.sequence, image_.queues[one.queue]);
+    }
+  }
+  if (missing != result_->corrupt_counted) {
+    return fmt::format("rest: {} messages are not served, and {} counted as corrupt", missing,
+                       result_->corrupt_counted);
+  }
+  if (result_->messages_left + result_->fresh_lost > 0) {
+    return fmt::format("rest: {} messages are left, {} new ones were not served",
+                       result_->messages_left, result_->fresh_lost);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Trials::difference(bool attempts_count) const {
+  if (!result_->finished) return "the broker did not go on";
+  std::vector<Served> served = sorted(*result_, image_);
+  std::vector<Served> owed = sorted(image_.owed, image_);
+  if (!attempts_count) {
+    for (Served& one : served) one.attempt = 0;
+    for (Served& one : owed) one.attempt = 0;
+  }
+  const auto [got, wanted] = std::mismatch(served.begin(), served.end(), owed.begin(), owed.end());
+  if (got != served.end() || wanted != owed.end()) {
+    const auto describe = [&](auto at, auto end) {
+      if (at == end) return std::string("nothing");
+      return fmt::format("message {} of {} as attempt {}", at->sequence, image_.queues[at->queue],
+                         at->attempt);
+    };
+    return fmt::format("{} is served where {} is owed ({} and {} in all)",
+                       describe(got, served.end()), describe(wanted, owed.end()), served.size(),
+                       owed.size());
+  }
+  if (result_->republished != image_.owed.republished) return "an id is not known any more";
+  if (result_->corrupt_counted + result_->records_damaged > 0) return "damage is counted";
+  if (result_->messages_left + result_->fresh_lost > 0) return "messages are left or lost";
+  return std::nullopt;
+}
+
+std::optional<Trials::Cost> Trials::cost_of(const Damage& damage) const {
+  if (damage.file.size() != image_.file.size() || damage.changed.empty()) return std::nullopt;
+  Cost cost;
+  auto block = image_.blocks.begin();
+  for (auto at = damage.changed.begin(); at != damage.changed.end();) {
+    while (block != image_.blocks.end() && block->end <= *at) ++block;
+    if (block == image_.blocks.end() || *at < block->begin) return std::nullopt;
+    const auto begin = at;
+    while (at != damage.changed.end() && *at < block->end) ++at;
+    const std::size_t header_end = block->begin + sizeof(broker::BlockHeader);
+    const bool header = *begin < header_end;
+    const bool table = *(at - 1) >= block->table_begin;
+    const auto in_entry = [&](const EntryPlace& entry) {
+      const auto first = std::lower_bound(begin, at, entry.begin);
+      return first != at && *first < entry.end;
+    };
+    const bool entries = std::any_of(block->entries.begin(), block->entries.end(), in_entry);
+    for (const EntryPlace& entry : block->entries) {
+      if (header || (table && entries) || in_entry(entry)) {
+        cost.emplace_back(block->queue, entry.sequence);
+      }
+    }
+  }
+  return cost;
+}
+
+}  // namespace holdfast::corrupt

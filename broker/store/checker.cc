@@ -34,14 +34,34 @@ struct SubscriptionState {
     const std::uint64_t bit = sequence % kAckChunk;
     return ack.chunk == chunk && (ack.bitmap[bit / 64] >> (bit % 64) & 1) != 0;
   }
+
+  // How many sequences from `first` on and before `end` are not settled.
+  std::uint64_t unsettled(Sequence first, Sequence end) const {
+    first = std::max(first, record.floor + 1);
+    if (first >= end) return 0;
+    std::uint64_t count = end - first;
+    for (const auto& [chunk, ack] : acks) {
+      const Sequence begin = std::max(first, chunk * kAckChunk);
+      const std::uint64_t chunks = std::max<std::uint64_t>(ack.full_chunks, 1);
+      const Sequence last = std::min(end, (chunk + chunks) * kAckChunk);
+      if (begin >= last) continue;
+      if (ack.full_chunks > 0) {
+        count -= last - begin;
+        continue;
+      }
+      for (Sequence sequence = begin; sequence < last; ++sequence) count -= settled(sequence);
+    }
+    return count;
+  }
 };
 
 struct QueueState {
   QueueRecord record;
   std::vector<const SubscriptionState*> subscriptions;
   Sequence last_block_end = 0;
-  std::uint64_t bytes = 0;  // of what is not settled
-  bool bytes_known = true;  // false once a message was not legible
+  std::uint64_t unsettled = 0;  // messages in its blocks
+  std::uint64_t bytes = 0;      // of those
+  bool bytes_known = true;      // false once a message was not legible
 
   bool settled(Sequence sequence) const {
     return std::all_of(subscriptions.begin(), subscriptions.end(),
@@ -74,7 +94,7 @@ class Checker {
   void check_block(ByteSpan key, ByteSpan value);
   void check_messages(const Block& block, const std::string& where, QueueState* queue);
   void check_pairs();
-  void check_bytes();
+  void check_sums();
   QueueState* queue_of(std::uint32_t id, const std::string& where);
   SubscriptionState* subscription_of(std::uint32_t id, const std::string& where);
 
@@ -123,7 +143,7 @@ Result<CheckReport> Checker::run(const std::string& journal_path) {
     find("table due", "holds a record, and is empty in this format");
   };
   if (Status s = walk(Table::kDue, check_due); !s) return s;
-  check_bytes();
+  check_sums();
   return std::move(report_);
 }
 
@@ -347,19 +367,27 @@ void Checker::check_messages(const Block& block, const std::string& where, Queue
       continue;
     }
     ++report_.unsettled;
+    ++queue->unsettled;
     queue->bytes += entry.stored_bytes();
   }
 }
 
-void Checker::check_bytes() {
+// What is not settled is in the blocks.
+void Checker::check_sums() {
   for (const auto& [id, queue] : queues_) {
-    if (queue.record.deleted || !queue.bytes_known || !damaged_owners_.empty() ||
-        queue.bytes == queue.record.bytes) {
-      continue;
+    if (queue.record.deleted || !queue.bytes_known || !damaged_owners_.empty()) continue;
+    const std::string where = fmt::format("queue {} \"{}\"", id, queue.record.name);
+    if (queue.bytes != queue.record.bytes) {
+      find(where, fmt::format("counts {} bytes that are not settled, and its blocks hold {}",
+                              queue.record.bytes, queue.bytes));
     }
-    find(fmt::format("queue {} \"{}\"", id, queue.record.name),
-         fmt::format("counts {} bytes that are not settled, and its blocks hold {}",
-                     queue.record.bytes, queue.bytes));
+    if (queue.subscriptions.size() != 1) continue;
+    const std::uint64_t unsettled = queue.subscriptions.front()->unsettled(
+        std::max<Sequence>(queue.record.trim_below, 1), queue.record.next_sequence);
+    if (queue.unsettled != unsettled) {
+      find(where, fmt::format("has {} messages that are not settled, and its blocks hold {}",
+                              unsettled, queue.unsettled));
+    }
   }
 }
 

@@ -141,6 +141,11 @@ TEST_CASE("records that contradict one another are findings") {
       {"block", "does not exist", [](Batch* b) { b->blocks.push_back(block_of(QueueId(9), {1})); }},
       {"block", "overlaps", [](Batch* b) { b->blocks.push_back(block_of(QueueId(1), {12})); }},
       {"queue 1", "bytes", [](Batch* b) { b->queues[0].bytes += 1; }},
+      {"queue 1", "29 messages that are not settled, and its blocks hold 19",
+       [](Batch* b) {
+         b->subscriptions[0].floor = 10;
+         b->blocks.erase(b->blocks.begin());
+       }},
       {"queue 3", "same name",
        [](Batch* b) {
          b->queues.push_back(b->queues[0]);

@@ -64,7 +64,9 @@ class StoredTable {
     bytes_.reset(new std::uint8_t[body->size()]);
     std::memcpy(bytes_.get(), body->data(), body->size());
     flatbuffers::Verifier verifier(bytes_.get(), body->size(), kDepthMax, kTablesMax);
-    if (verifier.VerifyBuffer<Table>(nullptr)) table_ = flatbuffers::GetRoot<Table>(bytes_.get());
+    if (!verifier.VerifyBuffer<Table>(nullptr)) return;
+    const Table* const table = flatbuffers::GetRoot<Table>(bytes_.get());
+    if (vectors_are_aligned(*table)) table_ = table;
   }
   explicit operator bool() const { return table_ != nullptr; }
   const Table* operator->() const { return table_; }

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <chrono>
 #include <random>
 #include <string>
@@ -365,6 +366,23 @@ TEST_CASE("what a writer releases leaves it empty and usable") {
   CHECK(writer.empty());
   writer.append_empty(wire::FrameType_Pong, 2);
   CHECK(writer.size() == kFrameHeaderBytes);
+}
+
+TEST_CASE("a vector whose elements are not aligned is no table that is read") {
+  // A Discard whose `sequences` begin at byte 28, or at byte 32.
+  const auto discard = [](std::uint8_t vector_at, std::uint8_t count) {
+    alignas(16) static std::array<std::uint8_t, 40> bytes;
+    bytes = {12, 0, 0, 0, 8, 0, 8, 0, 0, 0, 4, 0, 8, 0, 0, 0};
+    bytes[16] = static_cast<std::uint8_t>(vector_at - 16);
+    bytes[vector_at] = count;
+    bytes[vector_at + 4u] = 7;
+    return read_table<wire::Discard>(bytes);
+  };
+  CHECK(discard(24, 1) == nullptr);
+  CHECK(discard(24, 0) != nullptr);  // a builder aligns no empty one
+  const wire::Discard* const aligned = discard(28, 1);
+  REQUIRE(aligned != nullptr);
+  CHECK(aligned->sequences()->Get(0) == 7);
 }
 
 }  // namespace holdfast

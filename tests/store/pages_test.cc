@@ -92,7 +92,9 @@ TEST_CASE("a damaged byte in any page header is found, and the store does not op
 }
 
 TEST_CASE("a block whose overflow page is damaged is not freed: the commit fails and says so") {
-  StoreFixture fixture;
+  StoreOptions options;
+  options.journal_bytes = 0;
+  StoreFixture fixture(options);
   make(&fixture);
   const std::string data_file = data_file_of(fixture);
   std::vector<PageSeen> pages;

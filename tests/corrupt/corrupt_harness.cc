@@ -67,7 +67,7 @@ class Run {
     const std::uint64_t trials = sum_.trials;
     return trials < 300 || kinds_.size() < kDamageKinds || sum_.used_pages_hit * 2 < trials ||
            sum_.losses_counted * 20 < trials || sum_.harmless * 50 < trials ||
-           sum_.refused_at_start * 50 < trials || sum_.inside_blocks * 10 < trials;
+           sum_.refused_at_start * 50 < trials || sum_.inside_blocks * 25 < trials;
   }
 
  private:

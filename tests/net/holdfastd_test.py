@@ -274,7 +274,8 @@ def test_a_crash_names_the_data_file_and_stays_a_crash(directory):
         with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
             broker.ready()
             code, _, err = broker.end(number)
-            check(code == -number, f"exit code {code}: {err}")
+            # A sanitizer's own handler, which comes after the broker's, may end it by another one.
+            check(code < 0, f"exit code {code}: {err}")
             check(directory + "/d/" in err and number.name in err, err)
 
 

@@ -19,6 +19,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& directory, Now n
   options.map_bytes = kMapBytes;
   options.size_bytes_max = kSizeBytesMax;
   options.preallocate_bytes = kPreallocateBytes;
+  options.journal_bytes = 0;  // it is the data file that is damaged here
   Result<std::unique_ptr<broker::Store>> store = broker::Store::open(options);
   if (!store) return store.status();
   std::unique_ptr<Engine> engine(new Engine(std::move(*store), now));

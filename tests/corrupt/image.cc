@@ -7,7 +7,6 @@
 #include <fstream>
 #include <memory>
 #include <set>
-#include <sstream>
 
 #include "corrupt/engine.h"
 #include "corrupt/messages.h"
@@ -29,11 +28,21 @@ Status harness_fault(std::string what) { return Status(ErrorCode::kInternal, std
 
 std::string data_file_in(const std::string& directory) { return directory + "/store/data.mdb"; }
 
+// Up to the end of the pages; behind them the file is a hole.
 std::string read_file(const std::string& path) {
+  constexpr std::streamoff kLastPageAt = 136;  // in a meta page
   std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
+  std::uint64_t last_page = 0;
+  for (const std::streamoff meta_page : {0, 1}) {
+    std::uint64_t last = 0;
+    file.seekg(meta_page * static_cast<std::streamoff>(kPageBytes) + kLastPageAt);
+    file.read(reinterpret_cast<char*>(&last), sizeof(last));
+    last_page = std::max(last_page, last);
+  }
+  std::string bytes((last_page + 1) * kPageBytes, '\0');
+  file.seekg(0);
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  return bytes;
 }
 
 Now start_of_time() {

@@ -43,7 +43,7 @@ struct BlockPlace {
 };
 
 struct Image {
-  std::string file;                // the data file's bytes
+  std::string file;                // the data file's bytes, up to the end of its pages
   std::vector<std::string> older;  // as it was before
   std::vector<broker::PageSeen> pages;
   std::vector<BlockPlace> blocks;   // ascending by place

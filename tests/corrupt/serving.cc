@@ -200,8 +200,7 @@ Status serve(const ServingPlan& plan, ServingResult* result) {
   if (!engine) return engine.status();
   result->started = true;
   if (plan.cut_while_running) {
-    const std::string file = plan.directory + "/store/data.mdb";
-    std::filesystem::resize_file(file, std::filesystem::file_size(file) / 2);
+    std::filesystem::resize_file(plan.directory + "/store/data.mdb", plan.cut_to_bytes);
   }
   Drain drain(plan, **engine, result);
   Status status = drain.run();

@@ -63,8 +63,9 @@ struct ServingPlan {
   std::vector<std::string> queues;  // empty: those that the broker lists
   std::vector<Republish> republishes;
   Now now;
-  // The data file is cut to half after the start, under the broker's feet.
+  // The data file is cut short after the start, under the broker's feet.
   bool cut_while_running = false;
+  std::uint64_t cut_to_bytes = 0;
 };
 
 // The end of a broker that stopped by itself is its status.

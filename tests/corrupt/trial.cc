@@ -126,8 +126,9 @@ std::optional<std::string> Trials::run(const Damage& damage) {
   if (Status status = put_file(directory_, damage.file); !status) return status.message();
   const Ending checked = in_child([this] { return check(directory_); });
   std::memset(static_cast<void*>(result_), 0, sizeof(*result_));
-  ServingPlan plan{directory_, image_.queues, image_.republishes, image_.now, false};
+  ServingPlan plan{directory_, image_.queues, image_.republishes, image_.now, false, 0};
   plan.cut_while_running = damage.kind == DamageKind::kCutWhileRunning;
+  plan.cut_to_bytes = image_.file.size() / 2;
   const Ending serving = in_child([&] { return serve_or_say_why(plan, result_); });
   std::optional<std::string> violation = judge(damage, checked, serving);
   if (violation) {

@@ -244,7 +244,8 @@ void write_records(const std::filesystem::path& parent, const Bodies& bodies) {
   retry.history = {{.number = 1, .consumer = "me", .error = "It failed."}};
   add(5, retry_key(retry.subscription, 3), encoder.encode(retry_key(retry.subscription, 3), retry));
   const DedupRecord dedup{QueueId(1), 12, 1, {{1, 2}, {3, 4}}};
-  add(6, dedup_key(dedup.queue, 12, 1), encoder.encode(dedup_key(dedup.queue, 12, 1), dedup));
+  add(6, dedup_key(dedup.queue, 12, 1),
+      encoder.encode(dedup_key(dedup.queue, 12, 1), dedup.hashes));
   for (const Sequence gap : {1u, 5u}) {
     BlockBuilder builder{QueueId(1)};
     for (Sequence sequence = 1; sequence < 1 + 3 * gap; sequence += gap) {

@@ -148,6 +148,7 @@ std::string joined(const std::vector<std::string>& words) {
 
 int serve(const Config& config) {
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is told as an error
   BrokerOptions options = options_of(config);
   explain_faults("holdfastd", config.data);
   Result<std::unique_ptr<Store>> store = Store::open(store_options_of(config));

@@ -253,9 +253,9 @@ void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& t
     }
   }
   if (result.blocks.empty()) {
-    // Nothing is there up to where was looked.
+    // Nothing is there up to where was looked, or up to the end of a block that is not legible.
     if (task->all) {
-      task->next = task->stop + 1;
+      task->next = (result.unreadable.empty() ? task->stop : result.unreadable.back().last) + 1;
     } else {
       task->sequences.pop_back();
       ++task->reply.not_found;

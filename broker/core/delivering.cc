@@ -296,12 +296,16 @@ void Core::State::read_ahead(Queue& queue, Sequence from) {
             report_lost(read_queue, next, block->first_sequence() - 1, now);
             next = block->last_sequence() + 1;
           }
-          if (result.blocks.empty()) report_lost(read_queue, next, to, now);
+          // Nothing is there up to where was looked; with an unreadable block it may just go on
+          // behind that.
+          const bool nothing = result.blocks.empty() && result.unreadable.empty();
+          if (nothing) report_lost(read_queue, next, to, now);
           Subscription& subscription = read_queue.subscription;
           if (subscription.read_next == result.from) {
             subscription.read_next =
-                result.blocks.empty()
-                    ? to + 1
+                nothing ? to + 1
+                : result.blocks.empty()
+                    ? result.unreadable.back().last + 1
                     : std::max(result.from, result.blocks.front()->first_sequence());
             // However small the cache: what was read for this place is used for it.
             if (!result.blocks.empty()) use_block(read_queue, result.blocks.front());

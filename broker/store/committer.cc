@@ -24,6 +24,7 @@ constexpr std::chrono::minutes kReaderCheckInterval{1};
 constexpr std::chrono::milliseconds kCatchUpInterval{100};
 // A larger batch goes to the tables at once: its bytes cost more than a flush.
 constexpr std::size_t kJournaledBytesMax = 256 * 1024;
+constexpr std::uint64_t kPageBytes = 4096;
 
 }  // namespace
 
@@ -74,8 +75,11 @@ void Committer::run() {
       const std::lock_guard<std::mutex> lock(mutex_);
       stopping = stopping_;
     }
-    if (!failed_ && catching_up_due()) static_cast<void>(commit_to_tables(nullptr));
-    if (stopping) return;
+    if (!failed_ && catching_up_due()) commit_to_tables(nullptr);
+    if (stopping) {
+      catching_up_.reset();  // a transaction ends on its thread
+      return;
+    }
     if (!failed_) do_idle_work();
   }
 }
@@ -134,7 +138,7 @@ void Committer::commit_until_done(const Batch& batch) {
 bool Committer::is_for_journal(const Batch& batch) const {
   return journal_ != nullptr && batch.bytes() <= kJournaledBytesMax &&
          batch.bytes() <= journal_->bytes_max() / 4 && batch.block_trims.empty() &&
-         space_->is_ample();
+         pages_changed_ * kPageBytes <= 2 * journal_->bytes_max() && space_->is_ample();
 }
 
 // Returns false if it is the tables' after all.
@@ -160,6 +164,9 @@ bool Committer::commit_to_journal(const Batch& batch) {
   } else {
     // Only the tables tell what is left of a trim.
     catch_up(batch, &left);
+    if (!catching_up_) {
+      for (const DedupTrim& trim : batch.dedup_trims) left.dedup.push_back(trim.queue);
+    }
     report_committed(batch, std::move(left));
   }
   return true;
@@ -173,6 +180,7 @@ void Committer::catch_up(const Batch& batch, TrimsLeft* left) {
   }
   TableWriter tables(&*catching_up_, left);
   if (!writer_.write(batch, progress_.next_id, &tables).ok()) catching_up_.reset();
+  pages_changed_ += tables.pages_changed();
 }
 
 Outcome Committer::catch_up_anew() {
@@ -180,7 +188,8 @@ Outcome Committer::catch_up_anew() {
   if (!outcome.ok() || !catching_up_due()) return outcome;
   TrimsLeft left;
   TableWriter tables(&*catching_up_, &left);
-  const Journal::Replayed replayed = journal_->replay(table_progress_.batch_number, &tables);
+  const Journal::Replayed replayed =
+      journal_->replay(table_progress_.batch_number, progress_.batch_number, &tables);
   if (!replayed.outcome.ok()) return replayed.outcome;
   return replayed.last_batch == progress_.batch_number ? Outcome() : Outcome(EIO);
 }
@@ -216,6 +225,8 @@ Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
   if (!outcome.ok()) return outcome;
   progress_ = table_progress_ = progress;
   if (journal_ != nullptr) journal_->clear();
+  pages_changed_ = 0;
+  environment_->extend_file();
   return outcome;
 }
 

@@ -3,9 +3,10 @@
 // Happy path: commit() puts a batch into the mailbox. A small one is appended to the journal, which
 // makes it durable by one flush, and `committed` is called; only then its changes are made in the
 // tables, in a transaction that stays open over many batches (the catching up). That is committed
-// when the journal is full, when there has been nothing to do for a while, at the end, and together
-// with a batch that is not journaled: a large one, for which writing it twice would cost more than
-// the flushes, one that removes blocks by the queue, and any while space is short.
+// when the journal is full, when many pages were changed, when there has been nothing to do for a
+// while, at the end, and together with a batch that is not journaled: a large one, for which
+// writing it twice would cost more than the flushes, one that removes blocks by the queue, and any
+// while space is short.
 //
 // With nothing to do the thread sleeps; once a minute it frees the slots of dead readers, and while
 // publishes are refused it looks at the space every second.
@@ -106,6 +107,7 @@ class Committer {
   BatchWriter writer_;
   JournalEntry entry_;
   std::optional<Transaction> catching_up_;  // holds all that is journaled
+  std::uint64_t pages_changed_ = 0;         // in it, at most; a journal's worth or two
   bool failed_ = false;
   bool waiting_for_space_ = false;
   bool publishes_refused_ = false;

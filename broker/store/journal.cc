@@ -197,18 +197,23 @@ bool Journal::find(ByteSpan file, std::size_t at, Found* found) const {
   if (file.size() - at < sizeof(Header)) return false;
   Header header;
   std::memcpy(&header, file.data() + at, sizeof(header));
-  if (header.magic != kMagic ||
-      header.checksum != checksum_of(record_.salt, &header, offsetof(Header, checksum)) ||
-      header.bytes > file.size() - at - sizeof(Header)) {
-    return false;
-  }
+  if (batch_at(file, at) == 0 || header.bytes > file.size() - at - sizeof(Header)) return false;
   found->batch_number = header.batch_number;
   found->changes = file.subspan(at + sizeof(Header), header.bytes);
   return header.changes_checksum ==
          checksum_of(record_.salt, found->changes.data(), found->changes.size());
 }
 
-Journal::Replayed Journal::replay(std::uint64_t batch_number, ChangeSink* sink) {
+std::uint64_t Journal::batch_at(ByteSpan file, std::size_t at) const {
+  Header header;
+  std::memcpy(&header, file.data() + at, sizeof(header));
+  const bool legible =
+      header.magic == kMagic &&
+      header.checksum == checksum_of(record_.salt, &header, offsetof(Header, checksum));
+  return legible ? header.batch_number : 0;
+}
+
+Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeSink* sink) {
   Replayed replayed;
   std::vector<std::uint8_t> file(static_cast<std::size_t>(record_.bytes));
   replayed.outcome = read_all(descriptor_, &file);
@@ -216,19 +221,19 @@ Journal::Replayed Journal::replay(std::uint64_t batch_number, ChangeSink* sink) 
 
   std::size_t at = 0;
   Found found;
-  while (at < file.size() && find(file, at, &found) &&
-         found.batch_number == batch_number + replayed.batches + 1) {
+  while (at < file.size() && after + replayed.batches < to && find(file, at, &found) &&
+         found.batch_number == after + replayed.batches + 1) {
     if (sink != nullptr) replayed.outcome = make_changes(found.changes, sink);
     if (!replayed.outcome.ok()) return replayed;
     ++replayed.batches;
     replayed.last_batch = found.batch_number;
     at += padded(sizeof(Header) + found.changes.size());
   }
-  end_ = at;
-  // Behind the last entry stand older ones, and at most one that was cut short.
-  for (; at < file.size(); at += kPageBytes) {
-    if (!find(file, at, &found)) continue;
-    if (found.batch_number > batch_number + replayed.batches) replayed.damaged = true;
+  // Behind the last entry stand older ones, and at most one that was cut short: it is the next. A
+  // later one was written when that had been flushed.
+  const std::uint64_t next = after + replayed.batches + 1;
+  for (; at < file.size() && next <= to; at += kPageBytes) {
+    if (batch_at(file, at) > next) replayed.damaged = true;
   }
   return replayed;
 }

@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -84,8 +85,12 @@ class Journal {
     bool damaged = false;
     Outcome outcome;  // the sink's error, or that of reading the file
   };
-  // Makes the changes of the batches after `batch_number`; with no sink they are only looked at.
-  Replayed replay(std::uint64_t batch_number, ChangeSink* sink);
+  // Makes the changes of the batches after `after` and up to `to`; with no sink they are only
+  // looked at.
+  Replayed replay(std::uint64_t after, std::uint64_t to, ChangeSink* sink);
+  Replayed replay(std::uint64_t after, ChangeSink* sink) {
+    return replay(after, std::numeric_limits<std::uint64_t>::max(), sink);
+  }
 
  private:
   Journal(int descriptor, const JournalRecord& record) : descriptor_(descriptor), record_(record) {}
@@ -95,6 +100,8 @@ class Journal {
     ByteSpan changes;
   };
   bool find(ByteSpan file, std::size_t at, Found* found) const;
+  // The batch of the entry that was begun here, whole or not; 0 if none was.
+  std::uint64_t batch_at(ByteSpan file, std::size_t at) const;
   static Outcome make_changes(ByteSpan changes, ChangeSink* sink);
 
   int descriptor_;

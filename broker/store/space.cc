@@ -125,7 +125,6 @@ Result<SpaceReport> Space::measure(std::uint64_t committed_bytes) {
   ++commits_since_count_;
   const PageUse use = environment_->page_use();
   const std::uint64_t end_bytes = use.end_page * use.page_bytes;
-  environment_->extend_file();
   claim_ahead(end_bytes);
   const Disk disk = look_at_disk();
   const std::uint64_t growable = growable_bytes(end_bytes, disk);

@@ -433,11 +433,11 @@ Result<FetchResult> LmdbStore::fetch_blocking(const FetchRequest& request) {
   for (RawBlock& raw : *copied) {
     take_journaled(raw.key.first);
     if (bytes > 0 && bytes >= request.bytes_max) break;
-    bytes += raw.size;
     Result<std::shared_ptr<const Block>> block =
         Block::from_bytes(raw.key.queue, raw.key.first, &raw.bytes, raw.size);
     if (block) {
       result.blocks.push_back(std::move(*block));
+      bytes += raw.size;
       continue;
     }
     if (next != journaled.end()) {
@@ -447,6 +447,7 @@ Result<FetchResult> LmdbStore::fetch_blocking(const FetchRequest& request) {
       result.unreadable.push_back({.first = raw.key.first,
                                    .last = raw.last_if_unreadable,
                                    .raw = {raw.bytes.get(), raw.bytes.get() + raw.size}});
+      bytes += raw.size;
     }
   }
   take_journaled(std::numeric_limits<Sequence>::max());

@@ -8,10 +8,13 @@
 namespace holdfast::broker {
 
 Outcome TableWriter::put(Table table, ByteSpan key, ByteSpan value) {
+  constexpr std::size_t kPageBytes = 4096;
+  pages_changed_ += 1 + value.size() / kPageBytes;
   return transaction_->put(table, key, value);
 }
 
 Outcome TableWriter::remove(Table table, ByteSpan key) {
+  ++pages_changed_;
   const Outcome outcome = transaction_->remove(table, key);
   return outcome.not_found() ? Outcome() : outcome;
 }
@@ -48,7 +51,7 @@ Outcome TableWriter::trim_blocks(const BlockTrim& trim) {
       left_->blocks.push_back(trim.queue);
       return Outcome();
     }
-    const Outcome outcome = transaction_->remove(Table::kBlocks, block_key(key->queue, key->first));
+    const Outcome outcome = remove(Table::kBlocks, block_key(key->queue, key->first));
     if (!outcome.ok()) return outcome;
   }
 }
@@ -68,8 +71,7 @@ Outcome TableWriter::trim_dedup(const DedupTrim& trim) {
       left_->dedup.push_back(trim.queue);
       return Outcome();
     }
-    const Outcome outcome =
-        transaction_->remove(Table::kDedup, dedup_key(key->queue, key->time_ms, key->first));
+    const Outcome outcome = remove(Table::kDedup, dedup_key(key->queue, key->time_ms, key->first));
     if (!outcome.ok()) return outcome;
   }
 }

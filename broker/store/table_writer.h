@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "core/batch.h"
@@ -26,12 +27,16 @@ class TableWriter : public ChangeSink {
   Outcome trim_blocks(const BlockTrim& trim) override;
   Outcome trim_dedup(const DedupTrim& trim) override;
 
+  // About how many pages were changed, at most: a change may copy a page of its own.
+  std::uint64_t pages_changed() const { return pages_changed_; }
+
  private:
   // Whether every message of the block under the cursor is below this sequence.
   bool block_ends_below(Cursor* cursor, const BlockKey& key, Sequence below);
 
   Transaction* transaction_;
   TrimsLeft* left_;
+  std::uint64_t pages_changed_ = 0;
 };
 
 }  // namespace holdfast::broker

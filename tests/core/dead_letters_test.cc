@@ -227,6 +227,19 @@ TEST_CASE("a block whose header is damaged costs its messages, counted, and noth
   CHECK(f.dead_letters("q").size() == 1);
 }
 
+TEST_CASE("an unreadable block that ends a read costs nothing behind it") {
+  CoreFixture f;
+  f.create_queue("q");
+  // As large as one read ahead, so that the read ends with it.
+  const std::string large(1 << 20, 'x');
+  for (int i = 0; i < 4; ++i) f.publish("q", "m" + std::to_string(i), large);
+  f.store.flip_bit_in_block_header(f.id_of("q"), 2);
+  f.restart();
+  f.subscribe("q", 100);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 3, 4});
+  CHECK(f.report("q").counters.corrupt == 1);
+}
+
 TEST_CASE("a block that the store lost is counted and stops nothing") {
   CoreFixture f;
   f.create_queue("q");

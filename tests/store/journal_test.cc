@@ -166,6 +166,8 @@ TEST_CASE("damage before a legible entry stops the start and names the batch") {
   for (const std::size_t at : {std::size_t{0}, std::size_t{9}, std::size_t{500}}) {
     const KilledStore killed(5);
     killed.damage(2 * kPageBytes + at);
+    // Nor need the later one be whole.
+    if (at == 9) killed.damage(3 * kPageBytes + 500);
     const Status status = killed.open_status();
     CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
     CHECK_NE(status.message().find("Batch 3 in "), std::string::npos);
@@ -237,6 +239,9 @@ TEST_CASE("older entries behind the last one are not applied again") {
     }
     (*journal)->clear();
   }
+  // What was written meanwhile without being reported is no batch of the tables.
+  CHECK_EQ((*journal)->replay(16, 18, nullptr).batches, 2);
+  CHECK_FALSE((*journal)->replay(16, 18, nullptr).damaged);
   // Rounds of 9, 7 and 5: the third is what counts, and only what the tables lack of it.
   CHECK_EQ((*journal)->replay(16, nullptr).batches, 5);
   CHECK_EQ((*journal)->replay(16, nullptr).last_batch, 21);
@@ -293,6 +298,29 @@ TEST_CASE("blocks in the journal and in the tables are read as one") {
   read_all();
   fixture.reopen();
   read_all();
+}
+
+TEST_CASE("a journaled block is read although the tables' block before it is not legible") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch first;
+  first.blocks = {block_of(kQueue, range(1, 10)), block_of(kQueue, range(11, 20), 3000)};
+  fixture.commit(std::move(first));
+  fixture.close();
+  damage(fixture.options.directory, Table::kBlocks, 1, 4);  // its header
+  fixture.open();
+  Batch second;
+  second.blocks = {block_of(kQueue, range(21, 30))};
+  fixture.commit(std::move(second));
+  for (const std::size_t bytes_max : {std::size_t{1}, std::size_t{1} << 20}) {
+    const FetchResult fetched = fixture.fetch(kQueue, 25, 25, bytes_max);
+    CHECK((bounds_of(fetched) == Bounds{{21, 30}}));
+    CHECK(fetched.unreadable.empty());
+  }
+  const FetchResult all = fixture.fetch(kQueue, 11, 30);
+  CHECK((bounds_of(all) == Bounds{{21, 30}}));
+  REQUIRE_EQ(all.unreadable.size(), 1);
+  CHECK_EQ(all.unreadable[0].last, 20);
 }
 
 TEST_CASE("ids in the journal and in the tables are read as one") {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <future>
 #include <map>
 
@@ -65,11 +66,14 @@ TEST_CASE("a damaged byte in any page header is found, and the store does not op
   StoreFixture fixture;
   make(&fixture);
   const std::string data_file = data_file_of(fixture);
-  const std::string sound = read_file(data_file);
   std::vector<PageSeen> pages;
-  REQUIRE(check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
-            if (seen.kind != PageKind::kFree) pages.push_back(seen);
-          }).ok());
+  const Result<PageReport> report =
+      check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
+        if (seen.kind != PageKind::kFree) pages.push_back(seen);
+      });
+  REQUIRE(report.ok());
+  std::filesystem::resize_file(data_file, report->end_page * 4096);  // without the hole behind them
+  const std::string sound = read_file(data_file);
   for (const PageSeen& page : pages) {
     const bool read_at_start = page.kind != PageKind::kOverflow || page.table != "blocks";
     for (const std::size_t at : {0, 7, 10, 11, 12, 13, 14, 15}) {

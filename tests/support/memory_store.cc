@@ -91,7 +91,10 @@ FetchResult MemoryStore::fetch(const FetchRequest& request) const {
       const bool has_following =
           following != blocks_.end() && following->first.first == request.queue.value;
       const Sequence last = has_following ? following->first.second - 1 : request.to;
-      if (last >= request.from) result.unreadable.push_back({first, last, at->second});
+      if (last >= request.from) {
+        result.unreadable.push_back({first, last, at->second});
+        bytes += at->second.size();
+      }
       continue;
     }
     if ((*block)->last_sequence() < request.from) continue;

@@ -24,8 +24,10 @@ using std::chrono::steady_clock;
 constexpr std::string_view kPushedQueue = "pushed";
 constexpr std::size_t kPushedBodyBytes = 16'000;
 constexpr std::chrono::seconds kPatience{60};
-// A commit flushes its data, then the page that makes it valid.
+// A commit to the tables flushes its data, then the page that makes it valid; one to the journal
+// flushes once.
 constexpr int kFlushesOfCommit = 2;
+constexpr int kFlushesMin = 1;
 constexpr std::uint32_t kHeartbeatMs = 500;
 constexpr milliseconds kLongDelay{1'000};
 
@@ -245,7 +247,7 @@ class SlowDiskAttack final : public Attack {
     std::atomic<bool> stop_pushing{false};
     const std::int64_t run = steady_clock::now().time_since_epoch().count();
     for (std::uint32_t i = 0; i < publishers_; ++i) {
-      auto pusher = std::make_unique<Pusher>(target_, run, i, kFlushesOfCommit * delay_);
+      auto pusher = std::make_unique<Pusher>(target_, run, i, kFlushesMin * delay_);
       const Status status = pusher->start();
       if (!status.ok()) {
         violate("A publisher cannot connect: " + status.to_string());

@@ -21,8 +21,6 @@ constexpr std::uint32_t kCreations = 8;
 // As long as consumers take to settle what they hold, and longer.
 constexpr std::uint64_t kDrainUsMax = 60'000;
 constexpr milliseconds kReadyTimeout{30'000};
-// A drain in which nothing at all was delivered for so long stands still.
-constexpr milliseconds kStandstill{20'000};
 constexpr milliseconds kAnswersTimeout{30'000};
 
 constexpr std::array<std::string_view, kMomentCount> kMoments{
@@ -42,6 +40,8 @@ Harness::Harness(HarnessOptions options)
     : options_(std::move(options)),
       random_(options_.seed),
       ledger_(options_.seed, kAttemptsMax),
+      drain_(
+          queues_, [this](const std::string& name) { return client_options(name); }, ledger_),
       broker_(options_.broker, options_.directory, free_port(options_.seed)) {}
 
 HarnessResult Harness::run() {
@@ -147,13 +147,13 @@ void Harness::run_round(std::uint32_t round) {
     restart_broker();
   }
   if (found_something()) return;
-  drain();
+  drain_.run(life_);
   if (found_something()) return;
   kill_broker(Moment::kRest);
   restart_broker();
   // All of this again, as the disk holds it: the queues must be empty still.
-  drain();
-  if (!found_something()) compare_with_ledger();
+  drain_.run(life_);
+  if (!found_something()) drain_.compare_with_ledger();
   if (!found_something()) clear_dead_letters();
   ++(is_void ? result_.void_rounds : result_.rounds);
   report_round(round, is_void, until_kill, confirmed);
@@ -197,95 +197,6 @@ void Harness::end_load() {
   }
   producers_.clear();
   settlers_.clear();
-}
-
-void Harness::drain() {
-  std::vector<std::unique_ptr<Settler>> drains;
-  for (const std::string& queue : queues_) {
-    SettlerPlan plan;
-    plan.name = "drain-" + queue;
-    plan.queue = queue;
-    plan.mood = Mood::kDrain;
-    plan.life = life_;
-    drains.push_back(std::make_unique<Settler>(client_options(plan.name), ledger_, plan));
-    const Status status = drains.back()->start();
-    if (!status.ok()) ledger_.add_violation("A drain cannot start: " + status.to_string());
-  }
-  Result<Client> client = Client::connect(client_options("crash-watch"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
-  Admin admin = client->admin();
-  for (const std::string& queue : queues_) {
-    if (!wait_until_empty(admin, queue)) return;
-  }
-}
-
-bool Harness::wait_until_empty(Admin& admin, const std::string& queue) {
-  std::uint64_t delivered = ledger_.counts().delivered;
-  auto deadline = steady_clock::now() + kStandstill;
-  while (true) {
-    const Result<QueueReport> report = admin.queue(queue);
-    if (!report.ok()) {
-      ledger_.add_violation(
-          fmt::format("Queue {} cannot be looked at: {}", queue, report.status().to_string()));
-      return false;
-    }
-    if (report.value().messages == 0) return true;
-    if (const std::uint64_t now_delivered = ledger_.counts().delivered;
-        now_delivered != delivered) {
-      delivered = now_delivered;
-      deadline = steady_clock::now() + kStandstill;
-    }
-    if (steady_clock::now() > deadline) {
-      ledger_.add_violation(fmt::format(
-          "Draining queue {} stands still: {} ready, {} in flight, {} waiting, and nothing was "
-          "delivered for {} ms.\n{}",
-          queue, report.value().ready, report.value().in_flight, report.value().waiting,
-          kStandstill.count(), ledger_.story_of_waiting()));
-      return false;
-    }
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-}
-
-void Harness::compare_with_ledger() {
-  Result<Client> client = Client::connect(client_options("crash-compare"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
-  Admin admin = client->admin();
-  for (const std::string& queue : queues_) {
-    const std::vector<StoredMessage> letters = dead_letters(admin, queue);
-    ledger_.check_drained(queue, letters);
-    const Result<QueueReport> report = admin.queue(queue);
-    if (report.ok() && report.value().dead != letters.size()) {
-      ledger_.add_violation(fmt::format("Queue {} says it has {} dead letters and shows {}.", queue,
-                                        report.value().dead, letters.size()));
-    }
-    if (report.ok() && report.value().corrupt != 0) {
-      ledger_.add_violation(
-          fmt::format("Queue {} counts {} corrupt messages.", queue, report.value().corrupt));
-    }
-  }
-}
-
-std::vector<StoredMessage> Harness::dead_letters(Admin& admin, const std::string& queue) {
-  std::vector<StoredMessage> letters;
-  std::uint64_t from = 0;
-  do {
-    Result<PeekPage> page = admin.peek(queue + ".dead", 500, from);
-    if (!page.ok()) {
-      ledger_.add_violation(fmt::format("The dead letters of {} cannot be looked at: {}", queue,
-                                        page.status().to_string()));
-      break;
-    }
-    for (StoredMessage& letter : page->messages) letters.push_back(std::move(letter));
-    from = page->next;
-  } while (from != 0);
-  return letters;
 }
 
 void Harness::clear_dead_letters() {
@@ -343,7 +254,7 @@ void Harness::redrive_under_kill(const std::string& queue) {
     return;
   }
   Admin admin = client->admin();
-  ledger_.dead_letters_redriven(queue, dead_letters(admin, queue));
+  ledger_.dead_letters_redriven(queue, drain_.dead_letters(admin, queue));
 }
 
 // ---- the broker ----

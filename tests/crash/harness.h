@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "crash/broker_process.h"
+#include "crash/drain.h"
 #include "crash/ledger.h"
 #include "crash/producer.h"
 #include "crash/random.h"
@@ -66,12 +67,8 @@ class Harness {
   void run_round(std::uint32_t round);
   void start_load(std::uint32_t round);
   void end_load();
-  void drain();
-  bool wait_until_empty(Admin& admin, const std::string& queue);
-  void compare_with_ledger();
   void clear_dead_letters();
   void redrive_under_kill(const std::string& queue);
-  std::vector<StoredMessage> dead_letters(Admin& admin, const std::string& queue);
 
   void start_broker();
   void kill_broker(Moment moment);
@@ -88,6 +85,7 @@ class Harness {
   const std::vector<std::string> queues_{"letters", "parcels"};
   Random random_;
   Ledger ledger_;
+  Drain drain_;
   BrokerProcess broker_;
   Life life_ = 0;
   HarnessResult result_;

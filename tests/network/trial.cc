@@ -19,7 +19,7 @@ constexpr std::uint32_t kProducers = 4;
 const std::vector<std::string> kQueues{"letters", "orders"};
 constexpr milliseconds kReadyTimeout{30'000};
 constexpr milliseconds kAnswersTimeout{30'000};
-// A load or a drain in which nothing at all went on for so long stands still.
+// A load in which nothing at all went on for so long stands still.
 constexpr milliseconds kStandstill{20'000};
 // The disk of early_duplicates(): a kill comes well before the commit that it must precede.
 constexpr milliseconds kSlowFlush{50};
@@ -40,8 +40,11 @@ Trial::Trial(const TrialPlan& plan)
       ledger_(plan.seed, kAttemptsMax),
       disk_(plan.shim, plan.directory),
       port_(crash::free_port(plan.seed)),
-      broker_(hostile::write_launcher(plan.directory, plan.broker, &disk_), plan.directory, port_) {
-}
+      broker_(hostile::write_launcher(plan.directory, plan.broker, &disk_), plan.directory, port_),
+      drain_(
+          kQueues,
+          [this](const std::string& name) { return client_options(name, broker_.address()); },
+          ledger_) {}
 
 TrialResult Trial::run() {
   start_broker();
@@ -49,13 +52,13 @@ TrialResult Trial::run() {
   if (!found_something()) start_load();
   if (!found_something()) lose_replies();
   if (proxy_) end_load();
-  if (!found_something()) drain();
+  if (!found_something()) drain_.run(life_);
   kill_broker();
   if (!found_something()) {
     start_broker();
     // All of this again, as the disk holds it: the queues must be empty still.
-    drain();
-    compare_with_ledger();
+    drain_.run(life_);
+    drain_.compare_with_ledger();
     kill_broker();
   }
   result_.violations = ledger_.violations();
@@ -228,89 +231,6 @@ void Trial::end_load() {
   orderly_.reset();
   result_.proxy = proxy_->counts();
   proxy_.reset();
-}
-
-// ---- what came of it ----
-
-void Trial::drain() {
-  std::vector<std::unique_ptr<crash::Settler>> drains;
-  for (const std::string& queue : kQueues) {
-    crash::SettlerPlan plan;
-    plan.name = "drain-" + queue;
-    plan.queue = queue;
-    plan.mood = crash::Mood::kDrain;
-    plan.life = life_;
-    drains.push_back(std::make_unique<crash::Settler>(client_options(plan.name, broker_.address()),
-                                                      ledger_, plan));
-    const Status status = drains.back()->start();
-    if (!status.ok()) ledger_.add_violation("A drain cannot start: " + status.to_string());
-  }
-  Result<Client> client = Client::connect(client_options("network-watch", broker_.address()));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
-  Admin admin = client->admin();
-  for (const std::string& queue : kQueues) {
-    if (!wait_until_empty(admin, queue)) return;
-  }
-}
-
-bool Trial::wait_until_empty(Admin& admin, const std::string& queue) {
-  std::uint64_t delivered = ledger_.counts().delivered;
-  auto deadline = steady_clock::now() + kStandstill;
-  for (;;) {
-    const Result<QueueReport> report = admin.queue(queue);
-    if (!report.ok()) {
-      ledger_.add_violation(
-          fmt::format("Queue {} cannot be looked at: {}", queue, report.status().to_string()));
-      return false;
-    }
-    if (report->messages == 0) return true;
-    if (const std::uint64_t now_delivered = ledger_.counts().delivered;
-        now_delivered != delivered) {
-      delivered = now_delivered;
-      deadline = steady_clock::now() + kStandstill;
-    }
-    if (steady_clock::now() > deadline) {
-      ledger_.add_violation(fmt::format(
-          "Draining queue {} stands still: {} ready, {} in flight, {} waiting.\n{}", queue,
-          report->ready, report->in_flight, report->waiting, ledger_.story_of_waiting()));
-      return false;
-    }
-    std::this_thread::sleep_for(milliseconds(5));
-  }
-}
-
-void Trial::compare_with_ledger() {
-  Result<Client> client = Client::connect(client_options("network-compare", broker_.address()));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
-  Admin admin = client->admin();
-  for (const std::string& queue : kQueues) {
-    std::vector<StoredMessage> letters;
-    std::uint64_t from = 0;
-    do {
-      Result<PeekPage> page = admin.peek(queue + ".dead", 500, from);
-      if (!page.ok()) {
-        ledger_.add_violation(fmt::format("The dead letters of {} cannot be looked at: {}", queue,
-                                          page.status().to_string()));
-        return;
-      }
-      for (StoredMessage& letter : page->messages) letters.push_back(std::move(letter));
-      from = page->next;
-    } while (from != 0);
-    ledger_.check_drained(queue, letters);
-    const Result<QueueReport> report = admin.queue(queue);
-    if (!report.ok() || report->dead != letters.size() || report->corrupt != 0) {
-      ledger_.add_violation(
-          fmt::format("Queue {} does not say that it has {} dead letters and "
-                      "nothing corrupt.",
-                      queue, letters.size()));
-    }
-  }
 }
 
 // ---- the broker ----

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "crash/broker_process.h"
+#include "crash/drain.h"
 #include "crash/ledger.h"
 #include "crash/producer.h"
 #include "crash/random.h"
@@ -62,9 +63,6 @@ class Trial {
   void start_load();
   void lose_replies();
   void end_load();
-  void drain();
-  bool wait_until_empty(Admin& admin, const std::string& queue);
-  void compare_with_ledger();
   void start_broker();
   void kill_broker();
 
@@ -74,6 +72,7 @@ class Trial {
   hostile::SlowDisk disk_;
   const std::uint16_t port_;
   crash::BrokerProcess broker_;
+  crash::Drain drain_;
   crash::Life life_ = 0;
   std::unique_ptr<Proxy> proxy_;
   std::vector<std::unique_ptr<crash::Producer>> producers_;

@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "hostile/process.h"
+#include "support/process.h"
 
 namespace holdfast::full {
 
@@ -48,7 +48,7 @@ TrialDirectory::~TrialDirectory() {
   if (!keep_) std::filesystem::remove_all(path_, ignored);
 }
 
-Trial::Trial(const TrialPlan& plan, hostile::Checks& checks)
+Trial::Trial(const TrialPlan& plan, test::Checks& checks)
     : plan_(plan),
       checks_(checks),
       random_(plan.seed),
@@ -129,7 +129,7 @@ void Trial::kill() {
 void Trial::must(const Status& status) const {
   if (status.ok()) return;
   std::string sentence = "The trial cannot go on: " + status.to_string();
-  if (pid_ > 0 && hostile::has_ended(pid_)) sentence += " The broker has ended by itself.";
+  if (pid_ > 0 && test::has_ended(pid_)) sentence += " The broker has ended by itself.";
   throw std::runtime_error(sentence);
 }
 

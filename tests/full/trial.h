@@ -21,7 +21,7 @@
 #include "crash/random.h"
 #include "full/small_disk.h"
 #include "holdfast/client.h"
-#include "hostile/checks.h"
+#include "support/checks.h"
 
 namespace holdfast::full {
 
@@ -50,7 +50,7 @@ class TrialDirectory {
 
 class Trial {
  public:
-  Trial(const TrialPlan& plan, hostile::Checks& checks);
+  Trial(const TrialPlan& plan, test::Checks& checks);
   ~Trial();
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
@@ -91,7 +91,7 @@ class Trial {
   }
 
   const TrialPlan plan_;
-  hostile::Checks& checks_;
+  test::Checks& checks_;
   crash::Random random_;
   TrialDirectory directory_;
   SmallDisk disk_;

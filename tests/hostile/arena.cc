@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "hostile/bounds.h"
-#include "hostile/process.h"
+#include "support/process.h"
 
 namespace holdfast::hostile {
 
@@ -53,7 +53,7 @@ double megabytes(std::uint64_t bytes) { return static_cast<double>(bytes) / 1e6;
 
 }  // namespace
 
-Arena::Arena(const ArenaOptions& options, Checks& checks)
+Arena::Arena(const ArenaOptions& options, test::Checks& checks)
     : options_(options),
       checks_(checks),
       directory_(make_directory(options)),
@@ -99,7 +99,7 @@ void Arena::must(const Status& status) const {
 }
 
 void Arena::broker_lives() const {
-  if (has_ended(pid_)) throw std::runtime_error("The broker has ended by itself.");
+  if (test::has_ended(pid_)) throw std::runtime_error("The broker has ended by itself.");
 }
 
 std::string Arena::log() const {
@@ -121,8 +121,8 @@ std::uint64_t Arena::round(std::vector<std::unique_ptr<Attack>> attacks, millise
   fmt::print("-- {}\n", names);
   fill_held();
   const Measured calm = measure(kCalm, {});
-  const std::uint64_t memory_before = rss_anon_bytes(pid_);
-  const std::size_t descriptors_before = descriptors(pid_);
+  const std::uint64_t memory_before = test::rss_anon_bytes(pid_);
+  const std::size_t descriptors_before = test::descriptors(pid_);
   const std::uint32_t connections_before = must(client_->admin().status()).connections;
 
   std::atomic<bool> stop{false};
@@ -154,7 +154,7 @@ Arena::Measured Arena::measure(milliseconds duration, const std::vector<Attack*>
   Measured measured;
   pair_->begin_phase();
   const auto begin = steady_clock::now();
-  const double cpu_before = cpu_seconds(pid_);
+  const double cpu_before = test::cpu_seconds(pid_);
   const auto is_over = [&] {
     const auto passed = steady_clock::now() - begin;
     const bool all_done = std::all_of(attacks.begin(), attacks.end(), [](const Attack* attack) {
@@ -163,12 +163,12 @@ Arena::Measured Arena::measure(milliseconds duration, const std::vector<Attack*>
     return passed >= kAttackMax || (passed >= duration && (attacks.empty() || all_done));
   };
   while (!is_over()) {
-    measured.rss_anon_bytes = std::max(measured.rss_anon_bytes, rss_anon_bytes(pid_));
-    descriptors_highest_ = std::max(descriptors_highest_, descriptors(pid_));
+    measured.rss_anon_bytes = std::max(measured.rss_anon_bytes, test::rss_anon_bytes(pid_));
+    descriptors_highest_ = std::max(descriptors_highest_, test::descriptors(pid_));
     std::this_thread::sleep_for(kSample);
   }
   const std::chrono::duration<double> passed = steady_clock::now() - begin;
-  measured.cpu_share = (cpu_seconds(pid_) - cpu_before) / passed.count();
+  measured.cpu_share = (test::cpu_seconds(pid_) - cpu_before) / passed.count();
   measured.pair = pair_->end_phase();
   return measured;
 }
@@ -277,7 +277,7 @@ void Arena::check_recovery(std::size_t descriptors_before, std::uint32_t connect
   do {
     std::this_thread::sleep_for(kSample);
     broker_lives();
-    descriptors_now = descriptors(pid_);
+    descriptors_now = test::descriptors(pid_);
     connections_now = must(client_->admin().status()).connections;
   } while ((descriptors_now > descriptors_before || connections_now != connections_before) &&
            steady_clock::now() < deadline);

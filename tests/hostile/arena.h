@@ -18,9 +18,9 @@
 #include "crash/broker_process.h"
 #include "holdfast/client.h"
 #include "hostile/attack.h"
-#include "hostile/checks.h"
 #include "hostile/launcher.h"
 #include "hostile/steady_pair.h"
+#include "support/checks.h"
 
 namespace holdfast::hostile {
 
@@ -34,7 +34,7 @@ struct ArenaOptions {
 
 class Arena {
  public:
-  Arena(const ArenaOptions& options, Checks& checks);
+  Arena(const ArenaOptions& options, test::Checks& checks);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -79,7 +79,7 @@ class Arena {
   }
 
   const ArenaOptions options_;
-  Checks& checks_;
+  test::Checks& checks_;
   const std::filesystem::path directory_;
   std::optional<SlowDisk> disk_;
   std::optional<crash::BrokerProcess> broker_;

@@ -2,7 +2,6 @@
 // it; see arena.h for a round, attack.h for what is done, bounds.h for the bounds.
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -17,12 +16,15 @@
 
 #include "crash/random.h"
 #include "hostile/arena.h"
+#include "support/checks.h"
+#include "support/process.h"
 
 namespace {
 
 using std::chrono::milliseconds;
 using namespace holdfast::hostile;
 using holdfast::crash::Random;
+using holdfast::test::Checks;
 
 using Clock = std::chrono::steady_clock;
 using Attacks = std::vector<std::unique_ptr<Attack>>;
@@ -151,14 +153,6 @@ void run_long(const ArenaOptions& base, std::uint32_t minutes, Checks& checks) {
   if (rounds == 0) checks.check(false, "the run is void: it had no round");
 }
 
-// Connections have a descriptor on each side.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -183,7 +177,7 @@ int main(int argc, char** argv) {
   options.broker = broker;
   options.shim = shim;
   options.own_binary = std::filesystem::canonical("/proc/self/exe").string();
-  raise_descriptor_limit();
+  holdfast::test::raise_descriptor_limit();
   fmt::print("seed {}; again: {} --broker {} --shim {} --seed {}{}\n", options.seed, argv[0],
              broker, shim, options.seed, minutes > 0 ? fmt::format(" --minutes {}", minutes) : "");
   std::fflush(stdout);
@@ -198,6 +192,5 @@ int main(int argc, char** argv) {
   } catch (const std::runtime_error& error) {
     checks.check(false, error.what());
   }
-  fmt::print("{} passed, {} failed\n", checks.passed(), checks.failed());
-  return checks.failed() == 0 ? 0 : 1;
+  return checks.finish();
 }

@@ -9,7 +9,6 @@
 // passed, N failed`.
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -18,7 +17,6 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -26,6 +24,8 @@
 
 #include "crash/broker_process.h"
 #include "holdfast/client.h"
+#include "support/checks.h"
+#include "support/process.h"
 
 namespace holdfast::scale {
 namespace {
@@ -45,23 +45,6 @@ struct Options {
   std::uint64_t queues = 1'000;
 };
 
-class Checks {
- public:
-  void check(bool holds, const std::string& sentence) {
-    fmt::print("{}  {}\n", holds ? "ok    " : "FAILED", sentence);
-    std::fflush(stdout);
-    ++(holds ? passed_ : failed_);
-  }
-  int finish() const {
-    fmt::print("{} passed, {} failed\n", passed_, failed_);
-    return failed_ == 0 ? 0 : 1;
-  }
-
- private:
-  int passed_ = 0;
-  int failed_ = 0;
-};
-
 [[noreturn]] void give_up(const Status& status) {
   fmt::print("{}\n0 passed, 1 failed\n", status.to_string());
   std::exit(1);
@@ -77,11 +60,10 @@ void must(const Status& status) {
   if (!status.ok()) give_up(status);
 }
 
-std::uint64_t rss_anon_bytes(std::uint32_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/status", pid));
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
-  }
+// Memory that cannot be read would pass every bound.
+std::uint64_t rss_anon_bytes(pid_t pid) {
+  const std::uint64_t bytes = test::rss_anon_bytes(pid);
+  if (bytes > 0) return bytes;
   give_up(Status(ErrorCode::kInternal, fmt::format("/proc/{}/status has no RssAnon.", pid)));
 }
 
@@ -124,7 +106,7 @@ class Scale {
     ClientOptions options(broker_.address());
     options.timeout = std::chrono::minutes(5);
     client_.emplace(must(Client::connect(options)));
-    pid_ = must(client_->admin().status()).pid;
+    pid_ = static_cast<pid_t>(must(client_->admin().status()).pid);
   }
 
   void connections_and_queues() {
@@ -257,17 +239,9 @@ class Scale {
   const std::filesystem::path directory_;
   crash::BrokerProcess broker_;
   std::optional<Client> client_;
-  std::uint32_t pid_ = 0;
-  Checks checks_;
+  pid_t pid_ = 0;
+  test::Checks checks_;
 };
-
-// Connections have a descriptor on each side.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 }  // namespace
 }  // namespace holdfast::scale
@@ -280,6 +254,6 @@ int main(int argc, char** argv) {
   app.add_option("--connections", options.connections)->check(CLI::Range(1, 20'000));
   app.add_option("--queues", options.queues)->check(CLI::Range(1, 50'000));
   CLI11_PARSE(app, argc, argv);
-  holdfast::scale::raise_descriptor_limit();
+  holdfast::test::raise_descriptor_limit();
   return holdfast::scale::Scale(options).run();
 }

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "soak/stream.h"
+#include "support/checks.h"
 
 namespace holdfast::soak {
 namespace {
@@ -67,8 +68,7 @@ class Soak {
 
   int run() {
     if (watch()) judge();
-    fmt::print("{} passed, {} failed\n", passed_, failed_);
-    return failed_ == 0 ? 0 : 1;
+    return checks_.finish();
   }
 
  private:
@@ -79,19 +79,14 @@ class Soak {
     samples_.emplace_back();
   }
 
-  void check(bool holds, const std::string& sentence) {
-    fmt::print("{}  {}\n", holds ? "ok    " : "FAILED", sentence);
-    std::fflush(stdout);
-    ++(holds ? passed_ : failed_);
-  }
-  bool check(const Status& status, const std::string& sentence) {
-    check(status.ok(), status.ok() ? sentence : status.to_string());
+  bool succeeds(const Status& status, const std::string& sentence) {
+    checks_.check(status.ok(), status.ok() ? sentence : status.to_string());
     return status.ok();
   }
 
   bool watch() {
     for (const auto& stream : streams_) {
-      if (!check(stream->start(), stream->plan().name + " runs")) return false;
+      if (!succeeds(stream->start(), stream->plan().name + " runs")) return false;
     }
     const Clock::time_point begin = Clock::now();
     const auto whole = std::chrono::duration<double>(options_.minutes * 60);
@@ -101,15 +96,15 @@ class Soak {
                                     std::chrono::duration_cast<Clock::duration>(interval * i));
       for (std::size_t s = 0; s < streams_.size(); ++s) {
         Result<Sample> sample = streams_[s]->sample();
-        if (!sample.ok()) return check(sample.status(), "");
+        if (!sample.ok()) return succeeds(sample.status(), "");
         samples_[s].push_back(*sample);
         if (i % 4 == 0) show(*streams_[s], *sample, i * options_.minutes / 120);
       }
     }
     bool done = true;
     for (const auto& stream : streams_) {
-      done &= check(stream->finish(std::chrono::seconds(60)),
-                    stream->plan().name + ": nothing is lost, refused or changed");
+      done &= succeeds(stream->finish(std::chrono::seconds(60)),
+                       stream->plan().name + ": nothing is lost, refused or changed");
     }
     return done;
   }
@@ -133,16 +128,16 @@ class Soak {
       const auto warm = static_cast<std::ptrdiff_t>(static_cast<double>(all.size()) *
                                                     options_.warm_up_minutes / options_.minutes);
       const std::vector<Sample> after(all.begin() + warm, all.end());
-      check(all.back().acked * 10 >= all.back().published * 9 && all.back().acked > 1000,
-            fmt::format("{}: {} of {} messages were acked on the way", name, all.back().acked,
-                        all.back().published));
+      checks_.check(all.back().acked * 10 >= all.back().published * 9 && all.back().acked > 1000,
+                    fmt::format("{}: {} of {} messages were acked on the way", name,
+                                all.back().acked, all.back().published));
       check_growth(name, "memory", after, &Sample::rss_anon_bytes, kGrowthBytes);
       check_growth(name, "the store", after, &Sample::used_bytes, kGrowthBytes);
       check_growth(name, "the disk", after, &Sample::on_disk_bytes, kClaimStepBytes + kGrowthBytes);
       if (streams_[s]->plan().one_retried_of == 0) {
         const std::uint64_t rss = most(after, 0, after.size(), &Sample::rss_anon_bytes);
-        check(rss < kRssMax, fmt::format("{}: memory is at most {:.1f} MB", name,
-                                         static_cast<double>(rss) / kMegabyte));
+        checks_.check(rss < kRssMax, fmt::format("{}: memory is at most {:.1f} MB", name,
+                                                 static_cast<double>(rss) / kMegabyte));
         continue;
       }
       double worst = 0;
@@ -150,8 +145,9 @@ class Soak {
         worst = std::max(
             worst, static_cast<double>(sample.used_bytes) / static_cast<double>(sample.live_bytes));
       }
-      check(worst <= kUsedPerLiveMax,
-            fmt::format("{}: the store is at most {:.2f} times what lives in it", name, worst));
+      checks_.check(
+          worst <= kUsedPerLiveMax,
+          fmt::format("{}: the store is at most {:.2f} times what lives in it", name, worst));
     }
   }
 
@@ -169,18 +165,18 @@ class Soak {
     const auto first = static_cast<double>(most(samples, 0, quarter, member));
     const auto last =
         static_cast<double>(most(samples, samples.size() - quarter, samples.size(), member));
-    check(last <= std::max(first * kGrowthMax, first + slack),
-          fmt::format("{}: {} does not grow: at most {:.1f} MB in the first quarter after the "
-                      "warm-up, {:.1f} MB in the last",
-                      name, what, first / kMegabyte, last / kMegabyte));
+    checks_.check(
+        last <= std::max(first * kGrowthMax, first + slack),
+        fmt::format("{}: {} does not grow: at most {:.1f} MB in the first quarter after the "
+                    "warm-up, {:.1f} MB in the last",
+                    name, what, first / kMegabyte, last / kMegabyte));
   }
 
   const Options options_;
   const std::filesystem::path directory_;
   std::vector<std::unique_ptr<Stream>> streams_;
   std::vector<std::vector<Sample>> samples_;
-  int passed_ = 0;
-  int failed_ = 0;
+  test::Checks checks_;
 };
 
 }  // namespace

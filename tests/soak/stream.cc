@@ -4,9 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdlib>
-#include <fstream>
 #include <utility>
+
+#include "support/process.h"
 
 namespace holdfast::soak {
 
@@ -17,14 +17,6 @@ constexpr std::chrono::milliseconds kTick{10};
 constexpr std::uint64_t kTicksPerSecond = 100;
 constexpr std::uint64_t kBytesPerKnownId = 16;
 constexpr const char* kQueue = "soak";
-
-std::uint64_t rss_anon_bytes(std::uint32_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/status", pid));
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
-  }
-  return 0;
-}
 
 std::uint64_t on_disk_bytes(const std::filesystem::path& directory) {
   std::uint64_t bytes = 0;
@@ -62,7 +54,7 @@ Status Stream::start() {
   client_.emplace(std::move(*client));
   const Result<BrokerReport> report = client_->admin().status();
   if (!report.ok()) return report.status();
-  pid_ = report->pid;
+  pid_ = static_cast<pid_t>(report->pid);
   if (Result<QueueReport> made = client_->admin().create_queue(kQueue); !made.ok()) {
     return made.status();
   }
@@ -134,7 +126,7 @@ Result<Sample> Stream::sample() {
   if (!queue.ok()) return queue.status();
   return Sample{.published = published_,
                 .acked = acked_,
-                .rss_anon_bytes = rss_anon_bytes(pid_),
+                .rss_anon_bytes = test::rss_anon_bytes(pid_),
                 .used_bytes = broker->store_bytes,
                 .on_disk_bytes = on_disk_bytes(broker_.data_directory()),
                 .live_bytes = queue->bytes + queue->dedup_ids * kBytesPerKnownId,

@@ -70,7 +70,7 @@ class Stream {
   std::atomic<std::uint64_t> published_{0};
   std::atomic<std::uint64_t> acked_{0};
   std::atomic<std::uint64_t> nacked_{0};
-  std::uint32_t pid_ = 0;
+  pid_t pid_ = 0;
 
   std::mutex mutex_;
   std::optional<Delivery> first_;    // under mutex_

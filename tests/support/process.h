@@ -1,4 +1,4 @@
-// What the system says about another process.
+// What the system says about another process, and lets this one do.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace holdfast::hostile {
+namespace holdfast::test {
 
 // What the process has for itself, without the pages of its mapped file; 0 if it is gone.
 std::uint64_t rss_anon_bytes(pid_t pid);
@@ -17,5 +17,7 @@ std::size_t descriptors(pid_t pid);
 double cpu_seconds(pid_t pid);
 // Whether this child has ended. It is not reaped: its exit status is still there for wait().
 bool has_ended(pid_t child);
+// As many descriptors for this process as it may have.
+void raise_descriptor_limit();
 
-}  // namespace holdfast::hostile
+}  // namespace holdfast::test

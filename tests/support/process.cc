@@ -1,7 +1,8 @@
-#include "hostile/process.h"
+#include "support/process.h"
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +11,7 @@
 #include <sstream>
 #include <string>
 
-namespace holdfast::hostile {
+namespace holdfast::test {
 
 std::uint64_t rss_anon_bytes(pid_t pid) {
   std::ifstream file(fmt::format("/proc/{}/status", pid));
@@ -56,4 +57,11 @@ bool has_ended(pid_t child) {
   return info.si_pid == child;
 }
 
-}  // namespace holdfast::hostile
+void raise_descriptor_limit() {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace holdfast::test

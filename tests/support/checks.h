@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <string>
 
-namespace holdfast::hostile {
+namespace holdfast::test {
 
 class Checks {
  public:
@@ -18,10 +18,15 @@ class Checks {
   }
   int passed() const { return passed_; }
   int failed() const { return failed_; }
+  // The closing line; the exit code.
+  int finish() const {
+    fmt::print("{} passed, {} failed\n", passed_, failed_);
+    return failed_ == 0 ? 0 : 1;
+  }
 
  private:
   int passed_ = 0;
   int failed_ = 0;
 };
 
-}  // namespace holdfast::hostile
+}  // namespace holdfast::test

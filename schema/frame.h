@@ -124,12 +124,12 @@ bool vectors_are_aligned(const Table& table) {
            reinterpret_cast<std::uintptr_t>(vector->Data()) % 8 == 0;
   };
   bool aligned = true;
-  if constexpr (requires { table.ranges()->Data(); }) aligned = is_aligned(table.ranges());
-  if constexpr (requires { table.refused()->Data(); }) aligned = is_aligned(table.refused());
-  if constexpr (requires { table.settings()->Data(); }) aligned = is_aligned(table.settings());
-  if constexpr (requires { table.sequences()->Data(); }) aligned = is_aligned(table.sequences());
-  if constexpr (requires { table.attempts()->Data(); }) aligned = is_aligned(table.attempts());
-  if constexpr (requires { table.history()->Data(); }) aligned = is_aligned(table.history());
+  if constexpr (requires { table.ranges()->Data(); }) aligned &= is_aligned(table.ranges());
+  if constexpr (requires { table.refused()->Data(); }) aligned &= is_aligned(table.refused());
+  if constexpr (requires { table.settings()->Data(); }) aligned &= is_aligned(table.settings());
+  if constexpr (requires { table.sequences()->Data(); }) aligned &= is_aligned(table.sequences());
+  if constexpr (requires { table.attempts()->Data(); }) aligned &= is_aligned(table.attempts());
+  if constexpr (requires { table.history()->Data(); }) aligned &= is_aligned(table.history());
   return aligned;
 }
 

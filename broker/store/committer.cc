@@ -24,7 +24,6 @@ constexpr std::chrono::minutes kReaderCheckInterval{1};
 constexpr std::chrono::milliseconds kCatchUpInterval{100};
 // A larger batch goes to the tables at once: its bytes cost more than a flush.
 constexpr std::size_t kJournaledBytesMax = 256 * 1024;
-constexpr std::uint64_t kPageBytes = 4096;
 
 }  // namespace
 
@@ -138,7 +137,7 @@ void Committer::commit_until_done(const Batch& batch) {
 bool Committer::is_for_journal(const Batch& batch) const {
   return journal_ != nullptr && batch.bytes() <= kJournaledBytesMax &&
          batch.bytes() <= journal_->bytes_max() / 4 && batch.block_trims.empty() &&
-         pages_changed_ * kPageBytes <= 2 * journal_->bytes_max() && space_->is_ample();
+         bytes_changed_ <= 2 * journal_->bytes_max() && space_->is_ample();
 }
 
 // Returns false if it is the tables' after all.
@@ -180,7 +179,7 @@ void Committer::catch_up(const Batch& batch, TrimsLeft* left) {
   }
   TableWriter tables(&*catching_up_, left);
   if (!writer_.write(batch, progress_.next_id, &tables).ok()) catching_up_.reset();
-  pages_changed_ += tables.pages_changed();
+  bytes_changed_ += tables.bytes_changed();
 }
 
 Outcome Committer::catch_up_anew() {
@@ -225,7 +224,7 @@ Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
   if (!outcome.ok()) return outcome;
   progress_ = table_progress_ = progress;
   if (journal_ != nullptr) journal_->clear();
-  pages_changed_ = 0;
+  bytes_changed_ = 0;
   environment_->extend_file();
   return outcome;
 }

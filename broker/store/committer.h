@@ -107,7 +107,7 @@ class Committer {
   BatchWriter writer_;
   JournalEntry entry_;
   std::optional<Transaction> catching_up_;  // holds all that is journaled
-  std::uint64_t pages_changed_ = 0;         // in it, at most; a journal's worth or two
+  std::uint64_t bytes_changed_ = 0;         // in it, at most; a journal's worth or two
   bool failed_ = false;
   bool waiting_for_space_ = false;
   bool publishes_refused_ = false;

@@ -177,7 +177,6 @@ bool Cursor::last() { return move(MDB_LAST, {}); }
 bool Cursor::next() { return move(MDB_NEXT, {}); }
 bool Cursor::previous() { return move(MDB_PREV, {}); }
 bool Cursor::seek(ByteSpan key) { return move(MDB_SET_RANGE, key); }
-Outcome Cursor::erase() { return Outcome(mdb_cursor_del(cursor_, 0)); }
 
 // ---- Transaction ----
 
@@ -234,12 +233,6 @@ Result<Cursor> Transaction::cursor(Table table) {
 
 Outcome Transaction::commit() {
   return Outcome(mdb_txn_commit(std::exchange(transaction_, nullptr)));
-}
-
-std::uint64_t Transaction::record_count(Table table) {
-  MDB_stat stat{};
-  if (mdb_stat(transaction_, handle(table), &stat) != 0) return 0;
-  return stat.ms_entries;
 }
 
 // ---- Environment ----

@@ -81,8 +81,6 @@ class Cursor {
   ByteSpan key() const { return key_; }
   ByteSpan value() const { return value_; }
 
-  // Removes the record it stands on; seek before using the cursor again.
-  Outcome erase();
   // The last error; ok at the end of the table.
   Outcome outcome() const { return outcome_; }
 
@@ -117,8 +115,6 @@ class Transaction {
   Result<Cursor> cursor(Table table);
   // After any error nothing of it is stored and the transaction is over.
   Outcome commit();
-
-  std::uint64_t record_count(Table table);
 
  private:
   friend class Environment;

@@ -7,14 +7,19 @@
 
 namespace holdfast::broker {
 
+namespace {
+
+constexpr std::uint64_t kPageBytes = 4096;
+
+}  // namespace
+
 Outcome TableWriter::put(Table table, ByteSpan key, ByteSpan value) {
-  constexpr std::size_t kPageBytes = 4096;
-  pages_changed_ += 1 + value.size() / kPageBytes;
+  bytes_changed_ += kPageBytes + value.size();
   return transaction_->put(table, key, value);
 }
 
 Outcome TableWriter::remove(Table table, ByteSpan key) {
-  ++pages_changed_;
+  bytes_changed_ += kPageBytes;
   const Outcome outcome = transaction_->remove(table, key);
   return outcome.not_found() ? Outcome() : outcome;
 }

@@ -27,8 +27,8 @@ class TableWriter : public ChangeSink {
   Outcome trim_blocks(const BlockTrim& trim) override;
   Outcome trim_dedup(const DedupTrim& trim) override;
 
-  // About how many pages were changed, at most: a change may copy a page of its own.
-  std::uint64_t pages_changed() const { return pages_changed_; }
+  // About how many bytes of pages were changed, at most: a change may copy a page of its own.
+  std::uint64_t bytes_changed() const { return bytes_changed_; }
 
  private:
   // Whether every message of the block under the cursor is below this sequence.
@@ -36,7 +36,7 @@ class TableWriter : public ChangeSink {
 
   Transaction* transaction_;
   TrimsLeft* left_;
-  std::uint64_t pages_changed_ = 0;
+  std::uint64_t bytes_changed_ = 0;
 };
 
 }  // namespace holdfast::broker

@@ -32,6 +32,10 @@ struct QueueRecord {
   std::uint64_t bytes = 0;  // stored_bytes of the messages that are not settled
   Sequence trim_below = 0;  // blocks that end below this are still to be removed; 0: none
   bool deleted = false;     // its name is free; its records are still being removed
+  // The dedup window begins here, as its records are keyed: what is stored before has left it, and
+  // is removed a few records at a time.
+  std::uint64_t dedup_from_ms = 0;
+  Sequence dedup_from = 0;
 };
 
 struct SubscriptionRecord {

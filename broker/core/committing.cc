@@ -102,7 +102,7 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
   seal_retries(queue, batch);
   for (DedupRecord& record : queue.dedup_gathered) {
     // On a slow disk the window may have moved past what still waits to be stored.
-    if (std::pair(record.time_ms, record.first) < queue.dedup.begin_key()) continue;
+    if (IdKey(record.time_ms, record.first) < queue.dedup_begin()) continue;
     batch.dedup.push_back(std::move(record));
   }
   queue.dedup_gathered.clear();
@@ -112,10 +112,13 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
     queue.trim_blocks = false;
   }
   if (queue.trim_dedup) {
-    const auto [time_ms, first] = queue.dedup.begin_key();
+    const auto [time_ms, first] = queue.dedup_begin();
     const std::uint64_t before_ms = queue.record.deleted ? ~std::uint64_t{0} : time_ms;
     batch.dedup_trims.push_back({queue.record.id, before_ms, first, kTrimLimit});
     queue.trim_dedup = false;
+    queue.record.dedup_from_ms = before_ms;
+    queue.record.dedup_from = first;
+    queue.record_touched = true;
   }
   if (queue.record_touched) {
     batch.queues.push_back(queue.record);

@@ -38,6 +38,7 @@ void Core::State::load(const StoredState& state, Now now) {
     auto queue = std::make_unique<Queue>(record, subscription->second, options.dedup, dedup_totals);
     owners[subscription->second.id] = queue.get();
     if (!record.deleted) {
+      newest_log_time_ms = std::max(newest_log_time_ms, record.dedup_from_ms);
       queues_by_name.emplace(record.name, queue.get());
       if (!record.source_queue) ++source_queues;
     }
@@ -233,10 +234,15 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
   // The clock may have been set back since: what is stored stays in order, and time goes on from
   // it.
   state_->newest_log_time_ms = std::max(state_->newest_log_time_ms, time_ms);
+  // What has left the window is removed a few records at a time: some may still be there, also of
+  // ids that came again since.
+  if (IdKey(time_ms, first) < found->dedup_begin()) {
+    found->trim_dedup = true;
+    state_->touch(*found);
+    return;
+  }
   found->dedup.load(hashes, first, time_ms);
   found->dedup.age(found->committed_to);
-  // What had left the window is removed a few records at a time: some may still be there, also of
-  // ids that came again since.
   state_->expire_dedup(*found, now);
 }
 

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -102,6 +103,10 @@ class Queue {
   bool is_dead_queue() const { return static_cast<bool>(record.source_queue); }
   std::uint64_t setting(QueueSetting which) const { return record.settings.get(which); }
   Sequence last_sequence() const { return record.next_sequence - 1; }
+  // Where the dedup window begins: it never goes back, not by a restart either.
+  IdKey dedup_begin() const {
+    return std::max(IdKey(record.dedup_from_ms, record.dedup_from), dedup.begin_key());
+  }
   // Stored and not settled, those of the gathering batch included.
   std::uint64_t messages() const { return subscription.settled.unsettled_count(last_sequence()); }
 

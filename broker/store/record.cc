@@ -199,7 +199,7 @@ ByteSpan RecordEncoder::encode(ByteSpan key, const QueueRecord& record) {
   buffer.Finish(stored::CreateQueue(buffer, name, values, to_unix_ms(record.created_at),
                                     record.dead_queue.value, record.source_queue.value,
                                     record.next_sequence, record.bytes, record.trim_below,
-                                    record.deleted));
+                                    record.deleted, record.dedup_from_ms, record.dedup_from));
   value_.assign(buffer.GetBufferPointer(), buffer.GetBufferPointer() + buffer.GetSize());
   return seal(key);
 }
@@ -295,6 +295,8 @@ std::optional<QueueRecord> decode_queue(ByteSpan key, ByteSpan value) {
   record.bytes = table->bytes();
   record.trim_below = table->trim_below();
   record.deleted = table->deleted();
+  record.dedup_from_ms = table->dedup_from_ms();
+  record.dedup_from = table->dedup_from();
   return record;
 }
 

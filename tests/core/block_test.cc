@@ -179,7 +179,7 @@ TEST_CASE("the worked example of docs/STORAGE.md holds byte by byte") {
       0x00, 0x07, 0x00, 0x00, 0x00, 0x6f, 0x72, 0x64, 0x65, 0x72, 0x2d, 0x32, 0x00, 0x30, 0x00,
       0x00, 0x00, 0x80, 0x00, 0x00, 0x00};
   BlockBuilder builder(QueueId(1));
-  for (const Sequence sequence : {1, 2}) {
+  for (const Sequence sequence : {1u, 2u}) {
     flatbuffers::FlatBufferBuilder buffer;
     const auto id = buffer.CreateString(sequence == 1 ? "order-1" : "order-2");
     const std::string text = sequence == 1 ? "hello" : "world";

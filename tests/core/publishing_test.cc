@@ -132,6 +132,53 @@ TEST_CASE("an id that left the window and came again is after a crash the newer 
   CHECK(fixture.store.dedup_record_count() == 1);
 }
 
+TEST_CASE("ids that left the window stay out of it though the clock is set back before a crash") {
+  CoreFixture fixture;
+  fixture.create_queue("orders", {{QueueSetting::kDedupWindow, 10'000}});
+  // More records than one commit removes; the one of 'again' is the last.
+  for (int i = 1; i < 600; ++i) fixture.publish("orders", "id-" + std::to_string(i));
+  fixture.publish("orders", "again");
+  fixture.hold_commits();
+  fixture.pass(Milliseconds(15'000));
+  fixture.publish("orders", "again");
+  // Sealed when the window has moved past what came again, too.
+  fixture.pass(Milliseconds(15'000));
+  fixture.commit_one();
+  fixture.commit_one();
+  REQUIRE(fixture.store.dedup_record_count() > 1);
+  fixture.set_wall_clock(fixture.now().wall - std::chrono::hours(1));
+  fixture.crash();
+  const auto confirm = fixture.confirm_of(fixture.publish("orders", "again"));
+  REQUIRE(confirm);
+  CHECK_FALSE(confirm->duplicate);
+  CHECK(confirm->sequence == 602);
+  // Nor is the new one's record taken for an old one.
+  fixture.crash();
+  CHECK(fixture.confirm_of(fixture.publish("orders", "again"))->sequence == 602);
+  fixture.pass(Milliseconds(1000));
+  CHECK(fixture.store.dedup_record_count() == 1);
+}
+
+TEST_CASE("ids dropped by the bound on count do not come back by a crash") {
+  CoreOptions options;
+  options.dedup.ids_max = 5'000;
+  CoreFixture fixture(options);
+  fixture.create_queue("orders");
+  for (int i = 1; i < 5'000; ++i) fixture.publish("orders", "id-" + std::to_string(i));
+  fixture.publish("orders", "last but one");
+  fixture.hold_commits();
+  fixture.publish("orders", "last");
+  fixture.commit_one();
+  REQUIRE(fixture.report("orders").dedup_ids < 5'000);
+  REQUIRE(fixture.store.dedup_record_count() > fixture.report("orders").dedup_ids);
+  const std::uint64_t known = fixture.report("orders").dedup_ids;
+  fixture.crash();
+  CHECK(fixture.report("orders").dedup_ids == known);
+  CHECK_FALSE(fixture.confirm_of(fixture.publish("orders", "id-4096"))->duplicate);
+  CHECK(fixture.confirm_of(fixture.publish("orders", "id-4097"))->duplicate);
+  CHECK(fixture.confirm_of(fixture.publish("orders", "last"))->duplicate);
+}
+
 TEST_CASE("a jump of the wall clock does not shorten the dedup window") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kDedupWindow, 60'000}});

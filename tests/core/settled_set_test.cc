@@ -168,7 +168,8 @@ void run_against_a_set(std::uint64_t seed) {
     if (random() % commit_one_in == 0) {
       stored.take(set);
       unsettled_stored = unsettled;
-      for (const auto& [chunk, record] : stored.records) {
+      for (const auto& [first_chunk, record] : stored.records) {
+        const std::uint64_t chunk = first_chunk;
         REQUIRE_MESSAGE(last_chunk(record) * kAckChunk + kAckChunk - 1 > stored.floor,
                         "record of chunk " << chunk << " is behind the floor " << stored.floor);
       }

@@ -40,7 +40,7 @@ TEST_CASE("acks in any order survive a restart, and the blocks go when nothing o
   f.create_queue("q");
   for (int i = 0; i < 20; ++i) f.publish("q", "m" + std::to_string(i));
   const ConsumerId consumer = f.subscribe("q", 100);
-  for (const Sequence sequence : {20, 3, 7, 5, 6, 19}) f.ack(consumer, sequence);
+  for (const Sequence sequence : {20u, 3u, 7u, 5u, 6u, 19u}) f.ack(consumer, sequence);
   CHECK(f.store.block_count() == 14);
   f.restart();
   f.delivered();

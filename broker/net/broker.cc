@@ -112,7 +112,7 @@ Status Broker::run() {
   while (phase_ != Phase::kDone && phase_ != Phase::kFailed) uv_run(&loop_, UV_RUN_ONCE);
   if (phase_ == Phase::kFailed) return failure_;
   tear_down();
-  return Status();
+  return failure_;
 }
 
 void Broker::pump() {

@@ -61,12 +61,13 @@ void StoreLink::open_mailbox() {
     space.swap(mailbox_space_);
     failure.swap(mailbox_failure_);
   }
-  if (closing_ || failed_) return;
+  if (failed_) return;
   if (failure) {
     failed_ = true;
     owner_.on_store_failed(*failure);
     return;
   }
+  if (closing_) return;
   if (committed) {
     commit_under_way_ = false;
     owner_.on_committed(*committed);
@@ -122,6 +123,7 @@ void StoreLink::close() {
   // A read that is running uses the store: it must be over before the store closes.
   while (fetches_under_way_ > 0) uv_run(&loop_, UV_RUN_ONCE);
   store_.close();
+  open_mailbox();
   uv_close(reinterpret_cast<uv_handle_t*>(&wake_), [](uv_handle_t* handle) {
     static_cast<StoreLink*>(handle->data)->handle_closed_ = true;
   });

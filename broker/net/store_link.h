@@ -52,8 +52,9 @@ class StoreLink {
   // Wakes the loop from any thread.
   void wake();
 
-  // Closes the store, which waits for a commit under way; its result is not told any more. Then run
-  // the loop until closed(): only then may the object be destroyed. Idempotent.
+  // Closes the store, which waits for a commit under way; its result is not told any more, but a
+  // failure is. Then run the loop until closed(): only then may the object be destroyed.
+  // Idempotent.
   void close();
   bool closed() const { return handle_closed_ && fetches_under_way_ == 0; }
 

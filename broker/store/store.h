@@ -73,7 +73,8 @@ class Store {
   virtual const std::string& data_file() const = 0;
 
   // Waits for the commit under way (one that waits for space is given up), stops the committer,
-  // releases the directory.
+  // releases the directory. May call `fatal` a last time: bringing what is journaled into the
+  // tables may fail, too.
   virtual void close() = 0;
 };
 

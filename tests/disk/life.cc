@@ -40,7 +40,9 @@ LifeEnd Life::run() {
     for (std::uint32_t i = 0; i < plan_.steps && !ended_; ++i) {
       if (plan_.reopen && i == plan_.steps / 2) {
         close();
-        if (!open()) break;
+        // Between two batches the tables catch up with the journal: that may have failed.
+        if (failed_) end(EntryKind::kFailed, *failed_);
+        if (ended_ || !open()) break;
       }
       step();
     }

@@ -101,5 +101,14 @@ TEST_CASE("when a commit fails, run() says so and nothing that depended on it wa
   CHECK_FALSE(client.receive().has_value());
 }
 
+TEST_CASE("when the store fails as it is closed, run() says so") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  client.create_queue("q");
+  broker.store().fail_next();
+  broker.request_drain();
+  CHECK(broker.wait().code() == ErrorCode::kStorageFailed);
+}
+
 }  // namespace
 }  // namespace holdfast::test

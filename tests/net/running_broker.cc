@@ -74,7 +74,8 @@ void HeldStore::run() {
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [this] { return closed_ || (batch_ && !held_); });
-    if (closed_ && (!batch_ || held_)) return;
+    const bool ends = closed_ && (!batch_ || held_);
+    if (ends && !fails_) return;
     const std::unique_ptr<Batch> batch = std::move(batch_);
     if (fails_) {
       lock.unlock();

@@ -28,7 +28,7 @@ class HeldStore final : public broker::Store {
   // From now on commits wait until let_go().
   void hold();
   void let_go();
-  // The next commit, or the one that is held, fails.
+  // The next commit, or the one that is held, fails; if none comes, closing does.
   void fail_next();
   // Waits until a commit is held.
   void wait_for_commit();

@@ -122,11 +122,11 @@ TEST_CASE("acks of one turn travel as ranges, and what is refused is not_held fo
   ConsumeOptions options;
   options.prefetch = 10;
   const Consumer consumer = consume(c, options, kept.handler());
-  for (const std::uint64_t sequence : {1, 2, 3, 5, 6, 9}) c.peer->deliver(5, sequence, "x");
+  for (const std::uint64_t sequence : {1u, 2u, 3u, 5u, 6u, 9u}) c.peer->deliver(5, sequence, "x");
   std::vector<Delivery> deliveries = kept.take(6);
   std::vector<std::promise<Status>> answers(6);
   on_io_thread(c, [&] {
-    for (const std::size_t i : {4, 2, 0, 5, 1, 3}) {
+    for (const std::size_t i : {4u, 2u, 0u, 5u, 1u, 3u}) {
       deliveries[i].ack_async([&, i](Status status) { answers[i].set_value(std::move(status)); });
     }
   });
@@ -145,7 +145,7 @@ TEST_CASE("each way to settle carries its reason and its delay") {
   Connected c(broker);
   Kept kept;
   const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  for (const std::uint64_t sequence : {1, 2, 3}) c.peer->deliver(5, sequence, "x");
+  for (const std::uint64_t sequence : {1u, 2u, 3u}) c.peer->deliver(5, sequence, "x");
   std::vector<Delivery> deliveries = kept.take(3);
   CHECK(deliveries[0].nack(std::string(1025, 'r')).code() == ErrorCode::kInvalidArgument);
   CHECK(deliveries[0].nack("\xff").code() == ErrorCode::kInvalidArgument);
@@ -326,7 +326,7 @@ TEST_CASE("when the broker drains, what has not begun is given back and what run
     }
     CHECK(delivery.ack().ok());
   });
-  for (const std::uint64_t sequence : {1, 2, 3}) c.peer->deliver(5, sequence, "x");
+  for (const std::uint64_t sequence : {1u, 2u, 3u}) c.peer->deliver(5, sequence, "x");
   started.get_future().get();
   c.peer->goodbye(5000);
   const Settling released = expect_settle(*c.peer);

@@ -94,7 +94,7 @@ TEST_CASE("message ids of one source are unique across threads and sort by their
 
 TEST_CASE("ranges join neighbours, skip repeats, and end where a frame is full") {
   SequenceRanges ranges;
-  for (const std::uint64_t sequence : {1, 2, 2, 3, 7, 8, 10}) CHECK(ranges.add(sequence));
+  for (const std::uint64_t sequence : {1u, 2u, 2u, 3u, 7u, 8u, 10u}) CHECK(ranges.add(sequence));
   REQUIRE(ranges.ranges().size() == 3);
   CHECK(ranges.ranges()[0].last() == 3);
   CHECK(ranges.ranges()[1].first() == 7);

@@ -210,7 +210,7 @@ TEST_CASE("bytes that look like an entry are none without the journal's salt") {
     auto journal = Journal::open(path, others, false);
     REQUIRE(journal.ok());
     JournalEntry entry;
-    for (const std::uint64_t number : {1, 2}) {
+    for (const std::uint64_t number : {1u, 2u}) {
       entry.begin(number);
       REQUIRE((*journal)->append(&entry).ok());
     }

@@ -76,7 +76,7 @@ TEST_CASE("a damaged byte in any page header is found, and the store does not op
   const std::string sound = read_file(data_file);
   for (const PageSeen& page : pages) {
     const bool read_at_start = page.kind != PageKind::kOverflow || page.table != "blocks";
-    for (const std::size_t at : {0, 7, 10, 11, 12, 13, 14, 15}) {
+    for (const std::size_t at : {0u, 7u, 10u, 11u, 12u, 13u, 14u, 15u}) {
       // Not a part of a meta page: the bytes behind its flags.
       if (page.kind == PageKind::kMeta && at > 11) continue;
       CAPTURE(page.first);

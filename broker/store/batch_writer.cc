@@ -5,28 +5,42 @@
 
 namespace holdfast::broker {
 
-Outcome BatchWriter::write(const Batch& batch, std::uint32_t next_id, ChangeSink* sink) {
+Outcome BatchWriter::write(const Batch& batch, ProgressRecord* progress, ChangeSink* sink) {
   sink_ = sink;
-  const ByteSpan key = meta_key(ProgressRecord::kName);
-  const ProgressRecord progress{.batch_number = batch.number, .next_id = next_id};
-  Outcome outcome = sink_->put(Table::kMeta, key, encoder_.encode(key, progress));
-  if (outcome.ok()) outcome = put_records(batch);
+  Outcome outcome = put_records(batch);
   if (outcome.ok()) outcome = put_blocks(batch);
   if (outcome.ok()) outcome = put_settlements(batch);
   if (outcome.ok()) outcome = put_dedup(batch);
   if (outcome.ok()) outcome = remove_owners(batch);
-  return outcome;
+  if (!outcome.ok()) return outcome;
+  progress->batch_number = batch.number;
+  if (batch.next_id != 0) progress->next_id = batch.next_id;
+  progress->owners_sum = owners_.sum();
+  const ByteSpan key = meta_key(ProgressRecord::kName);
+  return sink_->put(Table::kMeta, key, encoder_.encode(key, *progress));
+}
+
+Outcome BatchWriter::put_owner(Table table, std::uint32_t owner, ByteSpan key, ByteSpan record) {
+  owners_.put(table, owner, record);
+  return sink_->put(table, key, record);
+}
+
+Outcome BatchWriter::remove_owner(Table table, std::uint32_t owner, ByteSpan key) {
+  owners_.remove(table, owner);
+  return sink_->remove(table, key);
 }
 
 Outcome BatchWriter::put_records(const Batch& batch) {
   for (const QueueRecord& record : batch.queues) {
     const RecordKey key = queue_key(record.id);
-    const Outcome outcome = sink_->put(Table::kQueues, key, encoder_.encode(key, record));
+    const Outcome outcome =
+        put_owner(Table::kQueues, record.id.value, key, encoder_.encode(key, record));
     if (!outcome.ok()) return outcome;
   }
   for (const SubscriptionRecord& record : batch.subscriptions) {
     const RecordKey key = subscription_key(record.id);
-    const Outcome outcome = sink_->put(Table::kSubscriptions, key, encoder_.encode(key, record));
+    const Outcome outcome =
+        put_owner(Table::kSubscriptions, record.id.value, key, encoder_.encode(key, record));
     if (!outcome.ok()) return outcome;
   }
   return Outcome();
@@ -106,11 +120,12 @@ Outcome BatchWriter::put_ids(const DedupRecord& record) {
 
 Outcome BatchWriter::remove_owners(const Batch& batch) {
   for (const SubscriptionId removed : batch.subscriptions_removed) {
-    const Outcome outcome = sink_->remove(Table::kSubscriptions, subscription_key(removed));
+    const Outcome outcome =
+        remove_owner(Table::kSubscriptions, removed.value, subscription_key(removed));
     if (!outcome.ok()) return outcome;
   }
   for (const QueueId removed : batch.queues_removed) {
-    const Outcome outcome = sink_->remove(Table::kQueues, queue_key(removed));
+    const Outcome outcome = remove_owner(Table::kQueues, removed.value, queue_key(removed));
     if (!outcome.ok()) return outcome;
   }
   return Outcome();

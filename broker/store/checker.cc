@@ -8,6 +8,7 @@
 #include "store/directory.h"
 #include "store/environment.h"
 #include "store/journal.h"
+#include "store/owner_sums.h"
 #include "store/pages.h"
 #include "store/record.h"
 #include "store/store.h"
@@ -93,6 +94,7 @@ class Checker {
   void check_dedup(ByteSpan key, ByteSpan value);
   void check_block(ByteSpan key, ByteSpan value);
   void check_messages(const Block& block, const std::string& where, QueueState* queue);
+  void check_owners();
   void check_pairs();
   void check_sums();
   QueueState* queue_of(std::uint32_t id, const std::string& where);
@@ -101,7 +103,9 @@ class Checker {
   Transaction* transaction_;
   const std::function<void(std::uint64_t)>& progress_;
   CheckReport report_;
-  std::uint32_t next_id_ = 0;  // 0: not known
+  std::uint32_t next_id_ = 0;                // 0: not known
+  std::optional<std::uint64_t> owners_sum_;  // as progress has it
+  OwnerSums owners_;
   std::optional<JournalRecord> journal_;
   std::map<std::uint32_t, QueueState> queues_;
   std::map<std::string, std::uint32_t> names_;  // of queues
@@ -134,6 +138,7 @@ Result<CheckReport> Checker::run(const std::string& journal_path) {
   };
   if (Status s = walk_with(Table::kQueues, &Checker::check_queue); !s) return s;
   if (Status s = walk_with(Table::kSubscriptions, &Checker::check_subscription); !s) return s;
+  check_owners();
   check_pairs();
   if (Status s = walk_with(Table::kAcks, &Checker::check_ack); !s) return s;
   if (Status s = walk_with(Table::kRetries, &Checker::check_retry); !s) return s;
@@ -161,6 +166,7 @@ void Checker::check_meta() {
   if (!progress) return find("meta, progress", "is missing or does not match its checksum");
   report_.batch_number = progress->batch_number;
   next_id_ = progress->next_id;
+  owners_sum_ = progress->owners_sum;
 
   const ByteSpan journal_key = meta_key(JournalRecord::kName);
   if (transaction_->get(Table::kMeta, journal_key, &value).ok()) {
@@ -192,6 +198,7 @@ void Checker::check_queue(ByteSpan key, ByteSpan value) {
     damaged_owners_.insert(key_owner(key));
     return find(where, "does not match its checksum");
   }
+  owners_.put(Table::kQueues, record->id.value, value);
   if (next_id_ != 0 && record->id.value >= next_id_) {
     find(where, fmt::format("has an id that is still to be given away (next: {})", next_id_));
   }
@@ -212,6 +219,7 @@ void Checker::check_subscription(ByteSpan key, ByteSpan value) {
     damaged_owners_.insert(key_owner(key));
     return find(where, "does not match its checksum");
   }
+  owners_.put(Table::kSubscriptions, record->id.value, value);
   QueueState* const queue = queue_of(record->queue.value, where);
   SubscriptionState& state = subscriptions_[record->id.value];
   state.record = std::move(*record);
@@ -221,6 +229,13 @@ void Checker::check_subscription(ByteSpan key, ByteSpan value) {
     find(where, fmt::format("has its floor at {}, and the queue's next sequence is {}",
                             state.record.floor, queue->record.next_sequence));
   }
+}
+
+void Checker::check_owners() {
+  if (!owners_sum_ || !damaged_owners_.empty() || owners_.sum() == *owners_sum_) return;
+  find("queues and subscriptions",
+       fmt::format("are not as batch {} left them: some of their records are older",
+                   report_.batch_number));
 }
 
 // Queue and dead-letter queue name each other, and each has a subscription.

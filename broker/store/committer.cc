@@ -27,13 +27,14 @@ constexpr std::size_t kJournaledBytesMax = 256 * 1024;
 
 }  // namespace
 
-Committer::Committer(const CommitterParts& parts, const ProgressRecord& progress)
+Committer::Committer(const CommitterParts& parts, const ProgressRecord& progress, OwnerSums owners)
     : environment_(parts.environment),
       space_(parts.space),
       journal_(parts.journal),
       journaled_(parts.journaled),
       progress_(progress),
-      table_progress_(progress) {}
+      table_progress_(progress),
+      writer_(std::move(owners)) {}
 
 void Committer::start(CommitterCallbacks callbacks) {
   CHECK(!thread_.joinable());
@@ -143,8 +144,8 @@ bool Committer::is_for_journal(const Batch& batch) const {
 // Returns false if it is the tables' after all.
 bool Committer::commit_to_journal(const Batch& batch) {
   entry_.begin(batch.number);
-  const ProgressRecord progress = progress_after(batch);
-  Outcome outcome = writer_.write(batch, progress.next_id, &entry_);
+  ProgressRecord progress = progress_;
+  Outcome outcome = writer_.write(batch, &progress, &entry_);
   CHECK(outcome.ok(), "batch {} for the journal: {}", batch.number, outcome.text());
   if (!journal_->fits(entry_)) return false;
   outcome = journal_->append(&entry_);
@@ -178,7 +179,8 @@ void Committer::catch_up(const Batch& batch, TrimsLeft* left) {
     if (!environment_->begin_write(&catching_up_).ok()) return;
   }
   TableWriter tables(&*catching_up_, left);
-  if (!writer_.write(batch, progress_.next_id, &tables).ok()) catching_up_.reset();
+  ProgressRecord progress = progress_;
+  if (!writer_.write(batch, &progress, &tables).ok()) catching_up_.reset();
   bytes_changed_ += tables.bytes_changed();
 }
 
@@ -215,9 +217,8 @@ Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
   Outcome outcome = catching_up_ ? Outcome() : catch_up_anew();
   ProgressRecord progress = progress_;
   if (outcome.ok() && batch != nullptr) {
-    progress = progress_after(*batch);
     TableWriter tables(&*catching_up_, left);
-    outcome = writer_.write(*batch, progress.next_id, &tables);
+    outcome = writer_.write(*batch, &progress, &tables);
   }
   if (outcome.ok()) outcome = journaled_->commit(&*catching_up_);
   catching_up_.reset();
@@ -227,11 +228,6 @@ Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
   bytes_changed_ = 0;
   environment_->extend_file();
   return outcome;
-}
-
-ProgressRecord Committer::progress_after(const Batch& batch) const {
-  return {.batch_number = batch.number,
-          .next_id = batch.next_id != 0 ? batch.next_id : progress_.next_id};
 }
 
 void Committer::report_committed(const Batch& batch, TrimsLeft left) {

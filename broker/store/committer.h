@@ -55,8 +55,8 @@ struct CommitterParts {
 
 class Committer {
  public:
-  // `progress` is what the tables hold; the journal is empty.
-  Committer(const CommitterParts& parts, const ProgressRecord& progress);
+  // `progress` and `owners` are what the tables hold; the journal is empty.
+  Committer(const CommitterParts& parts, const ProgressRecord& progress, OwnerSums owners);
   Committer(const Committer&) = delete;
   Committer& operator=(const Committer&) = delete;
   ~Committer() { stop(); }
@@ -87,7 +87,6 @@ class Committer {
   bool catching_up_due() const { return journal_ != nullptr && !journal_->empty(); }
 
   void report_committed(const Batch& batch, TrimsLeft left);
-  ProgressRecord progress_after(const Batch& batch) const;
   // A commit that changes nothing: what the commit before it has freed becomes usable.
   Outcome commit_nothing();
   bool means_full(const Outcome& outcome) const;

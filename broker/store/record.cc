@@ -175,6 +175,7 @@ ByteSpan RecordEncoder::encode(ByteSpan key, const ProgressRecord& record) {
   value_.clear();
   append(&record.batch_number, sizeof(record.batch_number));
   append(&record.next_id, sizeof(record.next_id));
+  append(&record.owners_sum, sizeof(record.owners_sum));
   return seal(key);
 }
 
@@ -264,9 +265,10 @@ std::optional<NodeRecord> decode_node(ByteSpan key, ByteSpan value) {
 
 std::optional<ProgressRecord> decode_progress(ByteSpan key, ByteSpan value) {
   const std::optional<ByteSpan> body = unseal(key, value);
-  if (!body || body->size() != sizeof(std::uint64_t) + sizeof(std::uint32_t)) return std::nullopt;
+  if (!body || body->size() != 20) return std::nullopt;
   return ProgressRecord{.batch_number = read_number<std::uint64_t>(*body, 0),
-                        .next_id = read_number<std::uint32_t>(*body, sizeof(std::uint64_t))};
+                        .next_id = read_number<std::uint32_t>(*body, 8),
+                        .owners_sum = read_number<std::uint64_t>(*body, 12)};
 }
 
 std::optional<JournalRecord> decode_journal(ByteSpan key, ByteSpan value) {

@@ -21,7 +21,7 @@
 namespace holdfast::broker {
 
 // What a data directory of this version is marked with.
-inline constexpr std::uint32_t kFormatVersion = 2;
+inline constexpr std::uint32_t kFormatVersion = 3;
 
 // ---- keys ----
 
@@ -70,6 +70,7 @@ struct ProgressRecord {
   static constexpr std::string_view kName = "progress";
   std::uint64_t batch_number = 0;
   std::uint32_t next_id = 1;
+  std::uint64_t owners_sum = 0;  // see OwnerSums
 };
 struct JournalRecord {
   static constexpr std::string_view kName = "journal";

@@ -19,6 +19,7 @@
 #include "store/environment.h"
 #include "store/journal.h"
 #include "store/journaled_records.h"
+#include "store/owner_sums.h"
 #include "store/record.h"
 #include "store/space.h"
 #include "store/table_writer.h"
@@ -32,6 +33,15 @@ Status damaged(const std::string& data_file, std::string_view what) {
                 fmt::format("The {} in {} does not match its checksum. Run `holdfast check` on the "
                             "data directory, and restore it from a backup.",
                             what, data_file));
+}
+
+Status older(const std::string& data_file, std::uint64_t batch_number) {
+  return Status(ErrorCode::kStorageFailed,
+                fmt::format("The records of the queues and subscriptions in {} are not as batch {} "
+                            "left them: some are older, as if a write had not reached the disk. "
+                            "Run `holdfast check` on the data directory, and restore it from a "
+                            "backup.",
+                            data_file, batch_number));
 }
 
 Result<std::uint64_t> random_number(std::string_view what) {
@@ -225,7 +235,6 @@ class LmdbStore : public Store {
   // bytes_max and one block; then those that begin later are taken from `journaled`, too.
   Result<std::vector<RawBlock>> copy_blocks(const FetchRequest& request,
                                             JournaledBlocks* journaled);
-  Status check_next_sequences(Transaction* transaction, const StoredState& state);
 
   // Destroyed from the last to the first: nothing outlives what it works on.
   std::unique_ptr<DataDirectory> directory_;
@@ -234,6 +243,7 @@ class LmdbStore : public Store {
   JournaledRecords journaled_;
   Space space_;
   std::optional<ProgressRecord> progress_;  // once loaded
+  OwnerSums owners_;                        // likewise, until the committer has them
   std::unique_ptr<Committer> committer_;
 };
 
@@ -276,13 +286,22 @@ Result<StoredState> LmdbStore::load() {
       return keep(decode(key, value), list);
     });
   };
-  Result<std::uint64_t> corrupt = load_table(Table::kQueues, decode_queue, &state.queues);
+  OwnerSums owners;
+  const auto load_owners = [&](Table table, auto decode, auto* list) {
+    return for_each_record(&*transaction, table, [&](ByteSpan key, ByteSpan value) {
+      const bool kept = keep(decode(key, value), list);
+      if (kept) owners.put(table, list->back().id.value, value);
+      return kept;
+    });
+  };
+  Result<std::uint64_t> corrupt = load_owners(Table::kQueues, decode_queue, &state.queues);
   if (!corrupt) return corrupt.status();
   if (*corrupt > 0) return damaged(data_file(), "record of a queue");
-  corrupt = load_table(Table::kSubscriptions, decode_subscription, &state.subscriptions);
+  corrupt = load_owners(Table::kSubscriptions, decode_subscription, &state.subscriptions);
   if (!corrupt) return corrupt.status();
   if (*corrupt > 0) return damaged(data_file(), "record of a subscription");
-  if (Status status = check_next_sequences(&*transaction, state); !status) return status;
+  if (owners.sum() != progress_->owners_sum) return older(data_file(), progress_->batch_number);
+  owners_ = std::move(owners);
   // What is lost with these is told apart again: messages without their acks are delivered again,
   // and without their retries from the first attempt on.
   corrupt = load_table(Table::kAcks, decode_ack, &state.acks);
@@ -296,36 +315,6 @@ Result<StoredState> LmdbStore::load() {
   if (!space) return space.status();
   state.space = std::move(*space);
   return state;
-}
-
-// A queue's record that is older than its messages is sound in itself, but would hide them and give
-// their sequences away once more.
-Status LmdbStore::check_next_sequences(Transaction* transaction, const StoredState& state) {
-  std::map<QueueId, Sequence> last_used;
-  for (const SubscriptionRecord& record : state.subscriptions) {
-    last_used[record.queue] = std::max(record.floor, record.delivered_to);
-  }
-  Result<Cursor> cursor = transaction->cursor(Table::kBlocks);
-  if (!cursor) return cursor.status();
-  for (const QueueRecord& queue : state.queues) {
-    Sequence last = last_used[queue.id];
-    const bool found = cursor->seek(block_key(QueueId(queue.id.value + 1), 0));
-    if (found ? cursor->previous() : cursor->outcome().ok() && cursor->last()) {
-      const std::optional<BlockKey> key = read_block_key(cursor->key());
-      if (key && key->queue == queue.id) last = std::max(last, key->first);
-    }
-    if (!cursor->outcome().ok()) {
-      return cursor->outcome().to_status("Reading the blocks of " + data_file());
-    }
-    if (last < queue.next_sequence) continue;
-    return Status(
-        ErrorCode::kStorageFailed,
-        fmt::format("The record of queue \"{}\" in {} is older than its messages: its next "
-                    "sequence is {}, and {} is in use. Run `holdfast check` on the data "
-                    "directory, and restore it from a backup.",
-                    queue.name, data_file(), queue.next_sequence, last));
-  }
-  return Status();
 }
 
 Result<std::uint64_t> LmdbStore::load_dedup(const DedupLoader& loader) {
@@ -343,7 +332,8 @@ void LmdbStore::start(std::function<void(CommitResult)> committed,
                       std::function<void(Status)> fatal, std::function<void(SpaceReport)> space) {
   CHECK(progress_.has_value() && committer_ == nullptr, "start() without load(), or twice");
   committer_ = std::make_unique<Committer>(
-      CommitterParts{environment_.get(), &space_, journal_.get(), &journaled_}, *progress_);
+      CommitterParts{environment_.get(), &space_, journal_.get(), &journaled_}, *progress_,
+      std::move(owners_));
   committer_->start(
       {.committed = std::move(committed), .fatal = std::move(fatal), .space = std::move(space)});
 }

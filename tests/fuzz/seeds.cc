@@ -226,7 +226,8 @@ void write_records(const std::filesystem::path& parent, const Bodies& bodies) {
   const ByteSpan node = meta_key(NodeRecord::kName);
   add(0, node, encoder.encode(node, NodeRecord{.format = 1, .node_id = "0123456789abcdef"}));
   const ByteSpan progress = meta_key(ProgressRecord::kName);
-  add(1, progress, encoder.encode(progress, ProgressRecord{.batch_number = 12, .next_id = 9}));
+  add(1, progress,
+      encoder.encode(progress, ProgressRecord{.batch_number = 12, .next_id = 9, .owners_sum = 7}));
   QueueRecord queue;
   queue.id = QueueId(1);
   queue.name = "a";

@@ -39,7 +39,7 @@ TEST_CASE("a directory that does not exist is created with its parents") {
   CHECK((names_in(path) == std::vector<std::string>{"holdfast.lock", "store"}));
   CHECK((names_in(path + "/store") ==
          std::vector<std::string>{"data.mdb", "format", "journal", "lock.mdb"}));
-  CHECK_EQ(read_file(path + "/store/format"), "holdfast store 2\n");
+  CHECK_EQ(read_file(path + "/store/format"), "holdfast store 3\n");
 }
 
 TEST_CASE("a second store on an open directory is refused and names the first one's process") {
@@ -91,10 +91,10 @@ TEST_CASE("a store without its format file, or with another's, is refused") {
 TEST_CASE("a newer store is refused and nothing in it is touched") {
   const TemporaryDirectory temporary;
   REQUIRE(open_status(temporary.path()).ok());
-  write_file(temporary.path() + "/store/format", "holdfast store 3\n");
+  write_file(temporary.path() + "/store/format", "holdfast store 4\n");
   std::filesystem::remove(temporary.path() + "/holdfast.lock");
   const std::string data = read_file(temporary.path() + "/store/data.mdb");
-  check_refused(temporary.path(), ErrorCode::kDirectoryNewer, "format 3");
+  check_refused(temporary.path(), ErrorCode::kDirectoryNewer, "format 4");
   CHECK((names_in(temporary.path()) == std::vector<std::string>{"store"}));
   CHECK((read_file(temporary.path() + "/store/data.mdb") == data));
 }

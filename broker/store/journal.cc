@@ -21,6 +21,7 @@ namespace {
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::uint32_t kMagic = 0x314a4648;  // "HFJ1"
 constexpr mode_t kFileMode = 0640;
+constexpr int kTriesMax = 8;  // writes that do not come a page further
 
 // Of an entry.
 struct Header {
@@ -61,20 +62,36 @@ ByteSpan bytes_of(const Value& value) {
   return {reinterpret_cast<const std::uint8_t*>(&value), sizeof(value)};
 }
 
-// All of it, however often the system takes only a part.
+// All of it, however often the system takes only a part. A page that it took a part of is written
+// once more, so that every write begins at one.
 Outcome write_all(int descriptor, const std::uint8_t* bytes, std::size_t count, std::uint64_t at) {
+  int tries = kTriesMax;
   while (count > 0) {
     const ssize_t written = ::pwrite(descriptor, bytes, count, static_cast<off_t>(at));
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return Outcome(written < 0 ? errno : EIO);
-    bytes += written;
-    at += static_cast<std::uint64_t>(written);
-    count -= static_cast<std::size_t>(written);
+    std::size_t done = static_cast<std::size_t>(written);
+    if (done < count) done = done / kPageBytes * kPageBytes;
+    if (done == 0 && --tries == 0) return Outcome(EIO);
+    bytes += done;
+    at += done;
+    count -= done;
   }
   return Outcome();
 }
 
-Outcome read_all(int descriptor, std::vector<std::uint8_t>* bytes) {
+// Opens a file to be read and written past the page cache. Not every file system can: one does not
+// open it (tmpfs), another opens it and then refuses; there it goes through the cache.
+int open_directly(const std::string& path) {
+  const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
+  if (file < 0 && errno != EINVAL) return file;
+  PageBytes page(kDirectBytes);
+  if (file >= 0 && ::pread(file, page.data(), page.size(), 0) >= 0) return file;
+  if (file >= 0) ::close(file);
+  return ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+}
+
+Outcome read_all(int descriptor, PageBytes* bytes) {
   std::size_t count = 0;
   while (count < bytes->size()) {
     const ssize_t read = ::pread(descriptor, bytes->data() + count, bytes->size() - count,
@@ -154,7 +171,7 @@ Status Journal::create(const std::string& path, const JournalRecord& record) {
 
 Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalRecord& record,
                                                bool read_only) {
-  const int file = ::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+  const int file = read_only ? ::open(path.c_str(), O_RDONLY | O_CLOEXEC) : open_directly(path);
   if (file < 0) {
     if (errno != ENOENT) return Outcome(errno).to_status("Opening " + path);
     return Status(ErrorCode::kStorageFailed,
@@ -177,7 +194,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
 Journal::~Journal() { ::close(descriptor_); }
 
 Outcome Journal::append(JournalEntry* entry) {
-  std::vector<std::uint8_t>& bytes = entry->bytes_;
+  PageBytes& bytes = entry->bytes_;
   const std::size_t changes = bytes.size() - sizeof(Header);
   bytes.resize(padded(bytes.size()));
   Header header;
@@ -215,7 +232,7 @@ std::uint64_t Journal::batch_at(ByteSpan file, std::size_t at) const {
 
 Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeSink* sink) {
   Replayed replayed;
-  std::vector<std::uint8_t> file(static_cast<std::size_t>(record_.bytes));
+  PageBytes file(static_cast<std::size_t>(record_.bytes));
   replayed.outcome = read_all(descriptor_, &file);
   if (!replayed.outcome.ok()) return replayed;
 

@@ -1,0 +1,34 @@
+// Bytes that begin at a page of memory: what is written to a disk directly, past the page cache,
+// must.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <vector>
+
+namespace holdfast::broker {
+
+// 4 KiB is what every block device and file system takes; most take 512 bytes.
+inline constexpr std::size_t kDirectBytes = 4096;
+
+template <typename T>
+struct PageAllocator {
+  using value_type = T;
+
+  PageAllocator() = default;
+  template <typename Other>
+  explicit PageAllocator(const PageAllocator<Other>&) {}
+  T* allocate(std::size_t count) {
+    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{kDirectBytes}));
+  }
+  void deallocate(T* memory, std::size_t) {
+    ::operator delete (memory, std::align_val_t{kDirectBytes});
+  }
+  friend bool operator==(const PageAllocator&, const PageAllocator&) { return true; }
+};
+
+using PageBytes = std::vector<std::uint8_t, PageAllocator<std::uint8_t>>;
+
+}  // namespace holdfast::broker

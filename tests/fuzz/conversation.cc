@@ -47,7 +47,7 @@ void Conversation::step(Input& input) {
   if (input.below(4) == 0) return world_step(input);
   Client& client = some_client(input);
   if (!broker_.is_open(client.session)) {
-    client = Client();
+    forget(client);
     client.session = broker_.open_session();
     if (!input.once_in(16)) hello(client);  // else something else comes first
     return;

@@ -42,7 +42,8 @@ class Conversation {
   struct Published {
     std::string id;
     bool acked = false;
-    bool may_be_gone = false;  // damaged, or was in a queue that was purged, deleted, discarded
+    // Damaged, or in a queue that was purged, deleted, discarded, or acked without an answer.
+    bool may_be_gone = false;
   };
   struct Asked {
     wire::FrameType type = wire::FrameType_None;
@@ -89,6 +90,8 @@ class Conversation {
   Asked answered(Client& client, std::uint64_t correlation, bool last = true);
   void expect_vanishing(const std::string& queue);
   void expect_all_vanishing_in(QueueId queue);
+  void forget_requests(Client& client);
+  void forget(Client& client);
   void forget_sessions();
   void check_drained();
 

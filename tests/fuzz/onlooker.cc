@@ -47,7 +47,7 @@ void Conversation::see(SessionId session, const Frame& frame) {
       return;
     case wire::FrameType_Error:
       if (table_of<wire::Error>(frame).fatal()) {
-        client->asked.clear();
+        forget_requests(*client);
         return;
       }
       answered(*client, frame.correlation);
@@ -200,9 +200,30 @@ void Conversation::expect_all_vanishing_in(QueueId queue) {
   }
 }
 
+// Of an ack that is not answered any more nobody knows whether it was done.
+void Conversation::forget_requests(Client& client) {
+  for (const auto& [correlation, asked] : client.asked) {
+    if (!asked.acks) continue;
+    for (const wire::SequenceRange& range : asked.ranges) {
+      for (Sequence sequence = range.first(); sequence <= range.last(); ++sequence) {
+        const auto stored = durable_.find({asked.queue, sequence});
+        if (stored == durable_.end()) continue;
+        const auto message = published_.find(stored->second);
+        if (message != published_.end()) message->second.may_be_gone = true;
+      }
+    }
+  }
+  client.asked.clear();
+}
+
+void Conversation::forget(Client& client) {
+  forget_requests(client);
+  client = Client();
+}
+
 void Conversation::forget_sessions() {
   consumers_.clear();
-  for (Client& client : clients_) client = Client();
+  for (Client& client : clients_) forget(client);
 }
 
 void Conversation::check_drained() {

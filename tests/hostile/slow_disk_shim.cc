@@ -1,8 +1,9 @@
 // Loaded into the broker with LD_PRELOAD: flushes take as long as SlowDiskControl says.
 //
 // A flush is fdatasync(), fsync(), and a write on a descriptor with O_DSYNC, which is how LMDB
-// writes the page that makes a commit valid. The delay comes before the real call, so that what is
-// not durable yet is not even with the system.
+// writes the page that makes a commit valid; a direct write and the fdatasync() after it, as of the
+// journal, are one. The delay comes before the real call, so that what is not durable yet is not
+// even with the system.
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -70,7 +71,7 @@ extern "C" {
 
 int fdatasync(int descriptor) {
   static auto* const real = next<int (*)(int)>("fdatasync");
-  delay();
+  if ((::fcntl(descriptor, F_GETFL) & O_DIRECT) == 0) delay();
   return real(descriptor);
 }
 
@@ -84,7 +85,7 @@ int fsync(int descriptor) {
 // may call it by either name.
 ssize_t pwrite64(int descriptor, const void* bytes, std::size_t count, off64_t offset) {
   static auto* const real = next<ssize_t (*)(int, const void*, std::size_t, off64_t)>("pwrite64");
-  if ((::fcntl(descriptor, F_GETFL) & O_DSYNC) != 0) delay();
+  if ((::fcntl(descriptor, F_GETFL) & (O_DSYNC | O_DIRECT)) != 0) delay();
   return real(descriptor, bytes, count, offset);
 }
 

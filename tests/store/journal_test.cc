@@ -17,15 +17,6 @@ namespace {
 constexpr QueueId kQueue{1};
 constexpr std::size_t kPageBytes = 4096;
 
-std::vector<std::pair<Sequence, Sequence>> bounds_of(const FetchResult& result) {
-  std::vector<std::pair<Sequence, Sequence>> bounds;
-  for (const auto& block : result.blocks) {
-    bounds.emplace_back(block->first_sequence(), block->last_sequence());
-  }
-  return bounds;
-}
-using Bounds = std::vector<std::pair<Sequence, Sequence>>;
-
 Batch batch_with(Sequence first, Sequence last) {
   Batch batch;
   batch.blocks = {block_of(kQueue, range(first, last))};

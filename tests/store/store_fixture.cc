@@ -90,6 +90,14 @@ std::vector<Sequence> range(Sequence first, Sequence last) {
   return sequences;
 }
 
+Bounds bounds_of(const FetchResult& result) {
+  Bounds bounds;
+  for (const auto& block : result.blocks) {
+    bounds.emplace_back(block->first_sequence(), block->last_sequence());
+  }
+  return bounds;
+}
+
 std::vector<Records> dump(const std::string& directory) {
   const std::unique_ptr<Environment> environment = open_environment(directory);
   Result<Transaction> transaction = environment->begin_read();

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "store/environment.h"
@@ -37,6 +38,9 @@ std::vector<std::uint8_t> message_bytes(const std::string& id, std::size_t body_
 std::shared_ptr<const Block> block_of(QueueId queue, const std::vector<Sequence>& sequences,
                                       std::size_t body_bytes = 10);
 std::vector<Sequence> range(Sequence first, Sequence last);
+// The first and last sequence of each block.
+using Bounds = std::vector<std::pair<Sequence, Sequence>>;
+Bounds bounds_of(const FetchResult& result);
 
 // Every record of a table, key and value.
 using Records = std::vector<std::pair<std::vector<std::uint8_t>, std::vector<std::uint8_t>>>;

@@ -3,6 +3,7 @@
 #include "store/store.h"
 
 #include <doctest/doctest.h>
+
 #include <algorithm>
 
 #include "store/store_fixture.h"
@@ -13,15 +14,6 @@ namespace {
 constexpr QueueId kQueue{1};
 constexpr QueueId kDead{2};
 constexpr SubscriptionId kSubscription{3};
-
-std::vector<std::pair<Sequence, Sequence>> bounds_of(const FetchResult& result) {
-  std::vector<std::pair<Sequence, Sequence>> bounds;
-  for (const auto& block : result.blocks) {
-    bounds.emplace_back(block->first_sequence(), block->last_sequence());
-  }
-  return bounds;
-}
-using Bounds = std::vector<std::pair<Sequence, Sequence>>;
 
 std::vector<MessageIdHash> hashes(std::uint64_t from, std::size_t count) {
   std::vector<MessageIdHash> list;

@@ -17,8 +17,6 @@ namespace holdfast::broker {
 
 namespace {
 
-// Entries begin at multiples of it: what a device writes as a whole or not is no larger.
-constexpr std::size_t kPageBytes = 4096;
 constexpr std::uint32_t kMagic = 0x314a4648;  // "HFJ1"
 constexpr mode_t kFileMode = 0640;
 constexpr int kTriesMax = 8;  // writes that do not come a page further
@@ -85,7 +83,7 @@ Outcome write_all(int descriptor, const std::uint8_t* bytes, std::size_t count, 
 int open_directly(const std::string& path) {
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
   if (file < 0 && errno != EINVAL) return file;
-  PageBytes page(kDirectBytes);
+  PageBytes page(kPageBytes);
   if (file >= 0 && ::pread(file, page.data(), page.size(), 0) >= 0) return file;
   if (file >= 0) ::close(file);
   return ::open(path.c_str(), O_RDWR | O_CLOEXEC);

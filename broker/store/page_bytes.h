@@ -10,8 +10,9 @@
 
 namespace holdfast::broker {
 
-// 4 KiB is what every block device and file system takes; most take 512 bytes.
-inline constexpr std::size_t kDirectBytes = 4096;
+// 4 KiB is what every block device and file system takes directly (most take 512 bytes), and no
+// smaller than what a device writes as a whole or not.
+inline constexpr std::size_t kPageBytes = 4096;
 
 template <typename T>
 struct PageAllocator {
@@ -21,10 +22,10 @@ struct PageAllocator {
   template <typename Other>
   explicit PageAllocator(const PageAllocator<Other>&) {}
   T* allocate(std::size_t count) {
-    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{kDirectBytes}));
+    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{kPageBytes}));
   }
   void deallocate(T* memory, std::size_t) {
-    ::operator delete (memory, std::align_val_t{kDirectBytes});
+    ::operator delete (memory, std::align_val_t{kPageBytes});
   }
   friend bool operator==(const PageAllocator&, const PageAllocator&) { return true; }
 };

@@ -15,7 +15,6 @@ namespace holdfast::broker {
 namespace {
 
 constexpr QueueId kQueue{1};
-constexpr std::size_t kPageBytes = 4096;
 
 Batch batch_with(Sequence first, Sequence last) {
   Batch batch;

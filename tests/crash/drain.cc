@@ -4,8 +4,10 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <thread>
 
+#include "crash/reach.h"
 #include "crash/settler.h"
 
 namespace holdfast::crash {
@@ -32,11 +34,8 @@ void Drain::run(Life life) {
     const Status status = drains.back()->start();
     if (!status.ok()) ledger_.add_violation("A drain cannot start: " + status.to_string());
   }
-  Result<Client> client = Client::connect(options_of_("drain-watch"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
+  std::optional<Client> client = reach(options_of_("drain-watch"), ledger_);
+  if (!client) return;
   Admin admin = client->admin();
   for (const std::string& queue : queues_) {
     if (!wait_until_empty(admin, queue)) return;
@@ -72,11 +71,8 @@ bool Drain::wait_until_empty(Admin& admin, const std::string& queue) {
 }
 
 void Drain::compare_with_ledger() {
-  Result<Client> client = Client::connect(options_of_("drain-compare"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
+  std::optional<Client> client = reach(options_of_("drain-compare"), ledger_);
+  if (!client) return;
   Admin admin = client->admin();
   for (const std::string& queue : queues_) {
     const std::vector<StoredMessage> letters = dead_letters(admin, queue);

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <thread>
 #include <utility>
+
+#include "crash/reach.h"
 
 namespace holdfast::crash {
 
@@ -105,11 +108,8 @@ void Harness::check_moments() {
 }
 
 bool Harness::create_queues() {
-  Result<Client> client = Client::connect(client_options("crash-setup"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return false;
-  }
+  std::optional<Client> client = reach(client_options("crash-setup"), ledger_);
+  if (!client) return false;
   for (const std::string& queue : queues_) {
     const auto report = client->admin().create_queue(queue, queue_settings(), true);
     if (!report.ok()) {
@@ -204,11 +204,8 @@ void Harness::clear_dead_letters() {
     for (const std::string& queue : queues_) redrive_under_kill(queue);
     return;
   }
-  Result<Client> client = Client::connect(client_options("crash-discard"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
+  std::optional<Client> client = reach(client_options("crash-discard"), ledger_);
+  if (!client) return;
   Admin admin = client->admin();
   for (const std::string& queue : queues_) {
     std::uint64_t from = 0;
@@ -229,11 +226,8 @@ void Harness::redrive_under_kill(const std::string& queue) {
   {
     ClientOptions options = client_options("crash-redrive");
     options.reconnect = false;
-    Result<Client> client = Client::connect(options);
-    if (!client.ok()) {
-      ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-      return;
-    }
+    std::optional<Client> client = reach(options, ledger_);
+    if (!client) return;
     std::thread redriving([admin = client->admin(), &queue]() mutable {
       std::uint64_t from = 0;
       do {
@@ -248,11 +242,8 @@ void Harness::redrive_under_kill(const std::string& queue) {
   }
   restart_broker();
   if (found_something()) return;
-  Result<Client> client = Client::connect(client_options("crash-look"));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return;
-  }
+  std::optional<Client> client = reach(client_options("crash-look"), ledger_);
+  if (!client) return;
   Admin admin = client->admin();
   ledger_.dead_letters_redriven(queue, drain_.dead_letters(admin, queue));
 }

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
+#include "crash/reach.h"
 #include "support/raw_client.h"
 
 namespace holdfast::network {
@@ -76,11 +78,9 @@ ClientOptions Trial::client_options(const std::string& name, const std::string& 
 }
 
 bool Trial::create_queues() {
-  Result<Client> client = Client::connect(client_options("network-setup", broker_.address()));
-  if (!client.ok()) {
-    ledger_.add_violation("The broker cannot be reached: " + client.status().to_string());
-    return false;
-  }
+  std::optional<Client> client =
+      crash::reach(client_options("network-setup", broker_.address()), ledger_);
+  if (!client) return false;
   for (const std::string& queue : kQueues) {
     const auto report = client->admin().create_queue(queue, queue_settings(), true);
     if (!report.ok()) {

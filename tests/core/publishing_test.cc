@@ -111,8 +111,9 @@ TEST_CASE("an id is forgotten after the window, on disk too") {
   CHECK(f.store.dedup_record_count() == 0);
 }
 
-TEST_CASE("an id that left the window and came again is after a crash the newer one's duplicate") {
-  CoreFixture fixture;
+// 'again' is the 600th id of 'orders' and, when the window has moved past all of them, its 601st
+// message; no commit has ended since.
+void let_600_ids_leave_and_again_come_back(CoreFixture& fixture) {
   fixture.create_queue("orders", {{QueueSetting::kDedupWindow, 10'000}});
   // More records than one commit removes; the one of 'again' is the last.
   for (int i = 1; i < 600; ++i) fixture.publish("orders", "id-" + std::to_string(i));
@@ -120,6 +121,11 @@ TEST_CASE("an id that left the window and came again is after a crash the newer 
   fixture.hold_commits();
   fixture.pass(Milliseconds(15'000));
   fixture.publish("orders", "again");
+}
+
+TEST_CASE("an id that left the window and came again is after a crash the newer one's duplicate") {
+  CoreFixture fixture;
+  let_600_ids_leave_and_again_come_back(fixture);
   fixture.commit_one();  // sealed before it came
   fixture.commit_one();
   REQUIRE(fixture.store.dedup_record_count() > 1);
@@ -134,13 +140,7 @@ TEST_CASE("an id that left the window and came again is after a crash the newer 
 
 TEST_CASE("ids that left the window stay out of it though the clock is set back before a crash") {
   CoreFixture fixture;
-  fixture.create_queue("orders", {{QueueSetting::kDedupWindow, 10'000}});
-  // More records than one commit removes; the one of 'again' is the last.
-  for (int i = 1; i < 600; ++i) fixture.publish("orders", "id-" + std::to_string(i));
-  fixture.publish("orders", "again");
-  fixture.hold_commits();
-  fixture.pass(Milliseconds(15'000));
-  fixture.publish("orders", "again");
+  let_600_ids_leave_and_again_come_back(fixture);
   // Sealed when the window has moved past what came again, too.
   fixture.pass(Milliseconds(15'000));
   fixture.commit_one();

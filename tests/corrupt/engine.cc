@@ -1,7 +1,8 @@
 #include "corrupt/engine.h"
 
-#include <algorithm>
 #include <utility>
+
+#include "support/virtual_time.h"
 
 namespace holdfast::corrupt {
 
@@ -106,10 +107,7 @@ Status Engine::commit(std::unique_ptr<broker::Batch> batch) {
 Status Engine::pass(Milliseconds duration) {
   const MonotonicTime end = now_.monotonic + duration;
   while (now_.monotonic < end) {
-    const std::optional<MonotonicTime> wake = core_->next_wake();
-    const MonotonicTime next = wake ? std::min(end, std::max(*wake, now_.monotonic)) : end;
-    now_.wall += next - now_.monotonic;
-    now_.monotonic = next;
+    test::set_clock(test::next_stop(*core_, now_, end), &now_);
     core_->advance(now_);
     if (Status status = run(); !status) return status;
   }

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "disk/inspection.h"
 #include "disk/messages.h"
+#include "support/virtual_time.h"
 
 namespace holdfast::disk {
 
@@ -448,14 +449,9 @@ void Life::redrive() {
 
 void Life::pass(Milliseconds duration) {
   const MonotonicTime end = now_.monotonic + duration;
-  const auto go_to = [this](MonotonicTime when) {
-    now_.wall += when - now_.monotonic;
-    now_.monotonic = when;
-    core_->advance(now_);
-  };
   while (!ended_ && now_.monotonic < end) {
-    const std::optional<MonotonicTime> wake = core_->next_wake();
-    go_to(wake ? std::clamp(*wake, now_.monotonic, end) : end);
+    test::set_clock(test::next_stop(*core_, now_, end), &now_);
+    core_->advance(now_);
     if (now_.monotonic < end) settle_down();
   }
 }

@@ -1,11 +1,11 @@
 #include "fuzz/memory_broker.h"
 
-#include <algorithm>
 #include <utility>
 #include <variant>
 
 #include "fuzz/fuzz.h"
 #include "fuzz/wire_tables.h"
+#include "support/virtual_time.h"
 
 namespace holdfast::fuzz {
 
@@ -181,8 +181,7 @@ bool MemoryBroker::settle_down() {
 void MemoryBroker::pass(Milliseconds duration) {
   const MonotonicTime end = now_.monotonic + duration;
   while (now_.monotonic < end) {
-    const std::optional<MonotonicTime> wake = core_->next_wake();
-    jump((wake ? std::clamp(*wake, now_.monotonic, end) : end) - now_.monotonic);
+    jump(test::next_stop(*core_, now_, end) - now_.monotonic);
   }
 }
 

@@ -6,6 +6,8 @@
 #include <array>
 #include <cstdio>
 
+#include "support/virtual_time.h"
+
 namespace holdfast::broker::sim {
 
 namespace {
@@ -154,11 +156,8 @@ void World::fail_commit() {
 void World::pass(Milliseconds duration) {
   const MonotonicTime end = now_.monotonic + duration;
   do {
-    const std::optional<MonotonicTime> wake = core_->next_wake();
-    MonotonicTime next = wake ? std::clamp(*wake, now_.monotonic, end) : end;
-    if (script_.random.once_in(4)) next = end;  // a busy loop comes late
-    now_.wall += next - now_.monotonic;
-    now_.monotonic = next;
+    const bool late = script_.random.once_in(4);  // as a busy loop comes
+    test::set_clock(late ? end : test::next_stop(*core_, now_, end), &now_);
     core_->advance(now_);
     take_effects();
     model_.advanced(now_);

@@ -1,6 +1,7 @@
 #include "support/core_fixture.h"
 
 #include "base/check.h"
+#include "support/virtual_time.h"
 
 namespace holdfast::broker {
 
@@ -87,10 +88,7 @@ void CoreFixture::release_reads() {
 void CoreFixture::pass(Milliseconds duration) {
   const MonotonicTime end = now_.monotonic + duration;
   while (now_.monotonic < end) {
-    const std::optional<MonotonicTime> wake = core_->next_wake();
-    const MonotonicTime next = wake ? std::min(end, std::max(*wake, now_.monotonic)) : end;
-    now_.wall += next - now_.monotonic;
-    now_.monotonic = next;
+    test::set_clock(test::next_stop(*core_, now_, end), &now_);
     core_->advance(now_);
     run();
   }

@@ -12,9 +12,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "holdfast/text.h"
+#include "store/page_set.h"
 #include "store/pages.h"
 
 namespace holdfast::broker {
@@ -107,16 +109,6 @@ Status check_trees(const std::string& data_file) {
 
 bool ascends(ByteSpan key, ByteSpan next) {
   return std::lexicographical_compare(key.begin(), key.end(), next.begin(), next.end());
-}
-
-// Finds the longest runs of these pages, which ascend.
-void find_runs(const std::vector<std::size_t>& pages, FreePages* free) {
-  for (std::size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
-    for (end = begin + 1; end < pages.size() && pages[end] == pages[end - 1] + 1;) ++end;
-    const std::uint64_t length = end - begin;
-    free->second_run = std::max(free->second_run, std::min(length, free->longest_run));
-    free->longest_run = std::max(free->longest_run, length);
-  }
 }
 
 }  // namespace
@@ -375,9 +367,14 @@ Result<FreePages> Environment::free_pages(bool runs) {
   // Closes before `reading` ends.
   const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, mdb_cursor_close);
 
+  const auto damaged = [this] {
+    return Status(ErrorCode::kStorageFailed,
+                  fmt::format("The table of free pages of {} is damaged. Restore it from a backup.",
+                              data_file_));
+  };
   // A record: key, the transaction; value, the number of pages and then their numbers.
   FreePages free;
-  std::vector<std::size_t> usable;
+  PageSet usable(runs ? page_use().end_page : 0);
   MDB_val key{};
   MDB_val value{};
   int code = 0;
@@ -389,25 +386,18 @@ Result<FreePages> Environment::free_pages(bool runs) {
       std::memcpy(&freed_by, key.mv_data, sizeof(freed_by));
       std::memcpy(&count, record.data(), sizeof(count));
     }
-    if (freed_by == 0 || count > record.size() / sizeof(count) - 1) {
-      return Status(ErrorCode::kStorageFailed,
-                    fmt::format("The table of free pages of {} is damaged. Restore it from a "
-                                "backup.",
-                                data_file_));
-    }
+    if (freed_by == 0 || count > record.size() / sizeof(count) - 1) return damaged();
     free.pages += count;
     if (freed_by >= usable_below) continue;
     free.usable += count;
-    // A record may have no pages.
-    if (runs && count > 0) {
-      usable.resize(usable.size() + count);
-      std::memcpy(usable.data() + usable.size() - count, record.data() + sizeof(count),
-                  count * sizeof(count));
+    for (std::size_t i = 0; runs && i < count; ++i) {
+      std::uint64_t page = 0;
+      std::memcpy(&page, record.data() + (i + 1) * sizeof(page), sizeof(page));
+      if (!usable.insert(page)) return damaged();
     }
   }
   if (code != MDB_NOTFOUND) return Outcome(code).to_status("Reading the table of free pages");
-  std::sort(usable.begin(), usable.end());
-  find_runs(usable, &free);
+  std::tie(free.longest_run, free.second_run) = usable.longest_runs();
   return free;
 }
 

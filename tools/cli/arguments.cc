@@ -62,47 +62,9 @@ std::vector<std::string_view> setting_names() {
   return names;
 }
 
-CLI::Option* add_duration(CLI::App& command, const std::string& name,
-                          std::optional<std::chrono::milliseconds>& target,
-                          const std::string& meaning) {
-  CLI::Option* option = command.add_option_function<std::string>(
-      name,
-      [&target](const std::string& text) {
-        const Result<std::uint64_t> duration = parse_duration_ms(text);
-        if (duration.ok()) target = std::chrono::milliseconds(*duration);
-      },
-      meaning);
-  option->type_name("DURATION");
-  option->check([](const std::string& text) {
-    const Result<std::uint64_t> duration = parse_duration_ms(text);
-    return duration.ok() ? std::string() : duration.status().message();
-  });
-  return option;
-}
-
-CLI::Option* add_number(CLI::App& command, const std::string& name, std::uint64_t& target,
-                        std::uint64_t value_min, std::uint64_t value_max,
-                        const std::string& meaning) {
-  CLI::Option* option = command.add_option_function<std::string>(
-      name,
-      [&target](const std::string& text) {
-        const Result<std::uint64_t> number = parse_count(text);
-        if (number.ok()) target = *number;
-      },
-      meaning);
-  option->type_name("N");
-  option->check([value_min, value_max](const std::string& text) {
-    const Result<std::uint64_t> number = parse_count(text);
-    if (!number.ok()) return number.status().message();
-    if (*number >= value_min && *number <= value_max) return std::string();
-    return fmt::format("{} is out of bounds: {} to {}.", text, value_min, value_max);
-  });
-  return option;
-}
-
-void add_selection(CLI::App& command, Selection& selection) {
-  command.add_option("SEQ", selection.typed, "Sequences of the messages");
-  command.add_flag("--all", selection.all, "All of them");
+void take_selection(const Command& command, Selection& selection) {
+  command.take({.name = "SEQ", .meaning = "Sequences of the messages"}, selection.typed);
+  command.take_flag("--all", selection.all, "All of them");
 }
 
 Result<std::vector<std::uint64_t>> selected_sequences(const Selection& selection) {

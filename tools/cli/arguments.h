@@ -2,26 +2,17 @@
 
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdint>
-#include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "cli/exit_code.h"
+#include "cli/command.h"
 #include "holdfast/admin.h"
 #include "holdfast/status.h"
 
 namespace holdfast::cli {
-
-class Session;
-
-// What a command does once the whole command line is understood.
-using Action = std::function<ExitCode(Session&)>;
 
 // "name=value" split at the first "="; kInvalidArgument naming `what` if there is none, or no name.
 Result<std::pair<std::string, std::string>> parse_assignment(std::string_view text,
@@ -33,20 +24,12 @@ Result<SettingList> parse_setting(std::string_view name, std::string_view value)
 // The names that parse_setting() takes, in the order of the table, "backoff" last.
 std::vector<std::string_view> setting_names();
 
-// Options whose value is a duration or a number; the target keeps its value until one is given.
-CLI::Option* add_duration(CLI::App& command, const std::string& name,
-                          std::optional<std::chrono::milliseconds>& target,
-                          const std::string& meaning);
-CLI::Option* add_number(CLI::App& command, const std::string& name, std::uint64_t& target,
-                        std::uint64_t value_min, std::uint64_t value_max,
-                        const std::string& meaning);
-
 // The messages that a command is about: SEQ… or --all.
 struct Selection {
   std::vector<std::string> typed;  // sequences
   bool all = false;
 };
-void add_selection(CLI::App& command, Selection& selection);
+void take_selection(const Command& command, Selection& selection);
 // The sequences, empty with --all. kInvalidArgument if neither or both were given.
 Result<std::vector<std::uint64_t>> selected_sequences(const Selection& selection);
 

@@ -32,7 +32,6 @@ struct BenchArguments {
   std::string parent;  // of the own broker's directory
   std::string binary;
   bool json = false;
-  bool is_running = false;  // a broker was named with -u
 };
 
 volatile std::sig_atomic_t interrupted = 0;
@@ -96,7 +95,7 @@ std::string lines_of(const Json& json) {
 
 Result<Address> broker_address(const BenchArguments& arguments, Session& session,
                                std::unique_ptr<bench::OwnBroker>& own) {
-  if (arguments.is_running) return parse_address(session.options().address);
+  if (session.options().is_address_given) return parse_address(session.options().address);
   auto started = bench::OwnBroker::start(
       arguments.binary, arguments.parent.empty() ? std::filesystem::temp_directory_path()
                                                  : std::filesystem::path(arguments.parent));
@@ -146,58 +145,62 @@ ExitCode run_bench(Session& session, const BenchArguments& arguments) {
   return session.finish();
 }
 
-void add_run_options(CLI::App& command, BenchArguments& arguments) {
+void take_plan(const Command& command, bench::PlanArguments& plan) {
   constexpr std::uint64_t kMax = 1'000'000'000'000;
-  bench::PlanArguments& plan = arguments.plan;
-  const auto optional_number = [&command](const char* name, std::optional<std::uint64_t>& target,
-                                          const char* meaning) {
-    command.add_option(name, target, meaning)->type_name("N");
-  };
-  command.add_option("WORKLOAD", plan.workload, "publish, drain, pipe, sync, fan or paced")
-      ->required();
-  add_number(command, "--size", plan.body_bytes, bench::kBodyBytesMin, bench::kBodyBytesMax,
-             "Bytes of each body (default 1024)");
-  optional_number("--count", plan.count, "Messages; 0: no bound (default 100000, fan: 0)");
-  command.add_option("--seconds", plan.seconds, "Publishing stops then (fan: 5)")->type_name("S");
-  optional_number("--producers", plan.producers, "Connections that publish (default 1, fan: 64)");
-  add_number(command, "--consumers", plan.consumers, 1, kMax,
-             "Connections that consume (default 1)");
-  optional_number("--window", plan.window,
-                  "Unconfirmed messages of a producer, unsettled of a consumer (default 1024)");
-  command.add_option("--rate", plan.rate, "Messages a second, of paced (default 1000)")
-      ->type_name("R");
-  add_number(command, "--backlog", plan.backlog, 0, kMax,
-             "Messages in the queue beforehand, with publish and drain");
-  add_number(command, "--queues", plan.queues, 1, kMax, "Spread over so many queues (default 1)");
-  add_number(command, "--active", plan.active_queues, 1, kMax,
-             "Of those, published to at a time (default 64)");
+  command.take(
+      {.name = "WORKLOAD", .meaning = "publish, drain, pipe, sync, fan or paced", .required = true},
+      plan.workload);
+  command.take_number({.name = "--size", .meaning = "Bytes of each body (default 1024)"},
+                      plan.body_bytes, bench::kBodyBytesMin, bench::kBodyBytesMax);
+  command.take({.name = "--count", .meaning = "Messages; 0: no bound (default 100000, fan: 0)"},
+               plan.count);
+  command.take({.name = "--seconds", .meaning = "Publishing stops then (fan: 5)", .value = "S"},
+               plan.seconds);
+  command.take({.name = "--producers", .meaning = "Connections that publish (default 1, fan: 64)"},
+               plan.producers);
+  command.take_number({.name = "--consumers", .meaning = "Connections that consume (default 1)"},
+                      plan.consumers, 1, kMax);
+  command.take(
+      {.name = "--window",
+       .meaning = "Unconfirmed messages of a producer, unsettled of a consumer (default 1024)"},
+      plan.window);
+  command.take(
+      {.name = "--rate", .meaning = "Messages a second, of paced (default 1000)", .value = "R"},
+      plan.rate);
+  command.take_number(
+      {.name = "--backlog", .meaning = "Messages in the queue beforehand, with publish and drain"},
+      plan.backlog, 0, kMax);
+  command.take_number({.name = "--queues", .meaning = "Spread over so many queues (default 1)"},
+                      plan.queues, 1, kMax);
+  command.take_number(
+      {.name = "--active", .meaning = "Of those, published to at a time (default 64)"},
+      plan.active_queues, 1, kMax);
 }
 
 }  // namespace
 
-void add_bench_command(CLI::App& app, Action& action) {
+void add_bench_command(const Command& tool) {
   auto arguments = std::make_shared<BenchArguments>();
-  CLI::App* command = app.add_subcommand(
-      "bench", "Measures the broker of -u, or one of its own in a temporary directory");
-  add_run_options(*command, *arguments);
-  add_number(*command, "--server-pid", arguments->server_pid, 1, 1'000'000'000,
-             "The broker's process, whose time and memory are told");
-  command->add_option("--probe", arguments->probe, "Times the disk of this directory, too")
-      ->type_name("DIR");
-  command->add_option("--dir", arguments->parent, "Where its own broker keeps its data")
-      ->type_name("DIR");
-  command->add_option("--broker", arguments->binary, "The holdfastd that it starts")
-      ->type_name("FILE");
-  command->add_option("--queue", arguments->queue, "Made anew and deleted (default bench)")
-      ->type_name("NAME");
-  command->add_option("--label", arguments->label, "Names the broker in the output")
-      ->type_name("NAME");
-  command->add_flag("--json", arguments->json, "One JSON object in one line");
-  const CLI::Option* address = app.get_option("--url");
-  command->callback([arguments, address, &action] {
-    arguments->is_running = address->count() > 0;
-    action = [arguments](Session& session) { return run_bench(session, *arguments); };
-  });
+  const Command command =
+      tool.add("bench", "Measures the broker of -u, or one of its own in a temporary directory");
+  take_plan(command, arguments->plan);
+  command.take_number(
+      {.name = "--server-pid", .meaning = "The broker's process, whose time and memory are told"},
+      arguments->server_pid, 1, 1'000'000'000);
+  command.take(
+      {.name = "--probe", .meaning = "Times the disk of this directory, too", .value = "DIR"},
+      arguments->probe);
+  command.take({.name = "--dir", .meaning = "Where its own broker keeps its data", .value = "DIR"},
+               arguments->parent);
+  command.take({.name = "--broker", .meaning = "The holdfastd that it starts", .value = "FILE"},
+               arguments->binary);
+  command.take(
+      {.name = "--queue", .meaning = "Made anew and deleted (default bench)", .value = "NAME"},
+      arguments->queue);
+  command.take({.name = "--label", .meaning = "Names the broker in the output", .value = "NAME"},
+               arguments->label);
+  command.take_flag("--json", arguments->json, "One JSON object in one line");
+  command.does([arguments](Session& session) { return run_bench(session, *arguments); });
 }
 
 }  // namespace holdfast::cli

@@ -162,25 +162,17 @@ ExitCode list_connections(Session& session) {
 
 }  // namespace
 
-void add_broker_commands(CLI::App& app, Action& action) {
-  app.add_subcommand("status", "Shows the broker on one screen")->callback([&action] {
-    action = show_status;
-  });
+void add_broker_commands(const Command& tool) {
+  tool.add("status", "Shows the broker on one screen").does(show_status);
 
-  CLI::App* consumer = app.add_subcommand("consumer", "Shows who consumes");
-  consumer->require_subcommand(1);
+  const Command consumer = tool.add_group("consumer", "Shows who consumes");
   auto queue = std::make_shared<std::string>();
-  CLI::App* consumers = consumer->add_subcommand("ls", "Lists the consumers of a queue, or of all");
-  consumers->add_option("QUEUE", *queue, "Only of this queue");
-  consumers->callback([queue, &action] {
-    action = [queue](Session& session) { return list_consumers(session, *queue); };
-  });
+  const Command consumers = consumer.add("ls", "Lists the consumers of a queue, or of all");
+  consumers.take({.name = "QUEUE", .meaning = "Only of this queue"}, *queue);
+  consumers.does([queue](Session& session) { return list_consumers(session, *queue); });
 
-  CLI::App* connection = app.add_subcommand("connection", "Shows who is connected");
-  connection->require_subcommand(1);
-  connection->add_subcommand("ls", "Lists the connections")->callback([&action] {
-    action = list_connections;
-  });
+  const Command connection = tool.add_group("connection", "Shows who is connected");
+  connection.add("ls", "Lists the connections").does(list_connections);
 }
 
 }  // namespace holdfast::cli

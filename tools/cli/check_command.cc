@@ -74,14 +74,12 @@ ExitCode check(Session& session, const std::string& directory) {
 
 }  // namespace
 
-void add_check_command(CLI::App& app, Action& action) {
+void add_check_command(const Command& tool) {
   auto directory = std::make_shared<std::string>();
-  CLI::App* command =
-      app.add_subcommand("check", "Checks a data directory that no broker has open");
-  command->add_option("DIR", *directory, "The broker's data directory")->required();
-  command->callback([directory, &action] {
-    action = [directory](Session& session) { return check(session, *directory); };
-  });
+  const Command command = tool.add("check", "Checks a data directory that no broker has open");
+  command.take({.name = "DIR", .meaning = "The broker's data directory", .required = true},
+               *directory);
+  command.does([directory](Session& session) { return check(session, *directory); });
 }
 
 }  // namespace holdfast::cli

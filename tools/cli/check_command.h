@@ -3,11 +3,10 @@
 
 #pragma once
 
-#include "cli/arguments.h"
+#include "cli/command.h"
 
 namespace holdfast::cli {
 
-// Adds the command to `app`; if it was typed it sets `action`, which outlives the parsing.
-void add_check_command(CLI::App& app, Action& action);
+void add_check_command(const Command& tool);
 
 }  // namespace holdfast::cli

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <sstream>
 #include <string_view>
@@ -26,27 +27,25 @@ constexpr const char* kFooter =
     "65 no such queue or message, or refused data; 69 cannot reach the broker; 70 internal;\n"
     "75 try again later. What begins with a dash and is no option goes after --.";
 
-void add_options(CLI::App& app, SessionOptions& options,
-                 std::optional<std::chrono::milliseconds>& timeout) {
-  app.add_option("-u,--url", options.address, "The broker (default 127.0.0.1:7411)")
-      ->envname("HOLDFAST_URL")
-      ->type_name("HOST:PORT|unix:PATH");
-  app.add_option_function<std::string>(
-         "-o,--output",
-         [&options](const std::string& format) {
-           options.format = format == "json"    ? OutputFormat::kJson
-                            : format == "jsonl" ? OutputFormat::kJsonl
-                                                : OutputFormat::kTable;
-         },
-         "How data is written (default table)")
-      ->check([](const std::string& format) {
-        const bool is_known = format == "table" || format == "json" || format == "jsonl";
-        return is_known ? std::string()
-                        : fmt::format("{} is no format: table, json or jsonl.", quoted(format));
-      })
-      ->type_name("table|json|jsonl");
-  app.add_flag("-q,--quiet", options.quiet, "Nothing on standard error but errors");
-  add_duration(app, "--timeout", timeout, "Longest time for each request (default 30s)");
+void take_options(const Command& tool, SessionOptions& options,
+                  std::optional<std::chrono::milliseconds>& timeout) {
+  const auto put_format = [&options](const std::string& format) {
+    options.format = format == "json"    ? OutputFormat::kJson
+                     : format == "jsonl" ? OutputFormat::kJsonl
+                                         : OutputFormat::kTable;
+  };
+  const auto refusal = [](const std::string& format) {
+    const bool is_known = format == "table" || format == "json" || format == "jsonl";
+    return is_known ? std::string()
+                    : fmt::format("{} is no format: table, json or jsonl.", quoted(format));
+  };
+  tool.take_each({.name = "-o,--output",
+                  .meaning = "How data is written (default table)",
+                  .value = "table|json|jsonl"},
+                 put_format, refusal);
+  tool.take_flag("-q,--quiet", options.quiet, "Nothing on standard error but errors");
+  tool.take_duration(
+      {.name = "--timeout", .meaning = "Longest time for each request (default 30s)"}, timeout);
 }
 
 // The command that was understood last; what is wrong concerns it.
@@ -138,14 +137,19 @@ CommandLine parse_command_line(int argument_count, const char* const* arguments)
   app.require_subcommand(1);
   app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
   app.get_formatter()->column_width(34);
-  add_options(app, line.options, timeout);
-  add_broker_commands(app, line.action);
-  add_queue_commands(app, line.action);
-  add_message_commands(app, line.action);
-  add_dlq_commands(app, line.action);
-  add_check_command(app, line.action);
-  add_diskcheck_command(app, line.action);
-  add_bench_command(app, line.action);
+  const CLI::Option* const url =
+      app.add_option("-u,--url", line.options.address, "The broker (default 127.0.0.1:7411)")
+          ->envname("HOLDFAST_URL")
+          ->type_name("HOST:PORT|unix:PATH");
+  const Command tool(app, line.action);
+  take_options(tool, line.options, timeout);
+  add_broker_commands(tool);
+  add_queue_commands(tool);
+  add_message_commands(tool);
+  add_dlq_commands(tool);
+  add_check_command(tool);
+  add_diskcheck_command(tool);
+  add_bench_command(tool);
   try {
     app.parse(argument_count, arguments);
   } catch (const CLI::ParseError& error) {
@@ -165,6 +169,7 @@ CommandLine parse_command_line(int argument_count, const char* const* arguments)
     line.text = "--timeout cannot be 0: name the longest time that a request may take, e.g. 30s.";
   }
   if (timeout) line.options.timeout = *timeout;
+  line.options.is_address_given = url->count() > 0;
   return line;
 }
 

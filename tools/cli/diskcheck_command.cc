@@ -64,14 +64,13 @@ ExitCode diskcheck(Session& session, const std::string& directory) {
 
 }  // namespace
 
-void add_diskcheck_command(CLI::App& app, Action& action) {
+void add_diskcheck_command(const Command& tool) {
   auto directory = std::make_shared<std::string>();
-  CLI::App* command =
-      app.add_subcommand("diskcheck", "Measures whether the disk under a directory flushes");
-  command->add_option("DIR", *directory, "Where the broker is to keep its data")->required();
-  command->callback([directory, &action] {
-    action = [directory](Session& session) { return diskcheck(session, *directory); };
-  });
+  const Command command =
+      tool.add("diskcheck", "Measures whether the disk under a directory flushes");
+  command.take({.name = "DIR", .meaning = "Where the broker is to keep its data", .required = true},
+               *directory);
+  command.does([directory](Session& session) { return diskcheck(session, *directory); });
 }
 
 }  // namespace holdfast::cli

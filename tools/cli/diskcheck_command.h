@@ -2,10 +2,10 @@
 
 #pragma once
 
-#include "cli/arguments.h"
+#include "cli/command.h"
 
 namespace holdfast::cli {
 
-void add_diskcheck_command(CLI::App& app, Action& action);
+void add_diskcheck_command(const Command& tool);
 
 }  // namespace holdfast::cli

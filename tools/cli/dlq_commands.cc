@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "cli/arguments.h"
 #include "cli/cell.h"
 #include "cli/dlq_move.h"
 #include "cli/json_form.h"
@@ -170,62 +171,51 @@ ExitCode discard_dead(Session& session, const MoveArguments& arguments) {
   return move_dead_letters(session, DeadMove::kDiscard, dead_queue, *sequences, false);
 }
 
-void add_moves(CLI::App& dlq, Action& action) {
+void add_moves(const Command& dlq) {
   auto redriven = std::make_shared<MoveArguments>();
-  CLI::App* redrive = dlq.add_subcommand("redrive", "Sends dead letters back to their queue");
-  redrive->add_option("QUEUE", redriven->queue, "The queue")->required();
-  add_selection(*redrive, redriven->selection);
-  redrive->add_flag("--dry-run", redriven->dry_run, "Only count what would be sent back");
-  redrive->callback([redriven, &action] {
-    action = [redriven](Session& session) { return redrive_dead(session, *redriven); };
-  });
+  const Command redrive = dlq.add("redrive", "Sends dead letters back to their queue");
+  redrive.take({.name = "QUEUE", .meaning = "The queue", .required = true}, redriven->queue);
+  take_selection(redrive, redriven->selection);
+  redrive.take_flag("--dry-run", redriven->dry_run, "Only count what would be sent back");
+  redrive.does([redriven](Session& session) { return redrive_dead(session, *redriven); });
 
   auto discarded = std::make_shared<MoveArguments>();
-  CLI::App* discard = dlq.add_subcommand("discard", "Removes dead letters for good");
-  discard->add_option("QUEUE", discarded->queue, "The queue")->required();
-  add_selection(*discard, discarded->selection);
-  discard->add_flag("-y,--yes", discarded->agreed, "Do it without asking");
-  discard->callback([discarded, &action] {
-    action = [discarded](Session& session) { return discard_dead(session, *discarded); };
-  });
+  const Command discard = dlq.add("discard", "Removes dead letters for good");
+  discard.take({.name = "QUEUE", .meaning = "The queue", .required = true}, discarded->queue);
+  take_selection(discard, discarded->selection);
+  discard.take_flag("-y,--yes", discarded->agreed, "Do it without asking");
+  discard.does([discarded](Session& session) { return discard_dead(session, *discarded); });
 }
 
 }  // namespace
 
-void add_dlq_commands(CLI::App& app, Action& action) {
-  CLI::App* dlq = app.add_subcommand("dlq", "Shows dead letters, sends them back, removes them");
-  dlq->require_subcommand(1);
-  dlq->add_subcommand("ls", "Lists the queues that have dead letters")->callback([&action] {
-    action = list_dead;
-  });
+void add_dlq_commands(const Command& tool) {
+  const Command dlq = tool.add_group("dlq", "Shows dead letters, sends them back, removes them");
+  dlq.add("ls", "Lists the queues that have dead letters").does(list_dead);
 
   auto shown = std::make_shared<std::string>();
-  CLI::App* show = dlq->add_subcommand("show", "Shows one dead-letter queue");
-  show->add_option("QUEUE", *shown, "The queue")->required();
-  show->callback([shown, &action] {
-    action = [shown](Session& session) { return show_dead(session, *shown); };
-  });
+  const Command show = dlq.add("show", "Shows one dead-letter queue");
+  show.take({.name = "QUEUE", .meaning = "The queue", .required = true}, *shown);
+  show.does([shown](Session& session) { return show_dead(session, *shown); });
 
   auto peeked = std::make_shared<PeekArguments>();
-  CLI::App* peek = dlq->add_subcommand("peek", "Shows dead letters with their story");
-  peek->add_option("QUEUE", peeked->queue, "The queue")->required();
+  const Command peek = dlq.add("peek", "Shows dead letters with their story");
+  peek.take({.name = "QUEUE", .meaning = "The queue", .required = true}, peeked->queue);
   constexpr std::uint64_t kCountMax = 1'000'000'000;
-  add_number(*peek, "-n,--count", peeked->count, 1, kCountMax, "How many at most (default 10)");
-  peek->callback([peeked, &action] {
-    action = [peeked](Session& session) { return peek_dead(session, *peeked); };
-  });
+  peek.take_number({.name = "-n,--count", .meaning = "How many at most (default 10)"},
+                   peeked->count, 1, kCountMax);
+  peek.does([peeked](Session& session) { return peek_dead(session, *peeked); });
 
-  add_moves(*dlq, action);
+  add_moves(dlq);
 
   auto exported = std::make_shared<ExportArguments>();
-  CLI::App* command = dlq->add_subcommand("export", "Writes all dead letters as JSON lines");
-  command->add_option("QUEUE", exported->queue, "The queue")->required();
-  command
-      ->add_option("FILE", exported->file, "Where to; replaced if it exists; - for standard output")
-      ->required();
-  command->callback([exported, &action] {
-    action = [exported](Session& session) { return export_dead(session, *exported); };
-  });
+  const Command command = dlq.add("export", "Writes all dead letters as JSON lines");
+  command.take({.name = "QUEUE", .meaning = "The queue", .required = true}, exported->queue);
+  command.take({.name = "FILE",
+                .meaning = "Where to; replaced if it exists; - for standard output",
+                .required = true},
+               exported->file);
+  command.does([exported](Session& session) { return export_dead(session, *exported); });
 }
 
 }  // namespace holdfast::cli

@@ -4,11 +4,10 @@
 
 #pragma once
 
-#include "cli/arguments.h"
+#include "cli/command.h"
 
 namespace holdfast::cli {
 
-// Adds the commands to `app`; the one that was typed sets `action`, which outlives the parsing.
-void add_dlq_commands(CLI::App& app, Action& action);
+void add_dlq_commands(const Command& tool);
 
 }  // namespace holdfast::cli

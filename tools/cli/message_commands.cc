@@ -38,19 +38,18 @@ ExitCode peek_messages(Session& session, const PeekArguments& arguments) {
   return session.finish();
 }
 
-void add_peek(CLI::App& message, Action& action) {
+void add_peek(const Command& message) {
   auto arguments = std::make_shared<PeekArguments>();
-  CLI::App* command =
-      message.add_subcommand("peek", "Shows messages and changes nothing: no attempt, no lease");
-  command->add_option("QUEUE", arguments->queue, "Which queue")->required();
+  const Command command =
+      message.add("peek", "Shows messages and changes nothing: no attempt, no lease");
+  command.take({.name = "QUEUE", .meaning = "Which queue", .required = true}, arguments->queue);
   constexpr std::uint64_t kCountMax = 1'000'000'000;
-  add_number(*command, "-n,--count", arguments->count, 1, kCountMax,
-             "How many at most (default 10)");
-  add_number(*command, "--from", arguments->from, 1, ~std::uint64_t{0},
-             "The sequence to begin at (default: the oldest)");
-  command->callback([arguments, &action] {
-    action = [arguments](Session& session) { return peek_messages(session, *arguments); };
-  });
+  command.take_number({.name = "-n,--count", .meaning = "How many at most (default 10)"},
+                      arguments->count, 1, kCountMax);
+  command.take_number(
+      {.name = "--from", .meaning = "The sequence to begin at (default: the oldest)"},
+      arguments->from, 1, ~std::uint64_t{0});
+  command.does([arguments](Session& session) { return peek_messages(session, *arguments); });
 }
 
 struct GetArguments {
@@ -67,26 +66,23 @@ ExitCode get_message(Session& session, const GetArguments& arguments) {
   return session.finish();
 }
 
-void add_get(CLI::App& message, Action& action) {
+void add_get(const Command& message) {
   auto arguments = std::make_shared<GetArguments>();
-  CLI::App* command = message.add_subcommand("get", "Shows one message with all that is known");
-  command->add_option("QUEUE", arguments->queue, "Which queue")->required();
-  add_number(*command, "SEQ", arguments->sequence, 1, ~std::uint64_t{0}, "Its sequence")
-      ->required();
-  command->callback([arguments, &action] {
-    action = [arguments](Session& session) { return get_message(session, *arguments); };
-  });
+  const Command command = message.add("get", "Shows one message with all that is known");
+  command.take({.name = "QUEUE", .meaning = "Which queue", .required = true}, arguments->queue);
+  command.take_number({.name = "SEQ", .meaning = "Its sequence", .required = true},
+                      arguments->sequence, 1, ~std::uint64_t{0});
+  command.does([arguments](Session& session) { return get_message(session, *arguments); });
 }
 
 }  // namespace
 
-void add_message_commands(CLI::App& app, Action& action) {
-  CLI::App* message = app.add_subcommand("message", "Sends, receives and shows messages");
-  message->require_subcommand(1);
-  add_send_command(*message, action);
-  add_receive_command(*message, action);
-  add_peek(*message, action);
-  add_get(*message, action);
+void add_message_commands(const Command& tool) {
+  const Command message = tool.add_group("message", "Sends, receives and shows messages");
+  add_send_command(message);
+  add_receive_command(message);
+  add_peek(message);
+  add_get(message);
 }
 
 }  // namespace holdfast::cli

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 
+#include "cli/arguments.h"
 #include "cli/cell.h"
 #include "cli/json_form.h"
 #include "cli/session.h"
@@ -95,33 +96,28 @@ ExitCode create_queue(Session& session, const CreateArguments& arguments) {
   return session.finish();
 }
 
-void add_create(CLI::App& queue, Action& action) {
+void add_create(const Command& queue) {
   auto arguments = std::make_shared<CreateArguments>();
-  CLI::App* command = queue.add_subcommand("create", "Creates a queue and its dead-letter queue");
-  command->add_option("QUEUE", arguments->queue, "Its name")->required();
+  const Command command = queue.add("create", "Creates a queue and its dead-letter queue");
+  command.take({.name = "QUEUE", .meaning = "Its name", .required = true}, arguments->queue);
+  const auto take_setting = [&command, &arguments](const std::string& name,
+                                                   const std::string& meaning, const char* value) {
+    command.take_each(
+        {.name = "--" + name, .meaning = meaning, .value = value},
+        [arguments, name](const std::string& text) { arguments->settings[name] = text; });
+  };
   for (const QueueSettingInfo& info : queue_setting_table()) {
-    const std::string name(info.name);
-    command
-        ->add_option_function<std::string>(
-            "--" + name,
-            [arguments, name](const std::string& value) { arguments->settings[name] = value; },
-            fmt::format("{} (default {})", info.meaning,
-                        format_setting_value(info, info.default_value)))
-        ->type_name(info.unit == SettingUnit::kMilliseconds ? "DURATION"
-                    : info.unit == SettingUnit::kBytes      ? "SIZE"
-                                                            : "N");
+    take_setting(std::string(info.name),
+                 fmt::format("{} (default {})", info.meaning,
+                             format_setting_value(info, info.default_value)),
+                 info.unit == SettingUnit::kMilliseconds ? "DURATION"
+                 : info.unit == SettingUnit::kBytes      ? "SIZE"
+                                                         : "N");
   }
-  command
-      ->add_option_function<std::string>(
-          "--backoff",
-          [arguments](const std::string& value) { arguments->settings["backoff"] = value; },
-          "backoff-min and backoff-max in one, e.g. 1s..10m")
-      ->type_name("MIN..MAX");
-  command->add_flag("--if-not-exists", arguments->if_not_exists,
+  take_setting("backoff", "backoff-min and backoff-max in one, e.g. 1s..10m", "MIN..MAX");
+  command.take_flag("--if-not-exists", arguments->if_not_exists,
                     "A queue of this name is left as it is, and shown");
-  command->callback([arguments, &action] {
-    action = [arguments](Session& session) { return create_queue(session, *arguments); };
-  });
+  command.does([arguments](Session& session) { return create_queue(session, *arguments); });
 }
 
 struct EditArguments {
@@ -149,18 +145,16 @@ ExitCode edit_queue(Session& session, const EditArguments& arguments) {
   return session.finish();
 }
 
-void add_edit(CLI::App& queue, Action& action) {
+void add_edit(const Command& queue) {
   auto arguments = std::make_shared<EditArguments>();
-  CLI::App* command = queue.add_subcommand("edit", "Changes settings of a queue");
-  command->add_option("QUEUE", arguments->queue, "Its name")->required();
-  command
-      ->add_option("SETTING", arguments->assignments,
-                   fmt::format("Settings: {}", fmt::join(setting_names(), ", ")))
-      ->required()
-      ->type_name("NAME=VALUE");
-  command->callback([arguments, &action] {
-    action = [arguments](Session& session) { return edit_queue(session, *arguments); };
-  });
+  const Command command = queue.add("edit", "Changes settings of a queue");
+  command.take({.name = "QUEUE", .meaning = "Its name", .required = true}, arguments->queue);
+  command.take({.name = "SETTING",
+                .meaning = fmt::format("Settings: {}", fmt::join(setting_names(), ", ")),
+                .value = "NAME=VALUE",
+                .required = true},
+               arguments->assignments);
+  command.does([arguments](Session& session) { return edit_queue(session, *arguments); });
 }
 
 // ---- ls, show ----
@@ -272,35 +266,28 @@ ExitCode purge_queue(Session& session, const RemoveArguments& arguments) {
   return session.finish();
 }
 
-void add_removal(CLI::App& queue, Action& action, const std::string& name,
-                 const std::string& meaning, ExitCode (*run)(Session&, const RemoveArguments&)) {
+void add_removal(const Command& queue, const std::string& name, const std::string& meaning,
+                 ExitCode (*run)(Session&, const RemoveArguments&)) {
   auto arguments = std::make_shared<RemoveArguments>();
-  CLI::App* command = queue.add_subcommand(name, meaning);
-  command->add_option("QUEUE", arguments->queue, "Its name")->required();
-  command->add_flag("-y,--yes", arguments->agreed, "Do it without asking");
-  command->callback([arguments, run, &action] {
-    action = [arguments, run](Session& session) { return run(session, *arguments); };
-  });
+  const Command command = queue.add(name, meaning);
+  command.take({.name = "QUEUE", .meaning = "Its name", .required = true}, arguments->queue);
+  command.take_flag("-y,--yes", arguments->agreed, "Do it without asking");
+  command.does([arguments, run](Session& session) { return run(session, *arguments); });
 }
 
 }  // namespace
 
-void add_queue_commands(CLI::App& app, Action& action) {
-  CLI::App* queue = app.add_subcommand("queue", "Creates, shows, changes and deletes queues");
-  queue->require_subcommand(1);
-  add_create(*queue, action);
-  queue->add_subcommand("ls", "Lists the queues")->callback([&action] { action = list_queues; });
+void add_queue_commands(const Command& tool) {
+  const Command queue = tool.add_group("queue", "Creates, shows, changes and deletes queues");
+  add_create(queue);
+  queue.add("ls", "Lists the queues").does(list_queues);
   auto shown = std::make_shared<std::string>();
-  CLI::App* show = queue->add_subcommand("show", "Shows one queue: contents, counts, settings");
-  show->add_option("QUEUE", *shown, "Its name")->required();
-  show->callback([shown, &action] {
-    action = [shown](Session& session) { return show_queue(session, *shown); };
-  });
-  add_edit(*queue, action);
-  add_removal(*queue, action, "rm", "Deletes a queue with its messages and dead letters",
-              remove_queue);
-  add_removal(*queue, action, "purge", "Removes all messages of a queue, not its dead letters",
-              purge_queue);
+  const Command show = queue.add("show", "Shows one queue: contents, counts, settings");
+  show.take({.name = "QUEUE", .meaning = "Its name", .required = true}, *shown);
+  show.does([shown](Session& session) { return show_queue(session, *shown); });
+  add_edit(queue);
+  add_removal(queue, "rm", "Deletes a queue with its messages and dead letters", remove_queue);
+  add_removal(queue, "purge", "Removes all messages of a queue, not its dead letters", purge_queue);
 }
 
 }  // namespace holdfast::cli

@@ -216,29 +216,30 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
                                          : exit_code_for(settled.first_failure));
 }
 
-void add_receive_command(CLI::App& message, Action& action) {
+void add_receive_command(const Command& message) {
   auto arguments = std::make_shared<ReceiveArguments>();
-  CLI::App* command = message.add_subcommand("receive", "Takes messages, prints and settles them");
-  command->add_option("QUEUE", arguments->queue, "Where from")->required();
+  const Command command = message.add("receive", "Takes messages, prints and settles them");
+  command.take({.name = "QUEUE", .meaning = "Where from", .required = true}, arguments->queue);
   constexpr std::uint64_t kCountMax = 1'000'000'000;
-  add_number(*command, "-n,--count", arguments->count, 1, kCountMax,
-             "How many at most (default 1)");
-  add_duration(*command, "--wait", arguments->wait,
-               "How long to wait for the first message (default: what is there now)");
-  add_duration(*command, "--lease", arguments->lease, "The lease of each (default: the queue's)");
-  command->add_flag("--ack", arguments->ack, "They are done");
-  command->add_flag("--nack", arguments->nack, "They failed: try again later");
-  command->add_flag("--reject", arguments->reject, "To the dead-letter queue at once");
-  command->add_flag("--release", arguments->release, "Give them back; costs no attempt");
-  command->add_flag("--hold", arguments->hold, "Keep them until the lease runs out, or Ctrl-C");
-  command->add_option_function<std::string>(
-      "--reason", [arguments](const std::string& text) { arguments->reason = text; },
-      "Why, with --nack or --reject");
-  add_duration(*command, "--delay", arguments->delay,
-               "With --nack: try again after this time instead of the backoff");
-  command->callback([arguments, &action] {
-    action = [arguments](Session& session) { return receive_messages(session, *arguments); };
-  });
+  command.take_number({.name = "-n,--count", .meaning = "How many at most (default 1)"},
+                      arguments->count, 1, kCountMax);
+  command.take_duration(
+      {.name = "--wait",
+       .meaning = "How long to wait for the first message (default: what is there now)"},
+      arguments->wait);
+  command.take_duration({.name = "--lease", .meaning = "The lease of each (default: the queue's)"},
+                        arguments->lease);
+  command.take_flag("--ack", arguments->ack, "They are done");
+  command.take_flag("--nack", arguments->nack, "They failed: try again later");
+  command.take_flag("--reject", arguments->reject, "To the dead-letter queue at once");
+  command.take_flag("--release", arguments->release, "Give them back; costs no attempt");
+  command.take_flag("--hold", arguments->hold, "Keep them until the lease runs out, or Ctrl-C");
+  command.take({.name = "--reason", .meaning = "Why, with --nack or --reject"}, arguments->reason);
+  command.take_duration(
+      {.name = "--delay",
+       .meaning = "With --nack: try again after this time instead of the backoff"},
+      arguments->delay);
+  command.does([arguments](Session& session) { return receive_messages(session, *arguments); });
 }
 
 }  // namespace holdfast::cli

@@ -15,7 +15,8 @@
 #include <optional>
 #include <string>
 
-#include "cli/arguments.h"
+#include "cli/command.h"
+#include "holdfast/status.h"
 
 namespace holdfast::cli {
 
@@ -38,7 +39,7 @@ struct ReceiveArguments {
 // Whether exactly one way to settle was chosen, and only what goes with it. kInvalidArgument.
 Status check_receive_arguments(const ReceiveArguments& arguments);
 
-void add_receive_command(CLI::App& message, Action& action);
+void add_receive_command(const Command& message);
 ExitCode receive_messages(Session& session, const ReceiveArguments& arguments);
 
 }  // namespace holdfast::cli

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "cli/arguments.h"
 #include "cli/input.h"
 #include "cli/json_form.h"
 #include "cli/line_sender.h"
@@ -150,24 +151,21 @@ ExitCode send_message(Session& session, const SendArguments& arguments) {
   return send_one(session, arguments, message);
 }
 
-void add_send_command(CLI::App& message, Action& action) {
+void add_send_command(const Command& message) {
   auto arguments = std::make_shared<SendArguments>();
-  CLI::App* command =
-      message.add_subcommand("send", "Publishes a message, or every line of a text");
-  command->add_option("QUEUE", arguments->queue, "Where to")->required();
-  command->add_option_function<std::string>(
-      "BODY", [arguments](const std::string& text) { arguments->body = text; },
-      "The body; - or nothing: standard input; @FILE: a file's content");
-  command->add_option_function<std::string>(
-      "--id", [arguments](const std::string& text) { arguments->id = text; },
-      "The message's id; with --lines each line's, with -1, -2, … after it");
-  command->add_option("-H,--header", arguments->headers, "A header, as often as needed")
-      ->allow_extra_args(false)
-      ->type_name("NAME=VALUE");
-  command->add_flag("--lines", arguments->lines, "Every line of the input is a message");
-  command->callback([arguments, &action] {
-    action = [arguments](Session& session) { return send_message(session, *arguments); };
-  });
+  const Command command = message.add("send", "Publishes a message, or every line of a text");
+  command.take({.name = "QUEUE", .meaning = "Where to", .required = true}, arguments->queue);
+  command.take({.name = "BODY",
+                .meaning = "The body; - or nothing: standard input; @FILE: a file's content"},
+               arguments->body);
+  command.take({.name = "--id",
+                .meaning = "The message's id; with --lines each line's, with -1, -2, … after it"},
+               arguments->id);
+  command.take(
+      {.name = "-H,--header", .meaning = "A header, as often as needed", .value = "NAME=VALUE"},
+      arguments->headers);
+  command.take_flag("--lines", arguments->lines, "Every line of the input is a message");
+  command.does([arguments](Session& session) { return send_message(session, *arguments); });
 }
 
 }  // namespace holdfast::cli

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/arguments.h"
+#include "cli/command.h"
 
 namespace holdfast::cli {
 
@@ -18,7 +18,7 @@ struct SendArguments {
   bool lines = false;
 };
 
-void add_send_command(CLI::App& message, Action& action);
+void add_send_command(const Command& message);
 ExitCode send_message(Session& session, const SendArguments& arguments);
 
 }  // namespace holdfast::cli

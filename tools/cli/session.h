@@ -18,6 +18,7 @@ namespace holdfast::cli {
 
 struct SessionOptions {
   std::string address = "127.0.0.1:7411";
+  bool is_address_given = false;  // not the default
   OutputFormat format = OutputFormat::kTable;
   bool quiet = false;
   std::chrono::milliseconds timeout{30'000};  // of each request

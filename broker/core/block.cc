@@ -9,7 +9,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/break.h"
 #include "base/check.h"
 
 namespace holdfast::broker {

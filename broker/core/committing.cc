@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "base/break.h"
 #include "base/check.h"
 #include "core/state.h"
 

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 
-#include "base/break.h"
 #include "base/check.h"
 #include "core/state.h"
 

@@ -8,7 +8,6 @@
 #include <optional>
 #include <utility>
 
-#include "base/break.h"
 #include "base/check.h"
 
 namespace holdfast::broker {

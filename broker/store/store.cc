@@ -11,7 +11,6 @@
 #include <optional>
 #include <utility>
 
-#include "base/break.h"
 #include "base/check.h"
 #include "store/committer.h"
 #include "store/directory.h"

@@ -17,7 +17,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "holdfast/status.h"
 #include "schema/frame.h"
@@ -172,8 +171,8 @@ class Environment {
   // can take; that is a hole and costs nothing. Done when it is opened; to be called now and then
   // between transactions.
   void extend_file();
-  // Counts the free pages. Takes time in proportion to them, or without `runs`, which leaves
-  // the runs at 0, to the number of commits that freed them.
+  // Counts the free pages. Takes time in proportion to them and, much less, to the pages of the
+  // file; or without `runs`, which leaves the runs at 0, to the number of commits that freed them.
   Result<FreePages> free_pages(bool runs);
 
   int file_descriptor() const;

@@ -14,13 +14,13 @@ namespace holdfast::broker {
 class PageSet {
  public:
   // Of pages below `end_page`.
-  explicit PageSet(std::uint64_t end_page) : words_((end_page + kWordBits - 1) / kWordBits) {}
+  explicit PageSet(std::uint64_t end_page)
+      : end_page_(end_page), words_((end_page + kWordBits - 1) / kWordBits) {}
 
   // False: there is no such page.
   bool insert(std::uint64_t page) {
-    const std::uint64_t word = page / kWordBits;
-    if (word >= words_.size()) return false;
-    words_[word] |= std::uint64_t{1} << (page % kWordBits);
+    if (page >= end_page_) return false;
+    words_[page / kWordBits] |= std::uint64_t{1} << (page % kWordBits);
     return true;
   }
 
@@ -30,6 +30,7 @@ class PageSet {
  private:
   static constexpr std::uint64_t kWordBits = 64;
 
+  std::uint64_t end_page_;
   std::vector<std::uint64_t> words_;
 };
 

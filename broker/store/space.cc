@@ -31,7 +31,7 @@ constexpr std::uint64_t kCommitTreeBytes = 64 * kKiB;
 constexpr std::uint64_t kRoomMin = 64 * kKiB;
 // Far from the limit free pages are counted after this many commits, to show what is in use.
 constexpr std::uint64_t kCommitsBetweenCounts = 1024;
-// Counting so many is the most that a commit is charged with.
+// Counting so many is the most that a commit is charged with; 64 that are not free count as one.
 constexpr std::uint64_t kPagesCountedPerCommit = 16 * 1024;
 
 std::uint64_t minus(std::uint64_t from, std::uint64_t what) {
@@ -134,7 +134,8 @@ Result<SpaceReport> Space::measure(std::uint64_t committed_bytes) {
   const bool near_limit = is_near_limit(growable);
   const std::uint64_t run_bytes = free_.longest_run * use.page_bytes;
   const bool wanted = near_limit && (!allowed_ || used_since_count_ >= run_bytes / 2);
-  const bool paid_for = commits_since_count_ * kPagesCountedPerCommit >= free_.pages;
+  const bool paid_for =
+      commits_since_count_ * kPagesCountedPerCommit >= free_.pages + use.end_page / 64;
   if (commits_since_count_ >= kCommitsBetweenCounts || (wanted && paid_for)) {
     if (Status status = count_free_pages(near_limit); !status) return status;
   }

@@ -43,8 +43,9 @@ class Space {
   Space(Environment* environment, const SpaceOptions& options);
 
   // Claims ahead and reports, after `committed_bytes` were added by a commit. Counting free pages
-  // takes time in proportion to them, so it is done only near the limit, and the seldomer the more
-  // there are; in between, what was committed is taken off the last count.
+  // takes time in proportion to them, and a little to the file, so it is done only near the limit,
+  // and the seldomer the more there are; in between, what was committed is taken off the last
+  // count.
   Result<SpaceReport> measure(std::uint64_t committed_bytes);
   // Likewise without a commit, and counting in any case.
   Result<SpaceReport> measure_now();

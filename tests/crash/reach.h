@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "crash/ledger.h"
 #include "holdfast/client.h"

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <random>
 #include <set>
+#include <utility>
+#include <vector>
 
 namespace holdfast::broker {
 namespace {
@@ -35,10 +37,14 @@ TEST_CASE("two runs of the same length are the longest and the next longest") {
 }
 
 TEST_CASE("a page behind the end is not in the set") {
-  PageSet set(64);
-  CHECK_FALSE(set.insert(64));
-  CHECK_FALSE(set.insert(~std::uint64_t{0}));
-  CHECK(set.longest_runs() == Runs{0, 0});
+  for (const std::uint64_t end_page : {std::uint64_t{64}, std::uint64_t{100}}) {
+    PageSet set(end_page);
+    CHECK_FALSE(set.insert(end_page));
+    CHECK_FALSE(set.insert(~std::uint64_t{0}));
+    CHECK(set.longest_runs() == Runs{0, 0});
+    CHECK(set.insert(end_page - 1));
+    CHECK(set.longest_runs() == Runs{1, 0});
+  }
 }
 
 TEST_CASE("the runs of random pages are those of their sorted list") {

@@ -16,8 +16,7 @@
 
 namespace CLI {
 class App;
-class Option;
-}  // namespace CLI
+}
 
 namespace holdfast::cli {
 

@@ -3,10 +3,9 @@
 
 #pragma once
 
-#include <optional>
 #include <string>
 
-#include "cli/arguments.h"
+#include "cli/command.h"
 #include "cli/session.h"
 
 namespace holdfast::cli {

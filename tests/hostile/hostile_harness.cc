@@ -161,12 +161,14 @@ int main(int argc, char** argv) {
   std::string shim;
   std::string consume;
   std::uint32_t minutes = 0;
+  bool only_limit = false;
   options.seed = std::random_device()();
   CLI::App app("Hostile clients and a slow disk against a Holdfast broker.");
   app.add_option("--broker", broker, "The binary holdfastd");
   app.add_option("--shim", shim, "slow_disk_shim.so");
   app.add_option("--seed", options.seed, "Replays the choices of a run (not its timing)");
   app.add_option("--minutes", minutes, "Random rounds against one broker for so long");
+  app.add_flag("--connection-limit", only_limit, "Only the situation that meets this limit");
   app.add_option("--consume", consume, "Be the consumer that is stopped, of the broker there");
   CLI11_PARSE(app, argc, argv);
   if (!consume.empty()) return consume_until_stopped(consume);
@@ -186,6 +188,8 @@ int main(int argc, char** argv) {
   try {
     if (minutes > 0) {
       run_long(options, minutes, checks);
+    } else if (only_limit) {
+      refused_by_the_broker(options, checks);
     } else {
       run_quick(options, checks);
     }

@@ -88,10 +88,11 @@ void Command::take_duration(const Argument& argument,
   take_each(with_value(argument, "DURATION"), put, refusal);
 }
 
-void Command::take_each(const Argument& argument, std::function<void(const std::string&)> put,
+void Command::take_each(const Argument& argument,
+                        const std::function<void(const std::string&)>& put,
                         std::function<std::string(const std::string&)> refusal) const {
   CLI::Option& option =
-      *app_->add_option_function<std::string>(argument.name, std::move(put), argument.meaning);
+      *app_->add_option_function<std::string>(argument.name, put, argument.meaning);
   describe(option, argument);
   if (refusal) option.check(std::move(refusal));
 }

@@ -57,7 +57,7 @@ class Command {
   void take_duration(const Argument& argument,
                      std::optional<std::chrono::milliseconds>& target) const;
   // `refusal` of a text is empty, or a sentence that says why it cannot be.
-  void take_each(const Argument& argument, std::function<void(const std::string&)> put,
+  void take_each(const Argument& argument, const std::function<void(const std::string&)>& put,
                  std::function<std::string(const std::string&)> refusal = {}) const;
   // Without a value: true if it is typed.
   void take_flag(const std::string& name, bool& target, const std::string& meaning) const;

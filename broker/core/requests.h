@@ -33,6 +33,17 @@ struct SequenceRange {
   bool operator==(const SequenceRange&) const = default;
 };
 
+// Calls visit(sequence) for each. The last may be the largest number there is, behind which
+// counting begins anew.
+template <typename Visit>
+void for_each_sequence(const SequenceRange& range, Visit visit) {
+  if (range.first > range.last) return;
+  for (Sequence sequence = range.first;; ++sequence) {
+    visit(sequence);
+    if (sequence == range.last) return;
+  }
+}
+
 // Appends to ascending ranges.
 inline void add_to_ranges(std::vector<SequenceRange>& ranges, Sequence sequence) {
   if (!ranges.empty() && ranges.back().last + 1 == sequence) {

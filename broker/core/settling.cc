@@ -39,11 +39,11 @@ void Core::State::settle(const SettleRequest& request, Now now) {
   constexpr bool is_dropped = false;
 #endif
   for (const SequenceRange& range : request.ranges) {
-    for (Sequence sequence = range.first; sequence <= range.last; ++sequence) {
+    for_each_sequence(range, [&](Sequence sequence) {
       Outstanding* const entry = queue.subscription.outstanding.find(sequence);
       if (entry != nullptr && held_by(*consumer, *entry)) {
         ++operation->reply.settled;
-        if (is_dropped) continue;
+        if (is_dropped) return;
         settle_one(*consumer, *entry, request, operation, now);
       } else if (entry != nullptr && request.kind == wire::SettleKind_Ack &&
                  accept_late_ack(*consumer, *entry)) {
@@ -52,7 +52,7 @@ void Core::State::settle(const SettleRequest& request, Now now) {
       } else {
         add_to_ranges(operation->reply.refused, sequence);
       }
-    }
+    });
   }
   operation->looked_through = true;
   if (operation->moves_left == 0) say_after_commit(std::move(operation->reply));
@@ -125,17 +125,17 @@ void Core::State::extend(const ExtendRequest& request, Now now) {
   Queue& queue = *consumer->queue;
   ExtendedReply reply{request.asker, 0, {}};
   for (const SequenceRange& range : request.ranges) {
-    for (Sequence sequence = range.first; sequence <= range.last; ++sequence) {
+    for_each_sequence(range, [&](Sequence sequence) {
       Outstanding* const entry = queue.subscription.outstanding.find(sequence);
       if (entry == nullptr || !held_by(*consumer, *entry)) {
         add_to_ranges(reply.refused, sequence);
-        continue;
+        return;
       }
       consumer->unlink(*entry);
       entry->deadline = now.monotonic + lease;
       consumer->link(*entry);
       ++reply.extended;
-    }
+    });
   }
   if (reply.extended > 0) arm(queue, now.monotonic + lease);
   say(std::move(reply));

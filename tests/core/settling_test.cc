@@ -229,6 +229,20 @@ TEST_CASE("a delay out of bounds is refused") {
   CHECK(f.report("q").in_flight == 1);
 }
 
+TEST_CASE("settling and extending the largest sequence there is comes to an end") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "m1");
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.delivered();
+  constexpr Sequence kLargest = ~Sequence{0};
+  f.settle(consumer, wire::SettleKind_Ack, {{1, 1}, {kLargest - 1, kLargest}});
+  CHECK(f.last_settled().settled == 1);
+  CHECK(f.last_settled().refused == std::vector<SequenceRange>{{kLargest - 1, kLargest}});
+  f.extend(consumer, kLargest, 30'000);
+  CHECK(f.report("q").messages == 0);
+}
+
 TEST_CASE("a block of which little is left unsettled is rewritten with that") {
   CoreFixture f;
   f.create_queue("q");

@@ -20,6 +20,7 @@
 
 #include "holdfast/status.h"
 #include "protocol_generated.h"
+#include "schema/field_limits.h"
 
 namespace holdfast {
 
@@ -30,7 +31,7 @@ inline constexpr std::size_t kControlFrameBytesMax = 64 * 1024;  // every frame 
 // A message's body is at most 16 MiB; id, headers and the table around them need far less than
 // this.
 inline constexpr std::size_t kMessageOverheadBytesMax = 64 * 1024;
-inline constexpr std::size_t kFrameBytesMax = (16u << 20) + 2 * kMessageOverheadBytesMax;
+inline constexpr std::size_t kFrameBytesMax = kMessageBodyBytesMax + 2 * kMessageOverheadBytesMax;
 
 // Ranges of sequences in one frame, and sequences in all of them: what a control frame can hold
 // with the longest reason beside it.

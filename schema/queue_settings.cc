@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "holdfast/text.h"
+#include "schema/field_limits.h"
 
 namespace holdfast {
 namespace {
@@ -13,8 +14,9 @@ constexpr std::uint64_t kMinute = 60 * kSecond;
 constexpr std::uint64_t kHour = 60 * kMinute;
 
 constexpr std::array<QueueSettingInfo, kQueueSettingCount> kTable{{
-    {QueueSetting::kLease, "lease", SettingUnit::kMilliseconds, 30 * kSecond, 100, 12 * kHour,
-     false, "time in which a delivery must be settled, unless the consumer names its own"},
+    {QueueSetting::kLease, "lease", SettingUnit::kMilliseconds, 30 * kSecond, kLeaseMsMin,
+     kLeaseMsMax, false,
+     "time in which a delivery must be settled, unless the consumer names its own"},
     {QueueSetting::kMaxAttempts, "max-attempts", SettingUnit::kCount, 10, 1, 1'000, true,
      "deliveries after which a message that was never settled goes to the dead-letter queue"},
     {QueueSetting::kBackoffMin, "backoff-min", SettingUnit::kMilliseconds, kSecond, 0, kHour, false,
@@ -28,7 +30,7 @@ constexpr std::array<QueueSettingInfo, kQueueSettingCount> kTable{{
     {QueueSetting::kMaxBytes, "max-bytes", SettingUnit::kBytes, 0, 1ull << 10, 1ull << 50, true,
      "bytes of messages that the queue holds before it refuses new ones"},
     {QueueSetting::kMaxMessageBytes, "max-message-bytes", SettingUnit::kBytes, 1ull << 20, 1,
-     16ull << 20, false, "largest body of one message"},
+     kMessageBodyBytesMax, false, "largest body of one message"},
     {QueueSetting::kOutstandingMax, "outstanding-max", SettingUnit::kCount, 65'536, 1, 1'048'576,
      false, "messages in flight or waiting for a retry before the queue delivers no new ones"},
 }};

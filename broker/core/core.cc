@@ -196,6 +196,8 @@ std::uint64_t Core::State::log_time_ms(Now now) const {
 
 // ---- finding and refusing ----
 
+void Core::State::refuse(Asker asker, Status error) { say(ErrorReply{asker, std::move(error)}); }
+
 void Core::State::refuse(Asker asker, ErrorCode code, std::string sentence) {
   say(ErrorReply{asker, Status(code, std::move(sentence))});
 }

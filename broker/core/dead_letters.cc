@@ -9,12 +9,27 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 
 namespace {
 constexpr std::size_t kMoveReadBytes = 1 << 20;
-constexpr std::size_t kMoveMax = 256;
+
+Status check_move(const MoveRequest& request) {
+  const std::size_t named = request.sequences.size();
+  if (request.all) {
+    if (named == 0 && request.limit >= 1 && request.limit <= kMoveSequencesMax) return {};
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("With `all` the frame names no sequences and has a limit of 1 to {}; it "
+                        "names {} and its limit is {}.",
+                        kMoveSequencesMax, named, request.limit)};
+  }
+  if (named >= 1 && named <= kMoveSequencesMax) return {};
+  return {ErrorCode::kInvalidArgument,
+          fmt::format("The frame names {} sequences; without `all` it names 1 to {}.", named,
+                      kMoveSequencesMax)};
+}
 }  // namespace
 
 Queue& Core::State::dead_queue_of(Queue& queue) {
@@ -167,12 +182,8 @@ void Core::State::append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw,
 void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
   Queue* const named = queue_or_refuse(request.asker, request.queue);
   if (named == nullptr) return;
-  if (request.all ? request.limit == 0 || request.limit > kMoveMax
-                  : request.sequences.empty() || request.sequences.size() > kMoveMax) {
-    refuse(request.asker, ErrorCode::kInvalidArgument,
-           fmt::format("Between 1 and {} dead letters can be moved at a time; {} were asked for.",
-                       kMoveMax, request.all ? request.limit : request.sequences.size()));
-    return;
+  if (Status status = check_move(request); !status.ok()) {
+    return refuse(request.asker, std::move(status));
   }
   Queue& dead = dead_queue_of(*named);
   auto task = std::make_shared<MoveTask>();

@@ -10,13 +10,11 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 
 namespace {
-constexpr std::uint32_t kCreditMax = 65'536;
-constexpr std::uint32_t kLeaseMsMin = 100;
-constexpr std::uint32_t kLeaseMsMax = 12 * 3'600'000;
 // A cold read: about as much as one commit writes.
 constexpr std::size_t kReadBytes = 1 << 20;
 // How many due retries are looked at for one whose block is in memory.
@@ -25,9 +23,24 @@ constexpr int kRetryLookahead = 16;
 Milliseconds lease_of(const Queue& queue, std::uint32_t lease_ms) {
   return Milliseconds(lease_ms > 0 ? lease_ms : queue.setting(QueueSetting::kLease));
 }
+
+Status check_credit(std::uint32_t messages) {
+  if (messages <= kCreditMessagesMax) return {};
+  return {ErrorCode::kInvalidArgument,
+          fmt::format("A credit of {} messages is out of bounds: it is 0 to {}.", messages,
+                      kCreditMessagesMax)};
+}
 }  // namespace
 
 // ---- consumers ----
+
+Status Core::State::check_lease(std::uint32_t lease_ms) {
+  if (lease_ms == 0 || (lease_ms >= kLeaseMsMin && lease_ms <= kLeaseMsMax)) return {};
+  return {ErrorCode::kInvalidArgument,
+          fmt::format("A lease of {} ms is out of bounds: it is {} to {} ms, or 0 for the one that "
+                      "is set.",
+                      lease_ms, kLeaseMsMin, kLeaseMsMax)};
+}
 
 void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   Queue* const queue = queue_or_refuse(request.asker, request.queue);
@@ -44,18 +57,9 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
         "The broker is shutting down and takes no new consumers. Subscribe again when it is back.");
     return;
   }
-  if (request.credit_messages > kCreditMax) {
-    refuse(request.asker, ErrorCode::kInvalidArgument,
-           fmt::format("A credit of {} messages is over the limit of {}.", request.credit_messages,
-                       kCreditMax));
-    return;
-  }
-  if (request.lease_ms != 0 && (request.lease_ms < kLeaseMsMin || request.lease_ms > kLeaseMsMax)) {
-    refuse(request.asker, ErrorCode::kInvalidArgument,
-           fmt::format("A lease of {} ms is outside the limits, {} ms to {} ms.", request.lease_ms,
-                       kLeaseMsMin, kLeaseMsMax));
-    return;
-  }
+  Status status = check_credit(request.credit_messages);
+  if (status.ok()) status = check_lease(request.lease_ms);
+  if (!status.ok()) return refuse(request.asker, std::move(status));
   if (consumers.size() >= options.consumers_max) {
     refuse(
         request.asker, ErrorCode::kLimitReached,
@@ -105,10 +109,8 @@ void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
                              std::uint64_t bytes, Now now) {
   Consumer* const consumer = find_consumer(asker, id);
   if (consumer == nullptr) return;
-  if (messages > kCreditMax) {
-    refuse(asker, ErrorCode::kInvalidArgument,
-           fmt::format("A credit of {} messages is over the limit of {}.", messages, kCreditMax));
-    return;
+  if (Status status = check_credit(messages); !status.ok()) {
+    return refuse(asker, std::move(status));
   }
   consumer->credit_messages = messages;
   consumer->credit_bytes = bytes;

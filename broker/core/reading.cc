@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 
@@ -13,7 +14,6 @@ namespace {
 constexpr std::size_t kPeekReadBytes = 256 * 1024;
 // A peek's answer is cut at about this much; the asker goes on from where it ended.
 constexpr std::size_t kPeekBytesMax = 1 << 20;
-constexpr std::uint32_t kPeekMessagesMax = 1000;
 // Fetches for single messages that may be under way at once, per subscription.
 constexpr std::size_t kFetchesMax = 8;
 // A block of a page or two gains nothing by being rewritten.
@@ -209,7 +209,7 @@ void Core::State::peek(const PeekRequest& request) {
   if (queue == nullptr) return;
   if (request.limit == 0 || request.limit > kPeekMessagesMax) {
     refuse(request.asker, ErrorCode::kInvalidArgument,
-           fmt::format("A peek of {} messages is outside the limits, 1 to {}.", request.limit,
+           fmt::format("Peeking at {} messages is refused: the limit is 1 to {}.", request.limit,
                        kPeekMessagesMax));
     return;
   }

@@ -8,28 +8,34 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 
 namespace {
-constexpr std::uint32_t kExtendMsMax = 12 * 3'600'000;
-constexpr std::uint32_t kExtendMsMin = 100;
-constexpr Milliseconds kDelayMax{7LL * 86'400'000};
-
 bool held_by(const Consumer& consumer, const Outstanding& entry) {
   return entry.holder == &consumer && entry.state == OutstandingState::kInFlight;
+}
+
+Status check_delay(const SettleRequest& request) {
+  if (!request.delay) return {};
+  const std::int64_t delay_ms = request.delay->count();
+  if (request.kind == wire::SettleKind_Nack && delay_ms >= 0 && delay_ms <= kNackDelayMsMax) {
+    return {};
+  }
+  return {ErrorCode::kInvalidArgument,
+          fmt::format("A delay of {} ms is refused: only a nack has one, of 0 to {} ms, or -1 for "
+                      "the backoff.",
+                      delay_ms, kNackDelayMsMax)};
 }
 }  // namespace
 
 void Core::State::settle(const SettleRequest& request, Now now) {
+  if (Status status = check_delay(request); !status.ok()) {
+    return refuse(request.asker, std::move(status));
+  }
   Consumer* const consumer = find_consumer(request.asker, request.consumer);
   if (consumer == nullptr) return;
-  if (request.delay && (request.delay->count() < 0 || *request.delay > kDelayMax)) {
-    refuse(request.asker, ErrorCode::kInvalidArgument,
-           fmt::format("A delay of {} ms is outside the limits, 0 to {} ms.",
-                       request.delay->count(), kDelayMax.count()));
-    return;
-  }
   Queue& queue = *consumer->queue;
   auto operation = std::make_shared<SettleOperation>();
   operation->reply.to = request.asker;
@@ -111,15 +117,11 @@ bool Core::State::accept_late_ack(Consumer& consumer, Outstanding& entry) {
 }
 
 void Core::State::extend(const ExtendRequest& request, Now now) {
+  if (Status status = check_lease(request.lease_ms); !status.ok()) {
+    return refuse(request.asker, std::move(status));
+  }
   Consumer* const consumer = find_consumer(request.asker, request.consumer);
   if (consumer == nullptr) return;
-  if (request.lease_ms != 0 &&
-      (request.lease_ms < kExtendMsMin || request.lease_ms > kExtendMsMax)) {
-    refuse(request.asker, ErrorCode::kInvalidArgument,
-           fmt::format("A lease of {} ms is outside the limits, {} ms to {} ms.", request.lease_ms,
-                       kExtendMsMin, kExtendMsMax));
-    return;
-  }
   const Milliseconds lease =
       request.lease_ms == 0 ? consumer->lease : Milliseconds(request.lease_ms);
   Queue& queue = *consumer->queue;

@@ -128,6 +128,7 @@ struct Core::State {
   void once_a_second(Now now);
   std::optional<MonotonicTime> next_wake() const;
   void say(Effect effect) { effects.said.push_back(std::move(effect)); }
+  void refuse(Asker asker, Status error);
   void refuse(Asker asker, ErrorCode code, std::string sentence);
   Queue* find_queue(QueueId id) const;
   Queue* find_queue(std::string_view name) const;  // not a deleted one
@@ -177,6 +178,7 @@ struct Core::State {
   void refuse_waiting_publishes(Queue& queue);
 
   // ---- delivering.cc ----
+  static Status check_lease(std::uint32_t lease_ms);
   void subscribe(const SubscribeRequest& request, Now now);
   void unsubscribe(Asker asker, ConsumerId id, Now now);
   void set_credit(Asker asker, ConsumerId id, std::uint32_t messages, std::uint64_t bytes, Now now);

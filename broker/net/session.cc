@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "holdfast/text.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 
@@ -31,18 +32,6 @@ Status check_name(std::string_view what, std::string_view name) {
   return Status(ErrorCode::kNameInvalid,
                 fmt::format("The {} {} has {} bytes; a name is UTF-8 of at most {} bytes.", what,
                             quoted(name), name.size(), kNameBytesMax));
-}
-
-Status check_lease(std::uint32_t lease_ms) {
-  const QueueSettingInfo& lease =
-      *find_queue_setting(static_cast<std::uint16_t>(QueueSetting::kLease));
-  if (lease_ms == 0 || (lease_ms >= lease.value_min && lease_ms <= lease.value_max)) {
-    return Status();
-  }
-  return invalid(
-      fmt::format("A lease of {} ms is out of bounds: it is {} to {} ms, or 0 for the "
-                  "queue's.",
-                  lease_ms, lease.value_min, lease.value_max));
 }
 
 Status check_message_id(std::string_view id) {
@@ -132,7 +121,7 @@ Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
     case wire::FrameType_Unsubscribe:
       return unsubscribe(frame, now);
     case wire::FrameType_Credit:
-      return credit(frame, out, now);
+      return credit(frame, now);
     case wire::FrameType_QueueOpen:
       return queue_open(frame, out, now);
     case wire::FrameType_QueueCreate:
@@ -265,11 +254,6 @@ Status Session::subscribe(const Frame& frame, FrameWriter& out, Now now) {
   Status status = check_name("queue name", request.queue);
   if (status.ok()) status = check_name("subscription name", request.subscription);
   if (status.ok()) status = check_name("consumer name", request.consumer_name);
-  if (status.ok()) status = check_lease(request.lease_ms);
-  if (status.ok() && request.credit_messages > kCreditMessagesMax) {
-    status = invalid(fmt::format("A credit of {} messages is out of bounds: it is 0 to {}.",
-                                 request.credit_messages, kCreditMessagesMax));
-  }
   if (!status.ok()) return refuse(frame, status, out);
   context_.core.subscribe(request, now);
   return Status();
@@ -282,15 +266,9 @@ Status Session::unsubscribe(const Frame& frame, Now now) {
   return Status();
 }
 
-Status Session::credit(const Frame& frame, FrameWriter& out, Now now) {
+Status Session::credit(const Frame& frame, Now now) {
   const auto* const table = read_table<wire::Credit>(frame.body);
   if (table == nullptr) return malformed(frame);
-  if (table->credit_messages() > kCreditMessagesMax) {
-    return refuse(frame,
-                  invalid(fmt::format("A credit of {} messages is out of bounds: it is 0 to {}.",
-                                      table->credit_messages(), kCreditMessagesMax)),
-                  out);
-  }
   context_.core.set_credit(asker(frame), ConsumerId(table->consumer()), table->credit_messages(),
                            table->credit_bytes(), now);
   return Status();
@@ -350,17 +328,7 @@ Status Session::settle(const Frame& frame, FrameWriter& out, Now now) {
                                       request.reason.size(), kReasonBytesMax)),
                   out);
   }
-  const std::int64_t delay_ms = table->delay_ms();
-  if (delay_ms != -1) {
-    if (request.kind != wire::SettleKind_Nack || delay_ms < 0 || delay_ms > kNackDelayMax.count()) {
-      return refuse(frame,
-                    invalid(fmt::format("A delay of {} ms is refused: only a nack has one, of 0 to "
-                                        "{} ms, or -1 for the backoff.",
-                                        delay_ms, kNackDelayMax.count())),
-                    out);
-    }
-    request.delay = Milliseconds(delay_ms);
-  }
+  if (table->delay_ms() != -1) request.delay = Milliseconds(table->delay_ms());
   if (Status status = take_ranges(table->ranges()); !status.ok()) {
     return refuse(frame, status, out);
   }
@@ -372,9 +340,9 @@ Status Session::settle(const Frame& frame, FrameWriter& out, Now now) {
 Status Session::extend(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<wire::Extend>(frame.body);
   if (table == nullptr) return malformed(frame);
-  Status status = check_lease(table->lease_ms());
-  if (status.ok()) status = take_ranges(table->ranges());
-  if (!status.ok()) return refuse(frame, status, out);
+  if (Status status = take_ranges(table->ranges()); !status.ok()) {
+    return refuse(frame, status, out);
+  }
   ExtendRequest request;
   request.asker = asker(frame);
   request.consumer = ConsumerId(table->consumer());
@@ -487,12 +455,9 @@ Status Session::peek(const Frame& frame, FrameWriter& out, Now now) {
   request.queue = view(table->queue());
   request.from = table->from();
   request.limit = table->limit();
-  Status status = check_name("queue name", request.queue);
-  if (status.ok() && (request.limit < 1 || request.limit > kPeekMessagesMax)) {
-    status = invalid(fmt::format("Peeking at {} messages is refused: the limit is 1 to {}.",
-                                 request.limit, kPeekMessagesMax));
+  if (Status status = check_name("queue name", request.queue); !status.ok()) {
+    return refuse(frame, status, out);
   }
-  if (!status.ok()) return refuse(frame, status, out);
   asked_for_much_ = true;
   const auto place = std::ranges::find(peeks_, 0u);
   CHECK(place != peeks_.end(), "session {} is read while {} peeks wait", id_.value, peeks_.size());
@@ -513,24 +478,12 @@ Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
   request.from = table->from();
   request.limit = table->limit();
   request.dry_run = table->dry_run();
-  const std::size_t named = table->sequences() == nullptr ? 0 : table->sequences()->size();
-  Status status = check_name("queue name", request.queue);
-  if (status.ok() && request.all &&
-      (named > 0 || request.limit < 1 || request.limit > kMoveSequencesMax)) {
-    status =
-        invalid(fmt::format("With `all` the frame names no sequences and has a limit of 1 to "
-                            "{}; it names {} and its limit is {}.",
-                            kMoveSequencesMax, named, request.limit));
+  if (Status status = check_name("queue name", request.queue); !status.ok()) {
+    return refuse(frame, status, out);
   }
-  if (status.ok() && !request.all && (named < 1 || named > kMoveSequencesMax)) {
-    status = invalid(fmt::format("The frame names {} sequences; without `all` it names 1 to {}.",
-                                 named, kMoveSequencesMax));
-  }
-  if (!status.ok()) return refuse(frame, status, out);
   context_.sequences.clear();
-  for (std::size_t index = 0; index < named; ++index) {
-    context_.sequences.push_back(
-        table->sequences()->Get(static_cast<flatbuffers::uoffset_t>(index)));
+  if (table->sequences() != nullptr) {
+    context_.sequences.assign(table->sequences()->begin(), table->sequences()->end());
   }
   request.sequences = context_.sequences;
   asked_for_much_ = true;

@@ -28,15 +28,6 @@
 
 namespace holdfast::broker {
 
-inline constexpr std::size_t kMessageIdBytesMax = 128;
-inline constexpr std::size_t kHeaderPairsMax = 64;
-inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
-inline constexpr std::size_t kNameBytesMax = 128;  // of clients, consumers, queues, subscriptions
-inline constexpr std::size_t kReasonBytesMax = 1'024;
-inline constexpr std::uint32_t kCreditMessagesMax = 65'536;
-inline constexpr Milliseconds kNackDelayMax{7LL * 24 * 3'600 * 1'000};
-inline constexpr std::uint32_t kPeekMessagesMax = 1'000;
-inline constexpr std::size_t kMoveSequencesMax = 256;
 // Requests of one session that wait for a commit or a read: with more it is not read on.
 inline constexpr std::uint32_t kWaitingMax = 16'384;
 inline constexpr std::size_t kWaitingPeeksMax = 4;
@@ -132,7 +123,7 @@ class Session {
   Status publish(const Frame& frame, FrameWriter& out, Now now);
   Status subscribe(const Frame& frame, FrameWriter& out, Now now);
   Status unsubscribe(const Frame& frame, Now now);
-  Status credit(const Frame& frame, FrameWriter& out, Now now);
+  Status credit(const Frame& frame, Now now);
   Status settle(const Frame& frame, FrameWriter& out, Now now);
   Status extend(const Frame& frame, FrameWriter& out, Now now);
   Status queue_open(const Frame& frame, FrameWriter& out, Now now);

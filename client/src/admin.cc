@@ -13,6 +13,7 @@
 #include "client_impl.h"
 #include "holdfast/text.h"
 #include "message_codec.h"
+#include "schema/field_limits.h"
 #include "schema/queue_settings.h"
 
 namespace holdfast {
@@ -22,9 +23,6 @@ using client::WhenLost;
 using flatbuffers::FlatBufferBuilder;
 
 namespace {
-
-constexpr std::uint32_t kPeekMax = 1'000;
-constexpr std::uint32_t kMoveMax = 256;
 
 Status malformed_answer(const Frame& frame) {
   return Status(ErrorCode::kFrameMalformed,
@@ -250,10 +248,10 @@ Result<MoveReport> move(ClientImpl& impl, Move kind, std::string_view queue,
                         std::uint32_t limit, bool dry_run) {
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
   const bool all = limit > 0;
-  if (!all && (sequences.empty() || sequences.size() > kMoveMax)) {
-    return Status(
-        ErrorCode::kInvalidArgument,
-        fmt::format("{} sequences are named; a call takes 1 to {}.", sequences.size(), kMoveMax));
+  if (!all && (sequences.empty() || sequences.size() > kMoveSequencesMax)) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("{} sequences are named; a call takes 1 to {}.", sequences.size(),
+                              kMoveSequencesMax));
   }
   FlatBufferBuilder builder(512 + sequences.size() * sizeof(std::uint64_t));
   const auto name = builder.CreateString(queue.data(), queue.size());
@@ -346,7 +344,7 @@ Result<std::uint64_t> Admin::purge_queue(std::string_view name) {
 
 Result<PeekPage> Admin::peek(std::string_view queue, std::uint32_t limit, std::uint64_t from) {
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
-  if (Status checked = check_limit(limit, kPeekMax); !checked.ok()) return checked;
+  if (Status checked = check_limit(limit, kPeekMessagesMax); !checked.ok()) return checked;
   FlatBufferBuilder builder(256);
   const auto name = builder.CreateString(queue.data(), queue.size());
   builder.Finish(wire::CreatePeek(builder, name, from, limit));
@@ -393,7 +391,7 @@ Result<MoveReport> Admin::redrive(std::string_view queue,
 
 Result<MoveReport> Admin::redrive_all(std::string_view queue, std::uint64_t from,
                                       std::uint32_t limit, bool dry_run) {
-  if (Status checked = check_limit(limit, kMoveMax); !checked.ok()) return checked;
+  if (Status checked = check_limit(limit, kMoveSequencesMax); !checked.ok()) return checked;
   return move(*impl_, Move::kRedrive, queue, {}, from, limit, dry_run);
 }
 
@@ -404,7 +402,7 @@ Result<MoveReport> Admin::discard(std::string_view queue,
 
 Result<MoveReport> Admin::discard_all(std::string_view queue, std::uint64_t from,
                                       std::uint32_t limit, bool dry_run) {
-  if (Status checked = check_limit(limit, kMoveMax); !checked.ok()) return checked;
+  if (Status checked = check_limit(limit, kMoveSequencesMax); !checked.ok()) return checked;
   return move(*impl_, Move::kDiscard, queue, {}, from, limit, dry_run);
 }
 

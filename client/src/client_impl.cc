@@ -15,6 +15,7 @@
 #include "holdfast/text.h"
 #include "message_codec.h"
 #include "receiver.h"
+#include "schema/field_limits.h"
 
 namespace holdfast {
 
@@ -24,7 +25,6 @@ using client::SteadyTime;
 
 namespace {
 
-constexpr std::size_t kClientNameBytesMax = 128;
 // A turn writes about this much, so that what the broker answers is read in between.
 constexpr std::size_t kTurnBytes = 512 * 1024;
 constexpr std::chrono::milliseconds kPublishPauseMin{20};
@@ -32,22 +32,21 @@ constexpr std::chrono::milliseconds kPublishPauseMax{1'000};
 // Longer waits would leave the range of the clock.
 constexpr std::chrono::milliseconds kWaitMax = std::chrono::hours(24 * 365);
 constexpr std::uint32_t kConcurrencyMax = 1'024;
-constexpr std::uint32_t kCreditMax = 65'536;
 
 std::string default_client_name() {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
   std::string name = fmt::format("{}@{}:{}", program_invocation_short_name, host.data(), getpid());
-  if (name.size() > kClientNameBytesMax || !is_valid_utf8(name)) {
+  if (name.size() > kNameBytesMax || !is_valid_utf8(name)) {
     name = fmt::format("pid:{}", getpid());
   }
   return name;
 }
 
 Status check_name(std::string_view what, std::string_view name) {
-  if (name.size() > kClientNameBytesMax) {
+  if (name.size() > kNameBytesMax) {
     return Status(ErrorCode::kInvalidArgument, fmt::format("The {} has {} bytes; the limit is {}.",
-                                                           what, name.size(), kClientNameBytesMax));
+                                                           what, name.size(), kNameBytesMax));
   }
   if (!is_valid_utf8(name)) {
     return Status(ErrorCode::kInvalidArgument, fmt::format("The {} is not valid UTF-8.", what));
@@ -56,12 +55,13 @@ Status check_name(std::string_view what, std::string_view name) {
 }
 
 Status check_lease(std::chrono::milliseconds lease) {
-  constexpr std::int64_t kLeaseMsMax = std::numeric_limits<std::uint32_t>::max();
-  if (lease.count() >= 0 && lease.count() <= kLeaseMsMax) return Status();
+  if (lease.count() == 0 || (lease.count() >= kLeaseMsMin && lease.count() <= kLeaseMsMax)) {
+    return Status();
+  }
   return Status(ErrorCode::kInvalidArgument,
-                fmt::format("A lease of {} ms cannot be asked for; it can be 0 (the queue's) to {} "
-                            "ms.",
-                            lease.count(), kLeaseMsMax));
+                fmt::format("A lease of {} ms cannot be asked for; it can be {} to {} ms, or 0 for "
+                            "the one that is set.",
+                            lease.count(), kLeaseMsMin, kLeaseMsMax));
 }
 
 Status check_options(const ClientOptions& options) {
@@ -327,12 +327,12 @@ Result<Consumer> ClientImpl::consume(std::string_view queue, const ConsumeOption
   }
   if (Status checked = check_lease(options.lease); !checked.ok()) return checked;
   if (options.concurrency == 0 || options.concurrency > kConcurrencyMax ||
-      options.prefetch > kCreditMax || !handler) {
+      options.prefetch > kCreditMessagesMax || !handler) {
     return Status(
         ErrorCode::kInvalidArgument,
         fmt::format("A consumer needs a handler, a concurrency of 1 to {} (it is {}) and a "
                     "prefetch of at most {} (it is {}).",
-                    kConcurrencyMax, options.concurrency, kCreditMax, options.prefetch));
+                    kConcurrencyMax, options.concurrency, kCreditMessagesMax, options.prefetch));
   }
   client::SubscribeOptions subscribe;
   subscribe.queue = queue;
@@ -361,11 +361,11 @@ Result<std::vector<Delivery>> ClientImpl::receive(std::string_view queue, std::u
   if (Status allowed = check_may_wait(); !allowed.ok()) return allowed;
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
   if (Status checked = check_lease(lease); !checked.ok()) return checked;
-  if (count == 0 || count > kCreditMax || wait.count() < 0) {
+  if (count == 0 || count > kCreditMessagesMax || wait.count() < 0) {
     return Status(ErrorCode::kInvalidArgument,
                   fmt::format("Receiving takes 1 to {} messages (not {}) and a wait that is not "
                               "negative.",
-                              kCreditMax, count));
+                              kCreditMessagesMax, count));
   }
   client::SubscribeOptions subscribe;
   subscribe.queue = queue;
@@ -413,12 +413,14 @@ void ClientImpl::settle(client::SettleItem item) {
   if (item.done) item.done(added);
 }
 
-Status ClientImpl::extend(std::shared_ptr<DeliveryImpl> delivery, std::uint32_t lease_ms) {
+Status ClientImpl::extend(std::shared_ptr<DeliveryImpl> delivery, std::chrono::milliseconds lease) {
   if (Status allowed = check_may_wait(); !allowed.ok()) return allowed;
+  if (Status checked = check_lease(lease); !checked.ok()) return checked;
   const auto call = std::make_shared<Call<Status>>();
   const std::uint64_t sequence = delivery->sequence();
-  run_on_io([this, call, lease_ms, delivery = std::move(delivery)](const Status& status) {
+  run_on_io([this, call, lease, delivery = std::move(delivery)](const Status& status) {
     if (!status.ok()) return call->finish(status);
+    const auto lease_ms = static_cast<std::uint32_t>(lease.count());
     subscriptions_.extend(delivery, lease_ms, [call](const Status& why) { call->finish(why); });
   });
   std::optional<Status> answer = call->wait_until(deadline());

@@ -59,7 +59,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   // with kTimeout. `what` begins the sentence of a time-out.
   Status ask(client::Request request, std::string_view what);
   void settle(client::SettleItem item);
-  Status extend(std::shared_ptr<DeliveryImpl> delivery, std::uint32_t lease_ms);
+  Status extend(std::shared_ptr<DeliveryImpl> delivery, std::chrono::milliseconds lease);
   void close();
 
   // The task runs on the I/O thread with an ok status; or on this one with kCancelled if the client

@@ -7,13 +7,11 @@
 #include "call.h"
 #include "client_impl.h"
 #include "holdfast/text.h"
+#include "schema/field_limits.h"
 
 namespace holdfast {
 
 namespace {
-
-constexpr std::size_t kReasonBytesMax = 1024;
-constexpr std::chrono::milliseconds kDelayMax = std::chrono::hours(7 * 24);
 
 Status check_reason(std::string_view reason) {
   if (reason.size() > kReasonBytesMax) {
@@ -68,10 +66,10 @@ DeliveryState DeliveryImpl::state() const {
 Status DeliveryImpl::begin_settling(wire::SettleKind kind, std::string_view reason,
                                     std::optional<std::chrono::milliseconds> delay) {
   if (Status checked = check_reason(reason); !checked.ok()) return checked;
-  if (delay.has_value() && (delay->count() < 0 || *delay > kDelayMax)) {
+  if (delay.has_value() && (delay->count() < 0 || delay->count() > kNackDelayMsMax)) {
     return Status(ErrorCode::kInvalidArgument,
                   fmt::format("The delay of a nack is {} ms; it can be 0 to {} ms (7 days).",
-                              delay->count(), kDelayMax.count()));
+                              delay->count(), kNackDelayMsMax));
   }
   Stage stage = Stage::kHeld;
   if (stage_.compare_exchange_strong(stage, Stage::kSettling)) return Status();
@@ -170,14 +168,7 @@ void DeliveryImpl::connection_lost() {
 }
 
 Status DeliveryImpl::extend(std::chrono::milliseconds lease) {
-  constexpr std::int64_t kLeaseMsMax = std::numeric_limits<std::uint32_t>::max();
-  if (lease.count() < 0 || lease.count() > kLeaseMsMax) {
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("A lease of {} ms cannot be asked for; it can be 0 (as at first) to "
-                              "{} ms.",
-                              lease.count(), kLeaseMsMax));
-  }
-  return client_->extend(shared_from_this(), static_cast<std::uint32_t>(lease.count()));
+  return client_->extend(shared_from_this(), lease);
 }
 
 // ---- the public object ----

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "holdfast/text.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::client {
 
@@ -101,10 +102,10 @@ Status check_message(const Message& message) {
                               message.body.size(), kMessageBodyBytesMax));
   }
   if (message.headers.empty()) return Status();
-  if (message.headers.size() > kHeaderCountMax) {
+  if (message.headers.size() > kHeaderPairsMax) {
     return Status(ErrorCode::kHeadersTooLarge,
                   fmt::format("The message has {} headers; the limit is {}.",
-                              message.headers.size(), kHeaderCountMax));
+                              message.headers.size(), kHeaderPairsMax));
   }
   if (const std::size_t bytes = header_bytes(message); bytes > kHeaderBytesMax) {
     return Status(ErrorCode::kHeadersTooLarge,
@@ -157,7 +158,7 @@ StoredMessage decode_message(const DeliverFrame& frame, std::string_view queue,
     stored.body.assign(reinterpret_cast<const char*>(body->data()), body->size());
   }
   if (const auto* headers = frame.message->headers(); headers != nullptr) {
-    constexpr flatbuffers::uoffset_t kStringsMax = 2 * kHeaderCountMax;
+    constexpr flatbuffers::uoffset_t kStringsMax = 2 * kHeaderPairsMax;
     const flatbuffers::uoffset_t strings = std::min(headers->size(), kStringsMax);
     for (flatbuffers::uoffset_t i = 0; i + 1 < strings; i += 2) {
       stored.headers.emplace_back(string_at(headers, i), string_at(headers, i + 1));

@@ -14,11 +14,6 @@
 
 namespace holdfast::client {
 
-inline constexpr std::size_t kMessageIdBytesMax = 128;
-inline constexpr std::size_t kMessageBodyBytesMax = 16u << 20;
-inline constexpr std::size_t kHeaderCountMax = 64;
-inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
-
 // A wire.Message as it travels and is stored, with the checksum that stays with it.
 struct EncodedMessage {
   flatbuffers::DetachedBuffer bytes;

@@ -90,14 +90,14 @@ TEST_CASE("lines longer than the piece that is read at once stay whole") {
 
 TEST_CASE("a line that no queue takes is passed over, the next one is read") {
   const Directory directory;
-  const std::string content =
-      std::string(kBodyBytesMax, 'a') + "\n" + std::string(kBodyBytesMax + 1, 'b') + "\nc\n";
+  const std::string content = std::string(kMessageBodyBytesMax, 'a') + "\n" +
+                              std::string(kMessageBodyBytesMax + 1, 'b') + "\nc\n";
   Result<Input> input = Input::open(directory.write("lines", content));
   REQUIRE(input.ok());
   Input::Line line;
   REQUIRE(*input->read_line(line));
   CHECK(!line.is_too_long);
-  CHECK(line.text.size() == kBodyBytesMax);
+  CHECK(line.text.size() == kMessageBodyBytesMax);
   REQUIRE(*input->read_line(line));
   CHECK(line.is_too_long);
   CHECK(line.number == 2);
@@ -109,7 +109,7 @@ TEST_CASE("a line that no queue takes is passed over, the next one is read") {
 
 TEST_CASE("a body is read whole up to the largest that any queue takes") {
   const Directory directory;
-  const std::string body(kBodyBytesMax, 'a');
+  const std::string body(kMessageBodyBytesMax, 'a');
   CHECK(*Input::open(directory.write("body", body))->read_body() == body);
   const Result<std::string> larger = Input::open(directory.write("body", body + "a"))->read_body();
   REQUIRE(!larger.ok());

@@ -40,7 +40,7 @@ Status check_bounds(const Plan& plan) {
     std::uint64_t value_min;
     std::uint64_t value_max;
   } bounds[] = {
-      {"--size", plan.body_bytes, kBodyBytesMin, kBodyBytesMax},
+      {"--size", plan.body_bytes, kBodyBytesMin, kMessageBodyBytesMax},
       {"--producers", plan.producers, 1, kConnectionsMax},
       {"--consumers", plan.consumers, 1, kConnectionsMax},
       {"--window", plan.window, 1, kWindowMax},

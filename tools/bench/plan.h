@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "holdfast/status.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::bench {
 
@@ -20,7 +21,6 @@ std::string_view workload_name(Workload workload);
 
 // Every body begins with the time it was sent and its number.
 inline constexpr std::uint64_t kBodyBytesMin = 16;
-inline constexpr std::uint64_t kBodyBytesMax = 16u << 20;
 
 // As typed: what is not given depends on the workload.
 struct PlanArguments {

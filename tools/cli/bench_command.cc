@@ -151,7 +151,7 @@ void take_plan(const Command& command, bench::PlanArguments& plan) {
       {.name = "WORKLOAD", .meaning = "publish, drain, pipe, sync, fan or paced", .required = true},
       plan.workload);
   command.take_number({.name = "--size", .meaning = "Bytes of each body (default 1024)"},
-                      plan.body_bytes, bench::kBodyBytesMin, bench::kBodyBytesMax);
+                      plan.body_bytes, bench::kBodyBytesMin, kMessageBodyBytesMax);
   command.take({.name = "--count", .meaning = "Messages; 0: no bound (default 100000, fan: 0)"},
                plan.count);
   command.take({.name = "--seconds", .meaning = "Publishing stops then (fan: 5)", .value = "S"},

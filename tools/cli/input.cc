@@ -57,11 +57,11 @@ Result<std::string> Input::read_body() {
     const Result<bool> more = fill();
     if (!more.ok()) return more.status();
     if (!*more) return body;
-    if (body.size() + buffer_.size() > kBodyBytesMax) {
+    if (body.size() + buffer_.size() > kMessageBodyBytesMax) {
       return Status(ErrorCode::kMessageTooLarge,
                     fmt::format("The body in {} has more than {} bytes, the most that any queue "
                                 "takes; --lines would make every line a message.",
-                                name_, kBodyBytesMax));
+                                name_, kMessageBodyBytesMax));
     }
     body += buffer_;
   }
@@ -80,7 +80,7 @@ Result<bool> Input::read_line(Line& line) {
     any = true;
     const std::size_t end = buffer_.find('\n', taken_);
     const std::size_t part_end = end == std::string::npos ? buffer_.size() : end;
-    if (line.is_too_long || line.text.size() + (part_end - taken_) > kBodyBytesMax) {
+    if (line.is_too_long || line.text.size() + (part_end - taken_) > kMessageBodyBytesMax) {
       line.is_too_long = true;
       line.text.clear();
     } else {

@@ -9,11 +9,9 @@
 #include <string_view>
 
 #include "holdfast/status.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::cli {
-
-// The largest body that any queue takes.
-inline constexpr std::size_t kBodyBytesMax = 16u << 20;
 
 // An open file, closed at the end unless it is standard input. One thread at a time.
 class Input {
@@ -26,13 +24,13 @@ class Input {
   Input(const Input&) = delete;
   ~Input();
 
-  // Everything up to the end. kMessageTooLarge past kBodyBytesMax.
+  // Everything up to the end. kMessageTooLarge past kMessageBodyBytesMax.
   Result<std::string> read_body();
 
   struct Line {
     std::string text;          // without its end
     std::uint64_t number = 0;  // from 1
-    bool is_too_long = false;  // past kBodyBytesMax; `text` is empty then, the line was passed over
+    bool is_too_long = false;  // for a body; `text` is empty then, the line was passed over
   };
   // False at the end. A last line without an end counts; a line may be empty.
   Result<bool> read_line(Line& line);

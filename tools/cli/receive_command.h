@@ -17,13 +17,14 @@
 
 #include "cli/command.h"
 #include "holdfast/status.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::cli {
 
 struct ReceiveArguments {
   static constexpr std::uint64_t kStep = 256;
   // What --nack, --release and --hold can keep to the end.
-  static constexpr std::uint64_t kKeptMax = 65'536;
+  static constexpr std::uint64_t kKeptMax = kCreditMessagesMax;
 
   bool settles_each_step() const { return ack || reject; }
 

@@ -73,7 +73,7 @@ ExitCode send_lines(Session& session, const SendArguments& arguments, Input& inp
           line.number, Status(ErrorCode::kMessageTooLarge,
                               fmt::format("The line has more than {} bytes, the most that any "
                                           "queue takes.",
-                                          kBodyBytesMax)));
+                                          kMessageBodyBytesMax)));
     } else {
       message.body = line.text;
       if (arguments.id) message.id = fmt::format("{}-{}", *arguments.id, line.number);

@@ -1,0 +1,25 @@
+// The bounds of what a frame's fields may say, for both sides: the client refuses before it sends,
+// the broker refuses whatever it was sent. docs/PROTOCOL.md tells them; the settings of a queue
+// have theirs in queue_settings.cc, and frames in frame.h.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace holdfast {
+
+inline constexpr std::size_t kMessageIdBytesMax = 128;
+inline constexpr std::size_t kMessageBodyBytesMax = 16u << 20;
+inline constexpr std::size_t kHeaderPairsMax = 64;
+inline constexpr std::size_t kHeaderBytesMax = 16 * 1024;
+inline constexpr std::size_t kNameBytesMax = 128;  // of clients, consumers, queues, subscriptions
+inline constexpr std::size_t kReasonBytesMax = 1'024;
+inline constexpr std::uint32_t kCreditMessagesMax = 65'536;
+inline constexpr std::uint32_t kLeaseMsMin = 100;
+inline constexpr std::uint32_t kLeaseMsMax = 12 * 3'600'000;
+inline constexpr std::int64_t kNackDelayMsMax = 7LL * 24 * 3'600'000;
+inline constexpr std::uint32_t kPeekMessagesMax = 1'000;
+inline constexpr std::uint32_t kMoveSequencesMax = 256;
+
+}  // namespace holdfast

@@ -148,8 +148,9 @@ bool Committer::commit_to_journal(const Batch& batch) {
   CHECK(outcome.ok(), "batch {} for the journal: {}", batch.number, outcome.text());
   if (!journal_->fits(entry_)) return false;
   outcome = journal_->append(&entry_);
-  // On a file system that writes everything to a new place, the disk may be full even here.
-  if (means_full(outcome)) return false;
+  // On a file system that writes everything to a new place, the disk may be full even here. An
+  // error of the device is one: this file has all its bytes.
+  if (outcome.out_of_space()) return false;
   if (!outcome.ok()) {
     fail(outcome, batch.number);
     return true;
@@ -159,10 +160,15 @@ bool Committer::commit_to_journal(const Batch& batch) {
   TrimsLeft left;
   if (batch.dedup_trims.empty()) {
     report_committed(batch, {});
-    catch_up(batch, &left);
+    outcome = catch_up(batch, &left);
+    if (!outcome.ok()) fail(outcome, batch.number);
   } else {
     // Only the tables tell what is left of a trim.
-    catch_up(batch, &left);
+    outcome = catch_up(batch, &left);
+    if (!outcome.ok()) {
+      fail(outcome, batch.number);
+      return true;
+    }
     if (!catching_up_) {
       for (const DedupTrim& trim : batch.dedup_trims) left.dedup.push_back(trim.queue);
     }
@@ -171,16 +177,19 @@ bool Committer::commit_to_journal(const Batch& batch) {
   return true;
 }
 
-void Committer::catch_up(const Batch& batch, TrimsLeft* left) {
+// An error is one that every further try would meet, as would a start, which does the same.
+Outcome Committer::catch_up(const Batch& batch, TrimsLeft* left) {
   if (!catching_up_) {
     // The last transaction was given up: the next commit to the tables begins anew.
-    if (batch.number != table_progress_.batch_number + 1) return;
-    if (!environment_->begin_write(&catching_up_).ok()) return;
+    if (batch.number != table_progress_.batch_number + 1) return Outcome();
+    if (!environment_->begin_write(&catching_up_).ok()) return Outcome();
   }
   TableWriter tables(&*catching_up_, left);
   ProgressRecord progress = progress_;
-  if (!writer_.write(batch, &progress, &tables).ok()) catching_up_.reset();
+  const Outcome outcome = writer_.write(batch, &progress, &tables);
+  if (!outcome.ok()) catching_up_.reset();
   bytes_changed_ += tables.bytes_changed();
+  return means_full(outcome) || outcome.out_of_memory() ? Outcome() : outcome;
 }
 
 Outcome Committer::catch_up_anew() {

@@ -81,7 +81,7 @@ class Committer {
   Outcome try_commit_to_tables(const Batch* batch, TrimsLeft* left);
 
   // Makes the changes of a batch that was just journaled in the tables, not yet committed.
-  void catch_up(const Batch& batch, TrimsLeft* left);
+  Outcome catch_up(const Batch& batch, TrimsLeft* left);
   // Begins the transaction and makes in it the changes of all that is journaled.
   Outcome catch_up_anew();
   bool catching_up_due() const { return journal_ != nullptr && !journal_->empty(); }

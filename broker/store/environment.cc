@@ -121,6 +121,8 @@ bool Outcome::out_of_space() const {
   return code_ == ENOSPC || code_ == EDQUOT || code_ == MDB_MAP_FULL;
 }
 
+bool Outcome::out_of_memory() const { return code_ == ENOMEM; }
+
 bool Outcome::is_io_error() const { return code_ == EIO; }
 
 std::string Outcome::text() const { return mdb_strerror(code_); }
@@ -198,20 +200,23 @@ Outcome Transaction::remove(Table table, ByteSpan key) {
   MDB_val value{};
   const int code = mdb_get(transaction_, handle(table), &key_value, &value);
   if (code != 0) return Outcome(code);
-  if (!can_be_freed(to_span(value))) return Outcome(MDB_CORRUPTED);
+  if (!can_be_freed(table, to_span(value))) return Outcome(MDB_CORRUPTED);
   return Outcome(mdb_del(transaction_, handle(table), &key_value, nullptr));
 }
 
 // Whether LMDB can be let free the pages of this value. It frees as many as the first of them says.
-bool Transaction::can_be_freed(ByteSpan value) const {
+// Those of blocks nobody has looked at before; but no block is ever put over another.
+bool Transaction::can_be_freed(Table table, ByteSpan value) const {
   const auto address = reinterpret_cast<std::uintptr_t>(value.data());
   // Elsewhere it is one that was written in this transaction.
   if (address < file_->begin || address - file_->begin >= file_->bytes) return true;
   const std::uint64_t place = address - file_->begin;
   // A value inside a leaf page never begins where that of an overflow page does.
   if (place % file_->page_bytes != kPageHeaderBytes) return true;
-  return overflow_header_matches(value.data() - kPageHeaderBytes, place / file_->page_bytes,
-                                 value.size(), file_->page_bytes);
+  const std::uint64_t count =
+      overflow_run(value.data() - kPageHeaderBytes, place / file_->page_bytes);
+  const std::uint64_t needed = overflow_pages(value.size(), file_->page_bytes);
+  return table == Table::kBlocks ? count == needed : count >= needed;
 }
 
 Result<Cursor> Transaction::cursor(Table table) {

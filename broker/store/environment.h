@@ -50,6 +50,7 @@ class [[nodiscard]] Outcome {
   bool not_found() const;
   // The disk, a quota or the map is used up, for certain.
   bool out_of_space() const;
+  bool out_of_memory() const;
   // A write was cut short, or the device failed: the free space tells which.
   bool is_io_error() const;
   std::string text() const;
@@ -120,7 +121,7 @@ class Transaction {
   Transaction(MDB_txn* transaction, const MappedFile* file)
       : transaction_(transaction), file_(file) {}
   unsigned handle(Table table) const { return file_->tables[static_cast<std::size_t>(table)]; }
-  bool can_be_freed(ByteSpan value) const;
+  bool can_be_freed(Table table, ByteSpan value) const;
 
   MDB_txn* transaction_;
   const MappedFile* file_;

@@ -86,10 +86,6 @@ Value read_at(const std::uint8_t* bytes) {
   return value;
 }
 
-std::uint64_t overflow_pages(std::uint64_t value_bytes, std::uint64_t page_bytes) {
-  return (sizeof(PageHeader) - 1 + value_bytes) / page_bytes + 1;
-}
-
 // What a tree was found to have, against what its root says.
 struct TreeCounts {
   std::uint64_t branch_pages = 0;
@@ -419,11 +415,9 @@ bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* 
   if (first >= report_.end_page || wanted > report_.end_page - first) return false;
   *overflow = read_pages(first, tree->record ? wanted : 1);
   if (*overflow == nullptr) return false;
-  if (!overflow_header_matches(overflow->get(), first, value_bytes(node), page_bytes_) ||
-      !claim(first, wanted, PageKind::kOverflow, tree->name)) {
-    return false;
-  }
-  tree->counts.overflow_pages += wanted;
+  const std::uint64_t count = overflow_run(overflow->get(), first);
+  if (count < wanted || !claim(first, count, PageKind::kOverflow, tree->name)) return false;
+  tree->counts.overflow_pages += count;
   *value = {overflow->get() + sizeof(PageHeader), value_bytes(node)};
   return true;
 }
@@ -492,12 +486,14 @@ void PageWalk::check_all_claimed() {
 
 }  // namespace
 
-bool overflow_header_matches(const std::uint8_t* header, std::uint64_t page,
-                             std::uint64_t value_bytes, std::uint64_t page_bytes) {
+std::uint64_t overflow_pages(std::uint64_t value_bytes, std::uint64_t page_bytes) {
+  return (sizeof(PageHeader) - 1 + value_bytes) / page_bytes + 1;
+}
+
+std::uint64_t overflow_run(const std::uint8_t* header, std::uint64_t page) {
   const auto read = read_at<PageHeader>(header);
-  const std::uint64_t count = read.lower | static_cast<std::uint64_t>(read.upper) << 16;
-  return read.page == page && read.flags == kOverflowFlag &&
-         count == overflow_pages(value_bytes, page_bytes);
+  if (read.page != page || read.flags != kOverflowFlag) return 0;
+  return read.lower | static_cast<std::uint64_t>(read.upper) << 16;
 }
 
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,

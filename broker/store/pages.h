@@ -54,10 +54,12 @@ struct PageReport {
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
                                const std::function<void(const PageSeen&)>& seen = {});
 
-// Whether this is the header of the overflow page with this number that begins a value of so many
-// bytes. LMDB frees as many pages as the header says.
-bool overflow_header_matches(const std::uint8_t* header, std::uint64_t page,
-                             std::uint64_t value_bytes, std::uint64_t page_bytes);
+// How many pages a value of so many bytes needs, if it does not fit into a leaf page.
+std::uint64_t overflow_pages(std::uint64_t value_bytes, std::uint64_t page_bytes);
+// How many pages the value has that begins on this overflow page; 0: this is not the header of the
+// overflow page with this number. LMDB frees as many. They may be more than the value needs: a
+// smaller one that is put over another within one transaction stays where that was.
+std::uint64_t overflow_run(const std::uint8_t* header, std::uint64_t page);
 // Bytes of a page's header, behind which an overflow page's value begins.
 inline constexpr std::size_t kPageHeaderBytes = 16;
 

@@ -65,8 +65,10 @@ std::uint64_t Space::allocated_bytes() const {
   return static_cast<std::uint64_t>(info.st_blocks) * kStatBlockBytes;
 }
 
+// A disk that cannot even be asked is not full but gone.
 bool Space::disk_nearly_full() const {
-  return look_at_disk().free_bytes < margin_bytes_ + kCommitTreeBytes;
+  const Disk disk = look_at_disk();
+  return disk.total_bytes > 0 && disk.free_bytes < margin_bytes_ + kCommitTreeBytes;
 }
 
 // Claims the file's blocks up to the reserve and margin behind its end; as much as there is, if

@@ -152,6 +152,41 @@ TEST_CASE("an entry that was cut short is not applied, those before it are") {
   }
 }
 
+TEST_CASE("a record that got shorter where it stood is not taken for damage") {
+  const SubscriptionId subscription{1};
+  const auto retry = [&](std::size_t error_bytes) {
+    RetryRecord record;
+    record.subscription = subscription;
+    record.sequence = 7;
+    record.attempts = 16;
+    for (std::uint32_t attempt = 1; attempt <= 16; ++attempt) {
+      AttemptRecord ended;
+      ended.number = attempt;
+      ended.error = std::string(error_bytes, 'e');
+      record.history.push_back(ended);
+    }
+    return record;
+  };
+  StoreFixture fixture;
+  fixture.open();
+  // Two pages of a value and then one, within one transaction.
+  for (const std::size_t error_bytes : {250u, 150u}) {
+    Batch batch;
+    batch.retries = {retry(error_bytes)};
+    fixture.commit(std::move(batch));
+  }
+  fixture.reopen();
+  REQUIRE_EQ(fixture.state.retries.size(), 1);
+  CHECK_EQ(fixture.state.retries[0].history.back().error.size(), 150);
+  Batch removal;
+  removal.retries_removed = {{subscription, 7}};
+  fixture.commit(std::move(removal));
+  fixture.reopen();
+  CHECK(fixture.state.retries.empty());
+  fixture.close();
+  CHECK(fixture.check().findings.empty());
+}
+
 TEST_CASE("damage before a legible entry stops the start and names the batch") {
   for (const std::size_t at : {std::size_t{0}, std::size_t{9}, std::size_t{500}}) {
     const KilledStore killed(5);

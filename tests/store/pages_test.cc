@@ -3,8 +3,10 @@
 #include "store/pages.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -37,6 +39,27 @@ PageReport check_all(const std::string& data_file) {
   Result<PageReport> report = check_pages(data_file, PageScope::kAll);
   REQUIRE_MESSAGE(report.ok(), report.status().message());
   return std::move(*report);
+}
+
+// Lets every value that has pages of its own say that it has far more of them.
+void damage_overflow_pages(const StoreFixture& fixture) {
+  const std::string data_file = data_file_of(fixture);
+  std::vector<PageSeen> pages;
+  REQUIRE(check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
+            if (seen.kind == PageKind::kOverflow) pages.push_back(seen);
+          }).ok());
+  std::string damaged = read_file(data_file);
+  for (const PageSeen& page : pages) damaged[page.first * 4096 + 14] = 0x10;
+  write_file(data_file, damaged);
+}
+
+std::unique_ptr<Batch> removal_of_blocks(std::uint64_t number) {
+  auto batch = std::make_unique<Batch>();
+  batch->number = number;
+  for (Sequence first = 1; first <= 400; first += 4) {
+    batch->blocks_removed.push_back({QueueId(1), first});
+  }
+  return batch;
 }
 
 }  // namespace
@@ -100,15 +123,7 @@ TEST_CASE("a block whose overflow page is damaged is not freed: the commit fails
   options.journal_bytes = 0;
   StoreFixture fixture(options);
   make(&fixture);
-  const std::string data_file = data_file_of(fixture);
-  std::vector<PageSeen> pages;
-  REQUIRE(check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
-            if (seen.kind == PageKind::kOverflow) pages.push_back(seen);
-          }).ok());
-  std::string damaged = read_file(data_file);
-  // That it has far more pages.
-  for (const PageSeen& page : pages) damaged[page.first * 4096 + 14] = 0x10;
-  write_file(data_file, damaged);
+  damage_overflow_pages(fixture);
   Result<std::unique_ptr<Store>> store = Store::open(fixture.options);
   REQUIRE(store.ok());
   const Result<StoredState> state = (*store)->load();
@@ -116,16 +131,40 @@ TEST_CASE("a block whose overflow page is damaged is not freed: the commit fails
   std::promise<std::string> failed;
   (*store)->start([&](CommitResult) { failed.set_value("committed"); },
                   [&](Status status) { failed.set_value(status.message()); });
-  auto batch = std::make_unique<Batch>();
-  batch->number = state->batch_number + 1;
-  for (Sequence first = 1; first <= 400; first += 4) {
-    batch->blocks_removed.push_back({QueueId(1), first});
-  }
-  (*store)->commit(std::move(batch));
+  (*store)->commit(removal_of_blocks(state->batch_number + 1));
   std::future<std::string> outcome = failed.get_future();
   REQUIRE(outcome.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
-  CHECK_NE(outcome.get().find(data_file), std::string::npos);
+  CHECK_NE(outcome.get().find(data_file_of(fixture)), std::string::npos);
   (*store)->close();
+}
+
+TEST_CASE("nothing is confirmed after a change that the journal took and the tables cannot make") {
+  StoreFixture fixture;
+  make(&fixture);
+  damage_overflow_pages(fixture);
+  Result<std::unique_ptr<Store>> opened = Store::open(fixture.options);
+  REQUIRE(opened.ok());
+  Store& store = **opened;
+  const Result<StoredState> state = store.load();
+  REQUIRE(state.ok());
+  const std::uint64_t number = state->batch_number + 1;
+  std::atomic<int> committed = 0;
+  std::promise<std::string> failed;
+  store.start(
+      [&](CommitResult) {
+        if (++committed > 1) return;
+        auto next = std::make_unique<Batch>();
+        next->number = number + 1;
+        next->blocks = {block_of(QueueId(1), range(1001, 1010))};
+        store.commit(std::move(next));
+      },
+      [&](Status status) { failed.set_value(status.message()); });
+  store.commit(removal_of_blocks(number));
+  std::future<std::string> outcome = failed.get_future();
+  REQUIRE(outcome.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
+  CHECK_NE(outcome.get().find(fmt::format("batch {}", number)), std::string::npos);
+  store.close();
+  CHECK_EQ(committed, 1);
 }
 
 TEST_CASE("meta pages that changed places are refused") {

@@ -16,8 +16,9 @@ namespace {
 constexpr std::uint32_t kTrimLimit = 256;
 }  // namespace
 
+// A queue whose removal is sealed is gone when that commit is done, perhaps before the next one.
 void Core::State::touch(Queue& queue) {
-  if (queue.touched_in == gathering_number) return;
+  if (queue.touched_in == gathering_number || queue.removal_sealed) return;
   queue.touched_in = gathering_number;
   gathering.queues.push_back(&queue);
 }
@@ -168,6 +169,7 @@ void Core::State::seal_removal(Queue& queue, Batch& batch) {
   if (!queue.trim_blocks && !queue.trim_dedup && queue.record.trim_below == 0) {
     batch.subscriptions_removed.push_back(subscription.record.id);
     batch.queues_removed.push_back(queue.record.id);
+    queue.removal_sealed = true;
   }
 }
 
@@ -245,7 +247,10 @@ void Core::State::committed(const CommitResult& result, Now now) {
   for (const Sealed::Advance& advance : done.advances) {
     if (Queue* const queue = find_queue(advance.queue)) pump(*queue, now);
   }
-  for (const QueueId id : done.queues_removed) queues.erase(id);
+  for (const QueueId id : done.queues_removed) {
+    disarm(*find_queue(id));
+    queues.erase(id);
+  }
 }
 
 }  // namespace holdfast::broker

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "core/outstanding.h"
 
@@ -31,9 +32,7 @@ struct Consumer {
 
   // Retries that wait for the commit that counts them, and the number of its batch.
   std::map<Sequence, std::uint64_t> starting;
-  // In flight, in the order of lease deadlines.
-  Outstanding* earliest = nullptr;
-  Outstanding* latest = nullptr;
+  std::size_t place = 0;  // in its subscription's consumers
 
   // How many more messages it may be given. A consumer that holds nothing takes one message of any
   // size, so that a small bound by bytes never stops it for good.
@@ -43,19 +42,51 @@ struct Consumer {
     return credit_messages - held;
   }
 
-  void link(Outstanding& entry) {
-    Outstanding* after = latest;
-    while (after != nullptr && after->deadline > entry.deadline) after = after->earlier;
-    entry.earlier = after;
-    entry.later = after == nullptr ? earliest : after->later;
-    (entry.earlier == nullptr ? earliest : entry.earlier->later) = &entry;
-    (entry.later == nullptr ? latest : entry.later->earlier) = &entry;
+  // ---- what is in flight, by lease deadlines ----
+
+  // Null: nothing is.
+  Outstanding* earliest() const {
+    if (apart.empty()) return first;
+    Outstanding* const other = apart.begin()->second;
+    return first == nullptr || other->deadline < first->deadline ? other : first;
   }
+  template <typename Visit>
+  void for_each_in_flight(Visit visit) const {
+    for (const Outstanding* entry = first; entry != nullptr; entry = entry->later) visit(*entry);
+    for (const auto& [key, entry] : apart) visit(*entry);
+  }
+  void link(Outstanding& entry) {
+    constexpr int kStepsMax = 32;
+    Outstanding* before = last;
+    for (int steps = 0; before != nullptr && before->deadline > entry.deadline; ++steps) {
+      if (steps == kStepsMax) {
+        entry.apart = true;
+        apart.emplace(std::pair(entry.deadline, entry.sequence), &entry);
+        return;
+      }
+      before = before->earlier;
+    }
+    entry.earlier = before;
+    entry.later = before == nullptr ? first : before->later;
+    (entry.earlier == nullptr ? first : entry.earlier->later) = &entry;
+    (entry.later == nullptr ? last : entry.later->earlier) = &entry;
+  }
+  // Before its deadline changes.
   void unlink(Outstanding& entry) {
-    (entry.earlier == nullptr ? earliest : entry.earlier->later) = entry.later;
-    (entry.later == nullptr ? latest : entry.later->earlier) = entry.earlier;
+    if (std::exchange(entry.apart, false)) {
+      apart.erase({entry.deadline, entry.sequence});
+      return;
+    }
+    (entry.earlier == nullptr ? first : entry.earlier->later) = entry.later;
+    (entry.later == nullptr ? last : entry.later->earlier) = entry.earlier;
     entry.earlier = entry.later = nullptr;
   }
+
+  // Leases mostly end in the order in which they began: a list, added to near its end. One that
+  // would come far from there stands apart.
+  Outstanding* first = nullptr;
+  Outstanding* last = nullptr;
+  std::map<std::pair<MonotonicTime, Sequence>, Outstanding*> apart;
 };
 
 }  // namespace holdfast::broker

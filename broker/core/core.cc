@@ -129,9 +129,13 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
 void Core::State::session_closed(SessionId id, Now now) {
   const auto found = sessions.find(id);
   if (found == sessions.end()) return;
-  const std::vector<ConsumerId> ended = found->second.consumers;
-  // What one of them gives back must not go to another.
+  const std::vector<ConsumerId> ended = std::exchange(found->second.consumers, {});
+  // What one of them gives back must not go to another. All leave their lines at once: one at a
+  // time would be a walk along the line for each.
   for (const ConsumerId consumer : ended) consumers.at(consumer)->writable = false;
+  for (const ConsumerId consumer : ended) {
+    if (consumers.at(consumer)->available) leave_line(*consumers.at(consumer)->queue);
+  }
   for (const ConsumerId consumer : ended) {
     end_consumer(*consumers.at(consumer), wire::Cause_ConnectionLost, now);
   }
@@ -155,19 +159,21 @@ void Core::State::session_writable(SessionId id, bool writable, Now now) {
 
 void Core::State::arm(Queue& queue, MonotonicTime when) {
   if (when >= queue.subscription.armed_at) return;
+  disarm(queue);
   queue.subscription.armed_at = when;
   wakes.emplace(when, queue.record.id);
 }
 
+void Core::State::disarm(Queue& queue) {
+  const MonotonicTime armed_at = std::exchange(queue.subscription.armed_at, MonotonicTime::max());
+  if (armed_at != MonotonicTime::max()) wakes.erase({armed_at, queue.record.id});
+}
+
 void Core::State::advance(Now now) {
-  while (!wakes.empty() && wakes.top().first <= now.monotonic) {
-    const auto [when, id] = wakes.top();
-    wakes.pop();
-    Queue* const queue = find_queue(id);
-    // A wake that was overtaken by an earlier one finds its queue armed for another time.
-    if (queue == nullptr || queue->subscription.armed_at != when) continue;
-    queue->subscription.armed_at = MonotonicTime::max();
-    run_due(*queue, now);
+  while (!wakes.empty() && wakes.begin()->first <= now.monotonic) {
+    Queue& queue = *find_queue(wakes.begin()->second);
+    disarm(queue);
+    run_due(queue, now);
   }
   if (next_second <= now.monotonic) {
     next_second = now.monotonic + kSecond;
@@ -186,7 +192,7 @@ void Core::State::once_a_second(Now now) {
 
 std::optional<MonotonicTime> Core::State::next_wake() const {
   if (!loaded) return std::nullopt;
-  return wakes.empty() ? next_second : std::min(next_second, wakes.top().first);
+  return wakes.empty() ? next_second : std::min(next_second, wakes.begin()->first);
 }
 
 std::uint64_t Core::State::log_time_ms(Now now) const {

@@ -160,8 +160,9 @@ void Core::State::drop_unreadable(Queue& queue, Sequence sequence, std::size_t s
 
 void Core::State::append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw,
                                  std::string_view error, Now now) {
-  const std::vector<std::uint8_t> wrapper =
-      encode_corrupt_wrapper(queue.record.name, sequence, raw);
+  // A block may be longer than a body can be.
+  const std::vector<std::uint8_t> wrapper = encode_corrupt_wrapper(
+      queue.record.name, sequence, raw.first(std::min(raw.size(), kMessageBodyBytesMax)));
   DeadLetter letter;
   letter.source = queue.record.name;
   letter.source_sequence = sequence;
@@ -197,7 +198,7 @@ void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
   task->sequences.erase(std::unique(task->sequences.begin(), task->sequences.end()),
                         task->sequences.end());
   task->next = std::max(request.from, dead.subscription.settled.floor() + 1);
-  task->stop = dead.committed_to;
+  task->stop = request.to == 0 ? dead.committed_to : std::min(request.to, dead.committed_to);
   task->left = request.limit;
   continue_move_task(dead, task);
 }

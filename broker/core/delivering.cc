@@ -17,6 +17,9 @@ namespace holdfast::broker {
 namespace {
 // A cold read: about as much as one commit writes.
 constexpr std::size_t kReadBytes = 1 << 20;
+// Retries of one queue that one commit starts. Those given back before it count: giving back and
+// taking again costs, and ends here.
+constexpr std::size_t kStartsMax = 65'536;
 // How many due retries are looked at for one whose block is in memory.
 constexpr int kRetryLookahead = 16;
 
@@ -79,6 +82,7 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   consumer.lease = lease_of(*queue, request.lease_ms);
   consumer.writable = session.writable;
   session.consumers.push_back(consumer.id);
+  consumer.place = queue->subscription.consumers.size();
   queue->subscription.consumers.push_back(&consumer);
   consumers.emplace(consumer.id, std::move(owned));
   say(SubscribedReply{request.asker, consumer.id, queue->record.id,
@@ -123,14 +127,16 @@ void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
 void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   Queue& queue = *consumer.queue;
   consumer.writable = false;  // takes nothing of what it gives back
-  while (consumer.earliest != nullptr) {
+  while (Outstanding* const entry = consumer.earliest()) {
     ++queue.counters.deliveries_lost;
-    end_attempt(queue, *consumer.earliest, cause, "", std::nullopt, nullptr, now);
+    end_attempt(queue, *entry, cause, "", std::nullopt, nullptr, now);
   }
   give_back_starting(consumer, 0, now);
-  Subscription& subscription = queue.subscription;
-  std::erase(subscription.consumers, &consumer);
-  std::erase(subscription.available, &consumer);
+  std::vector<Consumer*>& among = queue.subscription.consumers;
+  among[consumer.place] = among.back();
+  among[consumer.place]->place = consumer.place;
+  among.pop_back();
+  if (consumer.available) std::erase(queue.subscription.available, &consumer);
   std::erase(sessions.at(consumer.session).consumers, consumer.id);
   consumers.erase(consumer.id);
   pump(queue, now);
@@ -142,6 +148,15 @@ void Core::State::give_back_starting(Consumer& consumer, std::uint32_t held_max,
     const Sequence latest = std::prev(consumer.starting.end())->first;
     give_back(queue, *queue.subscription.outstanding.find(latest), now);
   }
+}
+
+// Those who take nothing leave the line of those who may have credit.
+void Core::State::leave_line(Queue& queue) {
+  std::erase_if(queue.subscription.available, [](Consumer* consumer) {
+    if (consumer->writable) return false;
+    consumer->available = false;
+    return true;
+  });
 }
 
 void Core::State::make_available(Consumer& consumer) {
@@ -184,6 +199,12 @@ void Core::State::pump(Queue& queue, Now now) {
 
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
+  if (subscription.starts_in != gathering_number) {
+    subscription.starts_in = gathering_number;
+    subscription.starts = 0;
+  }
+  // Those that are left find their turn when the commit is done, which the others have asked for.
+  if (subscription.starts >= kStartsMax) return false;
   std::vector<Sequence> looked_at;
   for (const auto& [due, sequence] : subscription.ready) {
     looked_at.push_back(sequence);
@@ -213,6 +234,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     consumer.starting.emplace(sequence, gathering_number);
     ++subscription.in_flight;
     ++in_flight;
+    ++subscription.starts;
     touch_retry(queue, entry);
     gathering.promises.started.push_back({queue.record.id, sequence, consumer.id, block, *index});
     return true;
@@ -370,14 +392,14 @@ void Core::State::run_due(Queue& queue, Now now) {
   MonotonicTime next = MonotonicTime::max();
   for (Consumer* consumer : subscription.consumers) {
     LeaseLostNotice notice{consumer->session, consumer->id, wire::Cause_LeaseExpired, {}};
-    while (consumer->earliest != nullptr && consumer->earliest->deadline <= now.monotonic) {
-      add_to_ranges(notice.ranges, consumer->earliest->sequence);
+    Outstanding* entry = consumer->earliest();
+    for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer->earliest()) {
+      add_to_ranges(notice.ranges, entry->sequence);
       ++queue.counters.leases_expired;
-      end_attempt(queue, *consumer->earliest, wire::Cause_LeaseExpired, "", std::nullopt, nullptr,
-                  now);
+      end_attempt(queue, *entry, wire::Cause_LeaseExpired, "", std::nullopt, nullptr, now);
     }
     if (!notice.ranges.empty()) say(std::move(notice));
-    if (consumer->earliest != nullptr) next = std::min(next, consumer->earliest->deadline);
+    if (entry != nullptr) next = std::min(next, entry->deadline);
   }
   while (!subscription.waiting.empty() && subscription.waiting.begin()->first <= now.monotonic) {
     const Sequence sequence = subscription.waiting.begin()->second;

@@ -45,6 +45,7 @@ struct Outstanding {
   std::uint32_t wait_ms = 0;   // kWaiting: from the end of the last attempt until it is due
   OutstandingState state = OutstandingState::kReady;
   bool has_record = false;         // its state is, or will be, a record in the store
+  bool apart = false;              // kInFlight: not in the holder's list
   Outstanding* earlier = nullptr;  // neighbours in the holder's list
   Outstanding* later = nullptr;
   std::unique_ptr<History> history;

@@ -22,10 +22,11 @@ constexpr std::size_t kIdChunksMax = 16;
 void Core::State::publish(const PublishRequest& request, Now now) {
   Queue* const queue = find_queue(request.queue);
   if (queue == nullptr || queue->record.deleted) {
-    refuse(
-        request.asker, ErrorCode::kQueueNotFound,
-        fmt::format("There is no queue with the number {}: it was deleted. Open it again by name.",
-                    request.queue.value));
+    Status error(ErrorCode::kQueueNotFound,
+                 fmt::format("There is no queue with the number {}: it was deleted. Open it again "
+                             "by name.",
+                             request.queue.value));
+    say(ErrorReply{request.asker, std::move(error), request.message.size()});
     return;
   }
   if (!queue->publishes_waiting.empty() || !decide_publish(*queue, request, nullptr, now)) {
@@ -68,8 +69,7 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
   }
   if (Status refusal = check_publish(queue, request); !refusal.ok()) {
     ++queue.counters.refused;
-    say(ErrorReply{request.asker, std::move(refusal),
-                   waited == nullptr ? 0 : waited->message.size()});
+    say(ErrorReply{request.asker, std::move(refusal), request.message.size()});
     return true;
   }
   const Sequence sequence = append(queue, now.wall, request.message_checksum, request.message, {});

@@ -70,9 +70,12 @@ struct Subscription {
   bool reading = false;         // a fetch for read_next is under way
   std::set<Sequence> fetching;  // fetches for retries and moves that are under way, by `from`
 
-  std::vector<Consumer*> consumers;
-  std::deque<Consumer*> available;  // those that may have credit, next in turn first
-  std::uint64_t in_flight = 0;      // starting included
+  std::vector<Consumer*> consumers;  // each knows its place
+  std::deque<Consumer*> available;   // those that may have credit, next in turn first
+  std::uint64_t in_flight = 0;       // starting included
+
+  std::uint64_t starts_in = 0;  // number of the batch that the count of `starts` is of
+  std::size_t starts = 0;       // retries chosen for consumers while it gathers
 
   std::vector<Sequence> touched_retries;          // whose records change, with repeats
   std::unordered_set<Sequence> stored_retries;    // that have a record after the last sealed batch
@@ -124,6 +127,7 @@ class Queue {
   std::uint64_t dedup_cut_short = 0;
 
   std::uint64_t touched_in = 0;  // number of the batch whose gathering lists it
+  bool removal_sealed = false;   // deleted, and a sealed batch removes the last of it
   bool record_touched = false;
   bool subscription_touched = false;
   bool trim_blocks = false;  // the next batch removes blocks below record.trim_below

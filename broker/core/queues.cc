@@ -128,9 +128,9 @@ std::uint64_t Core::State::empty_queue(Queue& queue, Now now) {
   const std::uint64_t count = queue.messages();
   for (Consumer* consumer : subscription.consumers) {
     LeaseLostNotice notice{consumer->session, consumer->id, wire::Cause_Purged, {}};
-    while (consumer->earliest != nullptr) {
-      add_to_ranges(notice.ranges, consumer->earliest->sequence);
-      take_back(queue, *consumer->earliest);
+    while (Outstanding* const entry = consumer->earliest()) {
+      add_to_ranges(notice.ranges, entry->sequence);
+      take_back(queue, *entry);
     }
     while (!consumer->starting.empty()) {
       take_back(queue, *subscription.outstanding.find(consumer->starting.begin()->first));
@@ -177,6 +177,8 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
   }
   for (Queue* going : {queue, &dead_queue_of(*queue)}) {
     empty_queue(*going, now);
+    for (Consumer* consumer : going->subscription.consumers) consumer->writable = false;
+    leave_line(*going);
     while (!going->subscription.consumers.empty()) {
       Consumer& consumer = *going->subscription.consumers.front();
       say(ConsumerEndedNotice{consumer.session, consumer.id,
@@ -259,9 +261,8 @@ void Core::State::list_consumers(Asker asker, std::string_view name, Now now) {
       report->delivered = consumer->delivered;
       report->acked = consumer->acked;
       WallTime oldest = now.wall;
-      for (const Outstanding* entry = consumer->earliest; entry != nullptr; entry = entry->later) {
-        oldest = std::min(oldest, entry->delivered_at);
-      }
+      consumer->for_each_in_flight(
+          [&oldest](const Outstanding& entry) { oldest = std::min(oldest, entry.delivered_at); });
       report->oldest_lease_ms = static_cast<std::uint64_t>((now.wall - oldest).count());
       say(ConsumerReply{asker, std::move(report)});
       ++count;

@@ -21,10 +21,14 @@
 
 namespace holdfast::broker {
 
+// What a session counts as waiting until its last answer.
+enum class Waits : std::uint8_t { kNothing, kRequest, kPeek, kMove };
+
 // Whom to answer: the session, and the correlation that it gave its request.
 struct Asker {
   SessionId session;
   std::uint64_t correlation = 0;
+  Waits waits = Waits::kNothing;  // comes back with the answer
 };
 
 struct SequenceRange {
@@ -122,6 +126,7 @@ struct MoveRequest {
   std::span<const Sequence> sequences;
   bool all = false;
   Sequence from = 0;
+  Sequence to = 0;  // 0: the last there is
   std::uint32_t limit = 0;
   bool dry_run = false;
 };
@@ -131,7 +136,7 @@ struct MoveRequest {
 struct ErrorReply {
   Asker to;
   Status error;
-  std::uint64_t bytes = 0;  // of a publish that was not refused at once, as in ConfirmReply
+  std::uint64_t bytes = 0;  // of a publish, as in ConfirmReply
 };
 struct OkReply {
   Asker to;

@@ -214,7 +214,7 @@ Milliseconds Core::State::backoff(const Queue& queue, Sequence sequence,
                                   std::uint32_t attempts) const {
   const std::uint64_t longest = queue.setting(QueueSetting::kBackoffMax);
   std::uint64_t wait = queue.setting(QueueSetting::kBackoffMin);
-  for (std::uint32_t i = 1; i < attempts && wait < longest; ++i) wait *= 2;
+  for (std::uint32_t i = 1; i < attempts && wait > 0 && wait < longest; ++i) wait *= 2;
   wait = std::min(wait, longest);
   const std::uint64_t salt[2] = {sequence, attempts};
   const std::uint64_t permille = 800 + XXH3_64bits(salt, sizeof(salt)) % 401;

@@ -19,7 +19,7 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <queue>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -197,11 +197,13 @@ struct Core::State {
                  Now now);
   // Gives back what is not sent yet until the consumer holds no more than this many.
   void give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now);
+  void leave_line(Queue& queue);
   void make_available(Consumer& consumer);
   void end_consumer(Consumer& consumer, wire::Cause cause, Now now);
   Consumer* find_consumer(Asker asker, ConsumerId id);  // refuses if it is not the asker's
   void pin(const std::shared_ptr<const Block>& block);
   void arm(Queue& queue, MonotonicTime when);
+  void disarm(Queue& queue);
   void run_due(Queue& queue, Now now);
 
   // ---- settling.cc ----
@@ -328,9 +330,8 @@ struct Core::State {
   std::uint64_t commits = 0;
   std::array<std::uint32_t, 1024> commit_durations_us{};
 
-  // Wakes asked for by queues, earliest first; a queue may stand in it more than once.
-  using Wake = std::pair<MonotonicTime, QueueId>;
-  std::priority_queue<Wake, std::vector<Wake>, std::greater<>> wakes;
+  // Wakes asked for by queues, earliest first, one for each.
+  std::set<std::pair<MonotonicTime, QueueId>> wakes;
 };
 
 }  // namespace holdfast::broker

@@ -72,8 +72,19 @@ Status check_headers(const flatbuffers::Vector<flatbuffers::Offset<flatbuffers::
   return Status();
 }
 
+// Bytes around a body that no field of it accounts for would make a message that can be stored and
+// not delivered, because its delivery is longer than a frame.
+Status check_overhead(const wire::Message& message, std::size_t message_bytes) {
+  const std::size_t body_bytes = message.body() == nullptr ? 0 : message.body()->size();
+  if (message_bytes <= body_bytes + kMessageOverheadBytesMax) return Status();
+  return Status(ErrorCode::kMessageTooLarge,
+                fmt::format("The message has {} bytes around its body of {}; the limit is {}.",
+                            message_bytes - body_bytes, body_bytes, kMessageOverheadBytesMax));
+}
+
 // What the core takes for granted about a message.
-Status check_message(const wire::Message& message) {
+Status check_message(const wire::Message& message, std::size_t message_bytes) {
+  if (Status status = check_overhead(message, message_bytes); !status.ok()) return status;
   if (Status status = check_message_id(view(message.id())); !status.ok()) return status;
   if (message.key() != nullptr || message.deliver_at() != 0 || message.expires_at() != 0) {
     return Status(ErrorCode::kNotSupported,
@@ -212,7 +223,9 @@ Status Session::publish(const Frame& frame, FrameWriter& out, Now now) {
     return refuse(frame, publish.status(), out);
   }
   const wire::Message& message = *publish->message;
-  if (Status status = check_message(message); !status.ok()) return refuse(frame, status, out);
+  if (Status status = check_message(message, publish->message_bytes.size()); !status.ok()) {
+    return refuse(frame, status, out);
+  }
   PublishRequest request;
   request.asker = asker(frame);
   request.queue = QueueId(publish->queue);
@@ -220,24 +233,9 @@ Status Session::publish(const Frame& frame, FrameWriter& out, Now now) {
   request.body_bytes = message.body() == nullptr ? 0 : message.body()->size();
   request.message_checksum = publish->message_checksum;
   request.message = publish->message_bytes;
+  unconfirmed_bytes_ += request.message.size();
   context_.core.publish(request, now);
-  if (!was_refused(frame)) unconfirmed_bytes_ += request.message.size();
   return Status();
-}
-
-// The core refuses at once or not at all, except a peek whose queue is deleted meanwhile and a
-// publish that had to wait: what these were counted with is told with their answer.
-bool Session::was_refused(const Frame& frame) const {
-  const std::vector<Effect>& said = context_.core.effects().said;
-  const auto* const refused = said.empty() ? nullptr : std::get_if<ErrorReply>(&said.back());
-  return refused != nullptr && refused->to.session == id_ &&
-         refused->to.correlation == frame.correlation;
-}
-
-template <typename Ask>
-void Session::ask_counted(const Frame& frame, const Ask& ask) {
-  ask();
-  if (!was_refused(frame)) ++waiting_;
 }
 
 Status Session::subscribe(const Frame& frame, FrameWriter& out, Now now) {
@@ -262,15 +260,15 @@ Status Session::subscribe(const Frame& frame, FrameWriter& out, Now now) {
 Status Session::unsubscribe(const Frame& frame, Now now) {
   const auto* const table = read_table<wire::Unsubscribe>(frame.body);
   if (table == nullptr) return malformed(frame);
-  context_.core.unsubscribe(asker(frame), ConsumerId(table->consumer()), now);
+  context_.core.unsubscribe(asker(frame, Waits::kRequest), ConsumerId(table->consumer()), now);
   return Status();
 }
 
 Status Session::credit(const Frame& frame, Now now) {
   const auto* const table = read_table<wire::Credit>(frame.body);
   if (table == nullptr) return malformed(frame);
-  context_.core.set_credit(asker(frame), ConsumerId(table->consumer()), table->credit_messages(),
-                           table->credit_bytes(), now);
+  context_.core.set_credit(asker(frame, Waits::kRequest), ConsumerId(table->consumer()),
+                           table->credit_messages(), table->credit_bytes(), now);
   return Status();
 }
 
@@ -302,8 +300,10 @@ Status Session::take_ranges(const flatbuffers::Vector<const wire::SequenceRange*
     previous_last = last;
     context_.ranges.push_back({first, last});
   }
-  // Each is looked up: frames full of them must not keep the others waiting.
-  asked_for_much_ = sequences > kSequencesAtOnceMax;
+  // Each is looked up: frames full of them, or many frames, must not keep the others waiting.
+  looked_up_ += sequences;
+  asked_for_much_ = looked_up_ > kSequencesAtOnceMax;
+  if (asked_for_much_) looked_up_ = 0;
   return Status();
 }
 
@@ -311,7 +311,6 @@ Status Session::settle(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<wire::Settle>(frame.body);
   if (table == nullptr) return malformed(frame);
   SettleRequest request;
-  request.asker = asker(frame);
   request.consumer = ConsumerId(table->consumer());
   request.kind = static_cast<wire::SettleKind>(table->kind());
   request.reason = view(table->reason());
@@ -333,7 +332,8 @@ Status Session::settle(const Frame& frame, FrameWriter& out, Now now) {
     return refuse(frame, status, out);
   }
   request.ranges = context_.ranges;
-  ask_counted(frame, [&] { context_.core.settle(request, now); });
+  request.asker = asker(frame, Waits::kRequest);
+  context_.core.settle(request, now);
   return Status();
 }
 
@@ -359,7 +359,7 @@ Status Session::queue_open(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", name); !status.ok()) {
     return refuse(frame, status, out);
   }
-  context_.core.open_queue(asker(frame), name, now);
+  context_.core.open_queue(asker(frame, Waits::kRequest), name, now);
   return Status();
 }
 
@@ -385,7 +385,6 @@ Status Session::queue_create(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<wire::QueueCreate>(frame.body);
   if (table == nullptr) return malformed(frame);
   CreateQueueRequest request;
-  request.asker = asker(frame);
   request.name = view(table->name());
   request.if_not_exists = table->if_not_exists();
   Status status = check_name("queue name", request.name);
@@ -399,6 +398,7 @@ Status Session::queue_create(const Frame& frame, FrameWriter& out, Now now) {
     if (!is_named) context_.settings.push_back(preset);
   }
   request.settings = context_.settings;
+  request.asker = asker(frame, Waits::kRequest);
   context_.core.create_queue(request, now);
   return Status();
 }
@@ -407,12 +407,13 @@ Status Session::queue_edit(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<wire::QueueEdit>(frame.body);
   if (table == nullptr) return malformed(frame);
   EditQueueRequest request;
-  request.asker = asker(frame);
   request.name = view(table->name());
   Status status = check_name("queue name", request.name);
   if (status.ok()) status = take_settings(table->settings());
   if (!status.ok()) return refuse(frame, status, out);
   request.settings = context_.settings;
+  request.asker = asker(frame, Waits::kRequest);
+  asked_for_much_ = true;  // each consumer of the queue takes note
   context_.core.edit_queue(request, now);
   return Status();
 }
@@ -424,7 +425,8 @@ Status Session::queue_delete(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", name); !status.ok()) {
     return refuse(frame, status, out);
   }
-  context_.core.delete_queue(asker(frame), name, now);
+  asked_for_much_ = true;
+  context_.core.delete_queue(asker(frame, Waits::kRequest), name, now);
   return Status();
 }
 
@@ -435,7 +437,8 @@ Status Session::queue_purge(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", name); !status.ok()) {
     return refuse(frame, status, out);
   }
-  ask_counted(frame, [&] { context_.core.purge_queue(asker(frame), name, now); });
+  asked_for_much_ = true;
+  context_.core.purge_queue(asker(frame, Waits::kMove), name, now);
   return Status();
 }
 
@@ -451,7 +454,6 @@ Status Session::peek(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<wire::Peek>(frame.body);
   if (table == nullptr) return malformed(frame);
   PeekRequest request;
-  request.asker = asker(frame);
   request.queue = view(table->queue());
   request.from = table->from();
   request.limit = table->limit();
@@ -459,9 +461,7 @@ Status Session::peek(const Frame& frame, FrameWriter& out, Now now) {
     return refuse(frame, status, out);
   }
   asked_for_much_ = true;
-  const auto place = std::ranges::find(peeks_, 0u);
-  CHECK(place != peeks_.end(), "session {} is read while {} peeks wait", id_.value, peeks_.size());
-  *place = frame.correlation;
+  request.asker = asker(frame, Waits::kPeek);
   context_.core.peek(request, now);
   return Status();
 }
@@ -472,10 +472,10 @@ Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<Table>(frame.body);
   if (table == nullptr) return malformed(frame);
   MoveRequest request;
-  request.asker = asker(frame);
   request.queue = view(table->queue());
   request.all = table->all();
   request.from = table->from();
+  request.to = table->to();
   request.limit = table->limit();
   request.dry_run = table->dry_run();
   if (Status status = check_name("queue name", request.queue); !status.ok()) {
@@ -486,14 +486,13 @@ Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
     context_.sequences.assign(table->sequences()->begin(), table->sequences()->end());
   }
   request.sequences = context_.sequences;
+  request.asker = asker(frame, Waits::kMove);
   asked_for_much_ = true;
-  ask_counted(frame, [&] {
-    if constexpr (std::is_same_v<Table, wire::Redrive>) {
-      context_.core.redrive(request, now);
-    } else {
-      context_.core.discard(request, now);
-    }
-  });
+  if constexpr (std::is_same_v<Table, wire::Redrive>) {
+    context_.core.redrive(request, now);
+  } else {
+    context_.core.discard(request, now);
+  }
   return Status();
 }
 

@@ -30,7 +30,8 @@ namespace holdfast::broker {
 
 // Requests of one session that wait for a commit or a read: with more it is not read on.
 inline constexpr std::uint32_t kWaitingMax = 16'384;
-inline constexpr std::size_t kWaitingPeeksMax = 4;
+inline constexpr std::uint32_t kWaitingPeeksMax = 4;
+inline constexpr std::uint32_t kWaitingMovesMax = 4;  // redrives, discards, purges
 
 struct SessionOptions {
   std::string broker_version;
@@ -86,38 +87,28 @@ class Session {
   // waits until this one has been answered.
   bool asked_for_much() const { return asked_for_much_; }
 
-  // The core has answered a request of this session.
-  void answered(const SettledReply&) { count_down(waiting_); }
-  void answered(const MovedReply&) { count_down(waiting_); }
-  void answered(const ListEndReply& reply) { end_peek(reply.to.correlation); }
-  void answered(const ErrorReply& reply) {
-    end_peek(reply.to.correlation);
-    confirmed(reply.bytes);
-  }
-  void answered(const ConfirmReply& reply) { confirmed(reply.bytes); }
+  // The core has answered a request of this session, or told it something.
   template <typename Said>
-  void answered(const Said&) {}
+  void answered(const Said& said) {
+    if constexpr (requires { said.to.waits; }) --waiting_[static_cast<std::size_t>(said.to.waits)];
+    if constexpr (requires {
+                    said.to.waits;
+                    said.bytes;
+                  })
+      unconfirmed_bytes_ -= said.bytes;
+  }
+  void answered(const PeekReply&) {}  // more follow
   // So many requests wait for their answer that the next one waits as well.
   bool waits_for_much() const {
-    return waiting_ >= kWaitingMax || std::ranges::find(peeks_, 0u) == peeks_.end();
+    return waiting(Waits::kRequest) >= kWaitingMax || waiting(Waits::kPeek) >= kWaitingPeeksMax ||
+           waiting(Waits::kMove) >= kWaitingMovesMax;
   }
 
   // Bytes of messages published and not yet answered.
   std::uint64_t unconfirmed_bytes() const { return unconfirmed_bytes_; }
 
  private:
-  void confirmed(std::uint64_t bytes) {
-    unconfirmed_bytes_ -= bytes < unconfirmed_bytes_ ? bytes : unconfirmed_bytes_;
-  }
-  static void count_down(std::uint32_t& waiting) { waiting -= waiting > 0 ? 1 : 0; }
-  void end_peek(std::uint64_t correlation) {
-    if (correlation != 0) std::ranges::replace(peeks_, correlation, std::uint64_t{0});
-  }
-  // Asks the core by this call, and counts the request as waiting unless it was refused at once.
-  template <typename Ask>
-  void ask_counted(const Frame& frame, const Ask& ask);
-  // Whether the core has just refused this request.
-  bool was_refused(const Frame& frame) const;
+  std::uint32_t waiting(Waits what) const { return waiting_[static_cast<std::size_t>(what)]; }
 
   Status handshake(const Frame& frame, FrameWriter& out, Now now);
   Status publish(const Frame& frame, FrameWriter& out, Now now);
@@ -138,7 +129,11 @@ class Session {
   Status consumer_list(const Frame& frame, FrameWriter& out, Now now);
   Status bodyless(const Frame& frame, FrameWriter& out, Now now);
 
-  Asker asker(const Frame& frame) const { return {id_, frame.correlation}; }
+  // Whoever asks so gets one last answer, which counts down again.
+  Asker asker(const Frame& frame, Waits waits = Waits::kNothing) {
+    ++waiting_[static_cast<std::size_t>(waits)];
+    return {id_, frame.correlation, waits};
+  }
   // Answers the frame with this error; the conversation goes on.
   Status refuse(const Frame& frame, const Status& error, FrameWriter& out);
   // Fill the context's room, checking the bounds.
@@ -154,9 +149,8 @@ class Session {
   Milliseconds heartbeat_{0};
   std::uint64_t frames_out_ = 0;
   std::uint64_t unconfirmed_bytes_ = 0;
-  std::uint32_t waiting_ = 0;
-  // Correlations of peeks that wait; 0: none. They can be refused late, so they are told apart.
-  std::array<std::uint64_t, kWaitingPeeksMax> peeks_{};
+  std::array<std::uint32_t, 4> waiting_{};  // by Waits; that of kNothing says nothing
+  std::uint64_t looked_up_ = 0;             // sequences, since the last time that was much
 };
 
 }  // namespace holdfast::broker

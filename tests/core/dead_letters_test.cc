@@ -161,6 +161,21 @@ TEST_CASE("redrive of all goes in steps and says where to go on") {
   CHECK(f.report("q").messages == 30);
 }
 
+TEST_CASE("redrive of all up to a sequence leaves alone what comes after it") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 0; i < 30; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 30}});
+  f.disconnect();
+  const auto moved = f.redrive_all("q", 256, 12);
+  CHECK(moved.moved == 12);
+  CHECK(moved.next == 0);
+  CHECK(f.report("q.dead").messages == 18);
+  CHECK(f.redrive_all("q", 256, 12).moved == 0);
+  CHECK(f.redrive_all("q", 256, ~Sequence{0}).moved == 18);
+}
+
 TEST_CASE("redrive and discard leave alone what a consumer of the dead-letter queue holds") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});

@@ -170,5 +170,78 @@ TEST_CASE("an id that expires before its commit leaves no record") {
   CHECK(core.store.dedup_record_count() == 0);
 }
 
+// Its last batches each found it deleted and let its removal go on, also when that was sealed.
+TEST_CASE("a deleted queue is gone for good, however many batches wait when its removal is done") {
+  CoreFixture core;
+  core.create_queue("orders");
+  core.create_queue("bulk");
+  auto fill_a_batch = [&core, number = 0]() mutable {
+    core.publish("bulk", std::to_string(++number), std::string(1 << 20, 'b'));
+  };
+  core.hold_commits();
+  core.publish("orders", "a");
+  core.delete_queue("orders");
+  fill_a_batch();
+  for (int i = 0; i < 6; ++i) {
+    core.commit_one();
+    fill_a_batch();
+  }
+  core.release_commits();
+  CHECK(core.report("bulk").messages == 7);
+  core.crash();
+  CHECK(core.report("bulk").messages == 7);
+  core.create_queue("orders");
+  CHECK(core.report("orders").messages == 0);
+}
+
+// Each time they were chosen anew, for the same commit.
+TEST_CASE("credit that is taken and given again and again has an end until the next commit") {
+  constexpr Sequence kMessages = 1'000;
+  CoreFixture core;
+  core.create_queue("orders");
+  for (Sequence i = 1; i <= kMessages; ++i) core.publish("orders", std::to_string(i));
+  const ConsumerId consumer = core.subscribe("orders", kMessages);
+  REQUIRE(core.delivered().size() == kMessages);
+  core.hold_commits();
+  core.settle(consumer, wire::SettleKind_Release, {{1, kMessages}});
+  CHECK(core.report("orders").in_flight == kMessages);
+  for (int i = 0; i < 80; ++i) {
+    core.set_credit(consumer, 0);
+    core.set_credit(consumer, kMessages);
+  }
+  CHECK(core.report("orders").in_flight == 0);
+  core.release_commits();
+  const std::vector<Received> received = core.deliveries();
+  CHECK(received.size() == kMessages);
+  for (const Received& message : received) CHECK(message.attempt == 1);
+}
+
+// Each took its place by a walk past all that end later.
+TEST_CASE("leases that are made shorter, later ones first, end in their order") {
+  constexpr Sequence kMessages = 200;
+  CoreFixture core;
+  core.create_queue("orders");
+  for (Sequence i = 1; i <= kMessages; ++i) core.publish("orders", std::to_string(i));
+  const ConsumerId consumer = core.subscribe("orders", kMessages, 3'600'000);
+  REQUIRE(core.delivered().size() == kMessages);
+  for (Sequence i = kMessages; i >= 1; --i) {
+    core.extend(consumer, i, static_cast<std::uint32_t>(1'000 + 10 * i));
+  }
+  core.ack(consumer, 7);
+  core.extend(consumer, 9, 3'600'000);
+  core.pass(Milliseconds(1'100));
+  std::vector<SequenceRange> lost;
+  for (const LeaseLostNotice& notice : core.lost_leases()) {
+    lost.insert(lost.end(), notice.ranges.begin(), notice.ranges.end());
+  }
+  std::vector<Sequence> sequences;
+  for (const SequenceRange& range : lost) {
+    for_each_sequence(range, [&](Sequence sequence) { sequences.push_back(sequence); });
+  }
+  CHECK(sequences == std::vector<Sequence>{1, 2, 3, 4, 5, 6, 8, 10});
+  core.disconnect();
+  CHECK(core.report("orders").in_flight == 0);
+}
+
 }  // namespace
 }  // namespace holdfast::broker

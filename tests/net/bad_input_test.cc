@@ -449,6 +449,20 @@ TEST_CASE("frames that come byte by byte are frames") {
   CHECK(client.expect(wire::FrameType_Confirm).correlation == 8);
 }
 
+// Its delivery would be longer than a frame: whoever got it would lose its connection, again and
+// again.
+TEST_CASE("a message with many bytes around its body is refused, however small that is") {
+  WithBystander with;
+  RawClient client = with.broker.connect();
+  for (const std::size_t padding : {std::size_t{70'000}, std::size_t{16u << 20}}) {
+    std::vector<std::uint8_t> message = message_bytes("m", "small");
+    message.resize(message.size() + padding);
+    client.send_bytes(bytes_of(publish_frame(8, with.queue, message)));
+    client.expect_error(ErrorCode::kMessageTooLarge, 8);
+  }
+  CHECK(client.publish(with.queue, "afterwards", "x") >= 1);
+}
+
 TEST_CASE("a message of the largest size is taken where the queue allows it") {
   RunningBroker broker;
   RawClient client = broker.connect();

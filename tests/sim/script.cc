@@ -44,6 +44,11 @@ Script::Script(std::uint64_t seed) : random(seed) {
   options_.dedup.older.tag_mask = random.one_of<std::uint32_t>({1, 15, ~0u});
   // Where half of all fingerprints match, each publish reads half of all chunks.
   if (options_.dedup.older.tag_mask == 1) options_.dedup.older.chunk_ids_max = 100;
+  // A table has a chunk at least.
+  if (options_.dedup.older.tag_mask != ~0u) {
+    options_.dedup.older.table_ids_max =
+        std::max<std::size_t>(options_.dedup.older.table_ids_max, 20);
+  }
   body_bytes_max_ = random.one_of<std::size_t>({1, 200, 3000});
   large_bodies_ = random.once_in(8);
   tight_ = random.once_in(2);

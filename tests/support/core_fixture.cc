@@ -242,7 +242,7 @@ void CoreFixture::disconnect(SessionId session) {
 }
 
 MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> sequences, bool all,
-                             std::uint32_t limit, bool redrive) {
+                             std::uint32_t limit, bool redrive, Sequence to) {
   last_moved_.reset();
   MoveRequest request;
   request.asker = ask();
@@ -250,6 +250,7 @@ MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> seq
   request.sequences = sequences;
   request.all = all;
   request.limit = limit;
+  request.to = to;
   if (redrive) {
     core_->redrive(request, now_);
   } else {
@@ -262,8 +263,8 @@ MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> seq
 MovedReply CoreFixture::redrive(const std::string& queue, std::vector<Sequence> sequences) {
   return move(queue, std::move(sequences), false, 0, true);
 }
-MovedReply CoreFixture::redrive_all(const std::string& queue, std::uint32_t limit) {
-  return move(queue, {}, true, limit, true);
+MovedReply CoreFixture::redrive_all(const std::string& queue, std::uint32_t limit, Sequence to) {
+  return move(queue, {}, true, limit, true, to);
 }
 MovedReply CoreFixture::discard(const std::string& queue, std::vector<Sequence> sequences) {
   return move(queue, std::move(sequences), false, 0, false);

@@ -82,7 +82,7 @@ class CoreFixture {
   void set_credit(ConsumerId consumer, std::uint32_t messages);
   void disconnect(SessionId session = SessionId(2));
   MovedReply redrive(const std::string& queue, std::vector<Sequence> sequences);
-  MovedReply redrive_all(const std::string& queue, std::uint32_t limit = 256);
+  MovedReply redrive_all(const std::string& queue, std::uint32_t limit = 256, Sequence to = 0);
   MovedReply discard(const std::string& queue, std::vector<Sequence> sequences);
   std::vector<PeekReply> peek(const std::string& queue, std::uint32_t limit = 100,
                               Sequence from = 0);
@@ -112,7 +112,7 @@ class CoreFixture {
   void start();
   void take_effects();
   MovedReply move(const std::string& queue, std::vector<Sequence> sequences, bool all,
-                  std::uint32_t limit, bool redrive);
+                  std::uint32_t limit, bool redrive, Sequence to = 0);
 
   CoreOptions options_;
   Now now_;

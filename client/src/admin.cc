@@ -242,25 +242,37 @@ Status check_limit(std::uint32_t limit, std::uint32_t limit_max) {
 
 enum class Move { kRedrive, kDiscard };
 
-// `limit` of 0: the named sequences; otherwise a step over all of them.
-Result<MoveReport> move(ClientImpl& impl, Move kind, std::string_view queue,
-                        const std::vector<std::uint64_t>& sequences, std::uint64_t from,
-                        std::uint32_t limit, bool dry_run) {
+// What is moved: a step over all of them, or the named ones.
+struct Moved {
+  std::uint64_t from = 0;
+  std::uint64_t to = 0;
+  std::uint32_t limit = 0;
+  const std::vector<std::uint64_t>* named = nullptr;
+};
+
+Status check_moved(const Moved& moved) {
+  if (moved.named == nullptr) return check_limit(moved.limit, kMoveSequencesMax);
+  if (!moved.named->empty() && moved.named->size() <= kMoveSequencesMax) return Status();
+  return Status(ErrorCode::kInvalidArgument,
+                fmt::format("{} sequences are named; a call takes 1 to {}.", moved.named->size(),
+                            kMoveSequencesMax));
+}
+
+Result<MoveReport> move(ClientImpl& impl, Move kind, std::string_view queue, const Moved& moved,
+                        bool dry_run) {
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
-  const bool all = limit > 0;
-  if (!all && (sequences.empty() || sequences.size() > kMoveSequencesMax)) {
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("{} sequences are named; a call takes 1 to {}.", sequences.size(),
-                              kMoveSequencesMax));
-  }
-  FlatBufferBuilder builder(512 + sequences.size() * sizeof(std::uint64_t));
+  if (Status checked = check_moved(moved); !checked.ok()) return checked;
+  FlatBufferBuilder builder(4096);
   const auto name = builder.CreateString(queue.data(), queue.size());
-  const auto list = all ? 0 : builder.CreateVector(sequences);
+  const bool all = moved.named == nullptr;
+  const auto list = all ? 0 : builder.CreateVector(*moved.named);
   const bool redrive = kind == Move::kRedrive;
   if (redrive) {
-    builder.Finish(wire::CreateRedrive(builder, name, list, all, from, limit, dry_run));
+    builder.Finish(
+        wire::CreateRedrive(builder, name, list, all, moved.from, moved.limit, dry_run, moved.to));
   } else {
-    builder.Finish(wire::CreateDiscard(builder, name, list, all, from, limit, dry_run));
+    builder.Finish(
+        wire::CreateDiscard(builder, name, list, all, moved.from, moved.limit, dry_run, moved.to));
   }
   return ask_for_one<wire::Moved>(
       impl,
@@ -386,24 +398,22 @@ Result<StoredMessage> Admin::get(std::string_view queue, std::uint64_t sequence)
 
 Result<MoveReport> Admin::redrive(std::string_view queue,
                                   const std::vector<std::uint64_t>& sequences, bool dry_run) {
-  return move(*impl_, Move::kRedrive, queue, sequences, 0, 0, dry_run);
+  return move(*impl_, Move::kRedrive, queue, {.named = &sequences}, dry_run);
 }
 
 Result<MoveReport> Admin::redrive_all(std::string_view queue, std::uint64_t from,
-                                      std::uint32_t limit, bool dry_run) {
-  if (Status checked = check_limit(limit, kMoveSequencesMax); !checked.ok()) return checked;
-  return move(*impl_, Move::kRedrive, queue, {}, from, limit, dry_run);
+                                      std::uint32_t limit, bool dry_run, std::uint64_t to) {
+  return move(*impl_, Move::kRedrive, queue, {.from = from, .to = to, .limit = limit}, dry_run);
 }
 
 Result<MoveReport> Admin::discard(std::string_view queue,
                                   const std::vector<std::uint64_t>& sequences, bool dry_run) {
-  return move(*impl_, Move::kDiscard, queue, sequences, 0, 0, dry_run);
+  return move(*impl_, Move::kDiscard, queue, {.named = &sequences}, dry_run);
 }
 
 Result<MoveReport> Admin::discard_all(std::string_view queue, std::uint64_t from,
-                                      std::uint32_t limit, bool dry_run) {
-  if (Status checked = check_limit(limit, kMoveSequencesMax); !checked.ok()) return checked;
-  return move(*impl_, Move::kDiscard, queue, {}, from, limit, dry_run);
+                                      std::uint32_t limit, bool dry_run, std::uint64_t to) {
+  return move(*impl_, Move::kDiscard, queue, {.from = from, .to = to, .limit = limit}, dry_run);
 }
 
 // ---- the broker ----

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <system_error>
 #include <utility>
 
 #include "base/check.h"
@@ -94,16 +95,27 @@ client::ConnectionOptions connection_options(const ClientOptions& options, const
   return connection;
 }
 
+Result<std::thread> start_thread(std::function<void()> body) {
+  try {
+    return std::thread(std::move(body));
+  } catch (const std::system_error& refused) {
+    return Status(ErrorCode::kLimitReached,
+                  fmt::format("The system gives the client no further thread: {}. Raise the limit "
+                              "on threads of this process, or lower the concurrency.",
+                              refused.code().message()));
+  }
+}
+
 Status cancelled() { return Status(ErrorCode::kCancelled, "The client was closed."); }
 
 }  // namespace
 
-std::thread client::start_quiet_thread(std::function<void()> body) {
+Result<std::thread> client::start_quiet_thread(std::function<void()> body) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread(std::move(body));
+  Result<std::thread> thread = start_thread(std::move(body));
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return thread;
 }
@@ -140,11 +152,17 @@ Result<Client> ClientImpl::connect(ClientOptions options, const client::ClientTu
 Status ClientImpl::start() {
   if (Status opened = loop_.open(); !opened.ok()) return opened;
   // The thread keeps the client alive: its last owner may be a callback.
-  thread_ = client::start_quiet_thread([self = shared_from_this()] {
+  Result<std::thread> thread = client::start_quiet_thread([self = shared_from_this()] {
     self->io_thread_.store(std::this_thread::get_id());
     self->connection_.start();
     self->loop_.run();
   });
+  if (!thread.ok()) {
+    loop_.close();
+    loop_.run();  // what was opened closes
+    return thread.status();
+  }
+  thread_ = *std::move(thread);
   return Status();
 }
 
@@ -170,10 +188,14 @@ void ClientImpl::close() {
     if (const auto consumer = weak.lock(); consumer != nullptr) consumer->stop();
   }
   if (!on_io_thread()) {
+    // A turn runs its tasks before it sends its settles: so a turn later what was asked for until
+    // now is on its way.
     const auto settled = std::make_shared<Call<bool>>();
-    run_on_io([this, settled](const Status& status) {
-      if (!status.ok()) return settled->finish(true);
-      subscriptions_.when_settles_answered([settled] { settled->finish(true); });
+    run_on_io([this, settled](const Status&) {
+      run_on_io([this, settled](const Status& status) {
+        if (!status.ok()) return settled->finish(true);
+        subscriptions_.when_settles_answered([settled] { settled->finish(true); });
+      });
     });
     settled->wait_until(deadline());
   }
@@ -185,12 +207,21 @@ void ClientImpl::close_thread() {
     if (status.ok()) shut_down();
   });
   if (on_io_thread()) {
-    // It cannot wait for itself; it ends with this turn and keeps itself alive until then.
-    if (thread_.joinable()) thread_.detach();
+    // It cannot wait for itself; it ends with this turn and keeps itself alive until then. If
+    // another thread closes at the same time, that one waits for it.
+    const std::unique_lock lock(closing_mutex_, std::try_to_lock);
+    if (lock.owns_lock() && thread_.joinable()) thread_.detach();
     return;
   }
   const std::lock_guard lock(closing_mutex_);
-  if (thread_.joinable()) thread_.join();
+  if (!thread_.joinable()) return;
+  // A look-up of a name cannot be called off and may take longer than anybody waits. The thread
+  // ends with it, and calls nobody any more.
+  if (last_turn_.get_future().get() == LastTurn::kLooksUp) {
+    thread_.detach();
+  } else {
+    thread_.join();
+  }
 }
 
 void ClientImpl::shut_down() {
@@ -433,7 +464,10 @@ Status ClientImpl::extend(std::shared_ptr<DeliveryImpl> delivery, std::chrono::m
 bool ClientImpl::turn() {
   if (shut_) return false;
   take_mail();
-  if (shut_) return false;
+  if (shut_) {
+    last_turn_.set_value(connection_.looks_up() ? LastTurn::kLooksUp : LastTurn::kEnds);
+    return false;
+  }
   const std::uint64_t wake_at = subscriptions_.advance(loop_.now_ms());
   const bool more = send();
   if (draining_) drop_if_drained();
@@ -442,7 +476,8 @@ bool ClientImpl::turn() {
   } else {
     loop_.set_timer(wake_at);
   }
-  return more || !mailbox_.try_sleep();
+  // Completed bytes make room for those who wait to publish: the next turn tells them.
+  return more || publisher_.has_completed_bytes() || !mailbox_.try_sleep();
 }
 
 void ClientImpl::take_mail() {

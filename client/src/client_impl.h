@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -33,8 +34,9 @@ struct ClientTuning {
   std::uint64_t handshake_ms = 10'000;
 };
 
-// A thread in which all signals are blocked: they are the program's.
-std::thread start_quiet_thread(std::function<void()> body);
+// A thread in which all signals are blocked: they are the program's. kLimitReached if the system
+// has none to give.
+Result<std::thread> start_quiet_thread(std::function<void()> body);
 
 }  // namespace client
 
@@ -111,6 +113,9 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   std::vector<std::weak_ptr<ConsumerImpl>> consumers_;
   bool closing_ = false;
   std::mutex closing_mutex_;  // held while the thread is joined
+  // Told at the end of the turn after which the I/O thread calls nobody any more.
+  enum class LastTurn { kEnds, kLooksUp };
+  std::promise<LastTurn> last_turn_;
 
   // The I/O thread's.
   client::Requests requests_;

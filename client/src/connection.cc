@@ -56,7 +56,8 @@ struct Connection::Timers {
 };
 
 struct Connection::Resolving {
-  Connection* owner = nullptr;  // null: nobody waits for it any more
+  Connection* owner = nullptr;
+  bool abandoned = false;  // nobody waits for it any more
   uv_getaddrinfo_t request{};
   std::vector<sockaddr_storage> addresses;  // those not yet tried, in reverse
   bool running = false;
@@ -131,7 +132,8 @@ void Connection::attempt() {
         auto* resolving = static_cast<Resolving*>(request->data);
         resolving->running = false;
         Connection* self = resolving->owner;
-        if (self == nullptr) {
+        if (result != UV_EAI_CANCELED) --self->lookups_;
+        if (resolving->abandoned) {
           delete resolving;
         } else if (result != 0) {
           self->lose(Status(ErrorCode::kUnreachable,
@@ -148,7 +150,9 @@ void Connection::attempt() {
         uv_freeaddrinfo(found);
       },
       host, port.c_str(), &hints);
-  if (failure != 0) {
+  if (failure == 0) {
+    ++lookups_;
+  } else {
     resolving_->running = false;
     lose(Status(ErrorCode::kUnreachable, fmt::format("The host \"{}\" cannot be looked up: {}.",
                                                      host, uv_strerror(failure))),
@@ -408,9 +412,10 @@ void Connection::lose(const Status& why, bool final) {
 void Connection::abandon_attempt() {
   abandon_socket();
   if (resolving_ == nullptr) return;
-  resolving_->owner = nullptr;
+  resolving_->abandoned = true;
   if (resolving_->running) {
-    uv_cancel(reinterpret_cast<uv_req_t*>(&resolving_->request));
+    // Refused when the look-up has begun.
+    if (uv_cancel(reinterpret_cast<uv_req_t*>(&resolving_->request)) == 0) --lookups_;
   } else {
     delete resolving_;
   }

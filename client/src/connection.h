@@ -71,6 +71,8 @@ class Connection {
   void drop_after(std::uint64_t delay_ms, const Status& why);
   // For good: closes every handle, calls no event any more.
   void shutdown();
+  // A look-up of a name is under way that cannot be called off: the loop runs until it is done.
+  bool looks_up() const { return lookups_ > 0; }
 
   // The largest frame body that the broker accepts; while ready().
   std::size_t frame_bytes_max() const { return frame_bytes_max_; }
@@ -108,6 +110,7 @@ class Connection {
   Socket* socket_ = nullptr;        // owns itself: freed in its close callback
   Resolving* resolving_ = nullptr;  // owns itself: freed in its callback
   Timers* timers_;                  // likewise
+  std::size_t lookups_ = 0;         // under way, those included that nobody waits for
   std::size_t frame_bytes_max_ = 0;
   std::uint64_t heartbeat_ms_ = 0;
   std::uint64_t sent_at_ms_ = 0;

@@ -42,10 +42,21 @@ Status ConsumerImpl::start(SubscribeOptions options, std::uint32_t concurrency) 
     stop();
     return *answer;
   }
+  if (Status started = start_threads(concurrency); !started.ok()) {
+    stop();
+    return started;
+  }
+  return Status();
+}
+
+Status ConsumerImpl::start_threads(std::uint32_t concurrency) {
   const std::lock_guard joining(joining_);
   const std::lock_guard lock(mutex_);
   for (std::uint32_t i = 0; i < concurrency && !stopping_; ++i) {
-    threads_.push_back(client::start_quiet_thread([self = shared_from_this()] { self->run(); }));
+    Result<std::thread> thread =
+        client::start_quiet_thread([self = shared_from_this()] { self->run(); });
+    if (!thread.ok()) return thread.status();
+    threads_.push_back(*std::move(thread));
     thread_ids_.push_back(threads_.back().get_id());
   }
   return Status();

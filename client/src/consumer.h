@@ -34,6 +34,7 @@ class ConsumerImpl : public client::DeliverySink,
   void ended(const Status& why) override;
 
  private:
+  Status start_threads(std::uint32_t concurrency);
   void run();
   void handle(std::shared_ptr<DeliveryImpl> delivery);
   bool on_own_thread() const;

@@ -64,6 +64,7 @@ class Publisher {
 
   // Frames that were sent and are not answered.
   std::size_t under_way() const { return under_way_; }
+  bool has_completed_bytes() const { return completed_bytes_ > 0; }
   // Bytes of messages that were completed since the last call.
   std::size_t take_completed_bytes() { return std::exchange(completed_bytes_, 0); }
 

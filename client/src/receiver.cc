@@ -24,10 +24,13 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
   if (answered && ended_.ok()) {
     changed_.wait_for(lock, wait, [this] { return !arrived_.empty() || !ended_.ok(); });
   }
-  const std::uint64_t key = key_;
+  const std::uint64_t answered_key = answered ? key_ : 0;
   lock.unlock();
-  if (answered && key != 0) pause(key);
+  if (answered_key != 0) pause(answered_key);
   std::vector<Delivery> deliveries = take_all();
+  lock.lock();
+  const std::uint64_t key = key_;  // one that comes only now finds that all is over, and closes
+  lock.unlock();
   client_->run_on_io([client = client_, key](const Status& status) {
     if (status.ok() && key != 0) client->subscriptions().close(key);
   });

@@ -128,10 +128,12 @@ TEST_CASE("a redrive that was under way when the connection was lost is not repe
 TEST_CASE("a step of a redrive reports what moved and why something did not") {
   FakeBroker broker;
   Connected c(broker);
-  auto redriven = std::async([&] { return c.client->admin().redrive_all("orders.dead", 10, 256); });
+  auto redriven =
+      std::async([&] { return c.client->admin().redrive_all("orders.dead", 10, 256, false, 500); });
   const ReceivedFrame frame = c.peer->expect(wire::FrameType_Redrive);
   CHECK(frame.table<wire::Redrive>().all());
   CHECK(frame.table<wire::Redrive>().from() == 10);
+  CHECK(frame.table<wire::Redrive>().to() == 500);
   reply(*c.peer, wire::FrameType_Moved, frame.correlation, [](auto& builder) {
     const auto why = builder.CreateString("The source is full.");
     return wire::CreateMoved(builder, 7, 1, 2, 3, 99,

@@ -169,6 +169,25 @@ TEST_CASE("frames that make no sense are survived") {
   CHECK(receipt.get()->sequence == 1);
 }
 
+TEST_CASE("after the end of the client a publish past the bound fails as well, and does not wait") {
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  options.reconnect = false;
+  options.unconfirmed_bytes_max = 1000;
+  Connected c(broker, options);
+  c.peer->close();
+  CHECK(c.client->publish("orders", Message("x")).status().code() == ErrorCode::kConnectionLost);
+  for (int i = 0; i < 3; ++i) {
+    auto failed = std::async(std::launch::async, [&] {
+      return c.client->publish_future("orders", Message(std::string(900, 'a'))).get();
+    });
+    const bool ended = failed.wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+    CHECK(ended);
+    if (!ended) c.client->close();
+    CHECK(failed.get().status().code() == ErrorCode::kConnectionLost);
+  }
+}
+
 TEST_CASE("without reconnect a lost connection ends the client") {
   FakeBroker broker;
   ClientOptions options = quick_options(broker);

@@ -519,4 +519,26 @@ TEST_CASE("closing the client stops its consumers and waits for what is being se
   CHECK(deliveries[0].ack().code() == ErrorCode::kNotHeld);
 }
 
+TEST_CASE("closing waits for a settle that was asked for a moment before") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  c.peer->deliver(5, 1, "x");
+  std::vector<Delivery> deliveries = kept.take(1);
+  std::promise<Status> acked;
+  std::future<void> closed;
+  // Both are there when the next turn begins.
+  on_io_thread(c, [&] {
+    deliveries[0].ack_async([&](Status status) { acked.set_value(std::move(status)); });
+    closed = std::async(std::launch::async, [&] { c.client->close(); });
+    closed.wait_for(std::chrono::milliseconds(20));
+  });
+  ReceivedFrame frame = c.peer->next();
+  while (frame.type != wire::FrameType_Settle) frame = c.peer->next();
+  c.peer->settled(frame.correlation, 1);
+  closed.get();
+  CHECK(acked.get_future().get().ok());
+}
+
 }  // namespace holdfast::test

@@ -535,6 +535,12 @@ def test_pipe_closed(tool):
         capture_output=True, timeout=LONG_S)
     CHECK.that(full.returncode == 70 and b"No space left" in full.stderr, full)
     CHECK.that(tool.report("pipe")["messages"] == left, "what was not written is not acked")
+    tool.ok("message", "receive", "pipe", "-n", str(left), "--reject", "--wait", "10s")
+    cut = subprocess.run(
+        ["bash", "-c", '"$@" | head -c 10; exit ${PIPESTATUS[0]}', "bash",
+         *tool.command("dlq", "export", "pipe", "-")],
+        capture_output=True, timeout=LONG_S)
+    CHECK.that(cut.returncode == 128 + signal.SIGPIPE and cut.stderr == b"", cut)
 
 
 def on_terminal(command, answer):

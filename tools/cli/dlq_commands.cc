@@ -126,7 +126,9 @@ ExitCode export_dead(Session& session, const ExportArguments& arguments) {
       });
   const Status result = exported.ok() ? file->finish() : exported.status();
   if (!result.ok()) {
-    return file->pipe_is_closed() ? ExitCode::kDone : session.fail(result, dead_queue);
+    if (!file->pipe_is_closed()) return session.fail(result, dead_queue);
+    session.output().note_closed_pipe();
+    return ExitCode::kDone;
   }
   session.console().note(fmt::format("{} dead letters of queue {} are in {}.", *exported,
                                      arguments.queue,
@@ -148,8 +150,10 @@ ExitCode redrive_dead(Session& session, const MoveArguments& arguments) {
   if (!sequences.ok()) return session.fail(sequences.status());
   const Status connected = session.connect_for(arguments.queue);
   if (!connected.ok()) return session.fail(connected);
-  return move_dead_letters(session, DeadMove::kRedrive, dead_queue_name(arguments.queue),
-                           *sequences, arguments.dry_run);
+  const std::string dead_queue = dead_queue_name(arguments.queue);
+  const Result<QueueReport> report = session.admin().queue(dead_queue);
+  if (!report.ok()) return session.fail(report.status(), dead_queue);
+  return move_dead_letters(session, DeadMove::kRedrive, *report, *sequences, arguments.dry_run);
 }
 
 ExitCode discard_dead(Session& session, const MoveArguments& arguments) {
@@ -168,7 +172,7 @@ ExitCode discard_dead(Session& session, const MoveArguments& arguments) {
                   sequences->empty() ? report->messages : sequences->size(), report->source_queue),
       report->source_queue, arguments.agreed);
   if (!agreed.ok()) return session.fail(agreed);
-  return move_dead_letters(session, DeadMove::kDiscard, dead_queue, *sequences, false);
+  return move_dead_letters(session, DeadMove::kDiscard, *report, *sequences, false);
 }
 
 void add_moves(const Command& dlq) {

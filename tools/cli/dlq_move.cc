@@ -42,23 +42,24 @@ Status move_sequences(Session& session, DeadMove move, const std::string& dead_q
   return Status();
 }
 
-// Up to the last dead letter of the beginning: what fails again in the meantime comes after it, and
-// would otherwise be moved for ever.
-Status move_all(Session& session, DeadMove move, const std::string& dead_queue, bool dry_run,
+// Up to the last dead letter of the report: what comes after it nobody has agreed to move, and what
+// fails again in the meantime would be moved for ever.
+Status move_all(Session& session, DeadMove move, const QueueReport& dead_queue, bool dry_run,
                 MoveReport& total) {
-  const Result<QueueReport> before = session.admin().queue(dead_queue);
-  if (!before.ok()) return before.status();
+  const std::uint64_t last = dead_queue.next_sequence - 1;
+  if (last == 0) return Status();  // there never was one
+  Admin admin = session.admin();
   std::uint64_t next = 0;
   do {
     const Result<MoveReport> step =
-        move == DeadMove::kRedrive ? session.admin().redrive_all(dead_queue, next, kStep, dry_run)
-                                   : session.admin().discard_all(dead_queue, next, kStep, dry_run);
+        move == DeadMove::kRedrive ? admin.redrive_all(dead_queue.name, next, kStep, dry_run, last)
+                                   : admin.discard_all(dead_queue.name, next, kStep, dry_run, last);
     if (!step.ok()) return step.status();
     add(*step, total);
     next = step->next;
     session.console().progress(fmt::format("Dead letters {}", done_word(move, dry_run)),
                                total.moved);
-  } while (next != 0 && next < before->next_sequence);
+  } while (next != 0);
   return Status();
 }
 
@@ -110,11 +111,12 @@ std::string dead_queue_name(std::string_view queue) {
   return is_dead_queue_name(queue) ? std::string(queue) : fmt::format("{}{}", queue, kDeadSuffix);
 }
 
-ExitCode move_dead_letters(Session& session, DeadMove move, const std::string& dead_queue,
+ExitCode move_dead_letters(Session& session, DeadMove move, const QueueReport& report,
                            const std::vector<std::uint64_t>& sequences, bool dry_run) {
+  const std::string& dead_queue = report.name;
   MoveReport total;
   const Status status = sequences.empty()
-                            ? move_all(session, move, dead_queue, dry_run, total)
+                            ? move_all(session, move, report, dry_run, total)
                             : move_sequences(session, move, dead_queue, sequences, dry_run, total);
   session.console().end_progress();
   if (status.ok() || total.moved > 0) print_total(session, move, dead_queue, dry_run, total);

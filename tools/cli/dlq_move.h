@@ -16,9 +16,10 @@ enum class DeadMove { kRedrive, kDiscard };
 // The dead-letter queue of `queue`, which may itself be one.
 std::string dead_queue_name(std::string_view queue);
 
-// Moves exactly these dead letters, or all that are there at the beginning if `sequences` is empty,
-// and prints what happened. kPartly if some were moved and some were not.
-ExitCode move_dead_letters(Session& session, DeadMove move, const std::string& dead_queue,
+// Moves exactly these dead letters of the queue, or if `sequences` is empty all that were there
+// when `dead_queue` was reported, and prints what happened. kPartly if some were moved and some
+// were not.
+ExitCode move_dead_letters(Session& session, DeadMove move, const QueueReport& dead_queue,
                            const std::vector<std::uint64_t>& sequences, bool dry_run);
 
 }  // namespace holdfast::cli

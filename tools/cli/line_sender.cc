@@ -57,11 +57,10 @@ bool LineSender::refuse(std::uint64_t line_number, const Status& status) {
 }
 
 void LineSender::answer(Slot& slot, Result<PublishReceipt> result) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!result.ok() && !concerns_one_message(result.status().code())) is_hopeless_ = true;
-    slot.result = std::move(result);
-  }
+  const std::lock_guard lock(mutex_);
+  if (!result.ok() && !concerns_one_message(result.status().code())) is_hopeless_ = true;
+  slot.result = std::move(result);
+  // Under the lock: the one who waits may be done with this, and destroy it, as soon as it is free.
   changed_.notify_all();
 }
 

@@ -51,6 +51,8 @@ class Output {
   const Status& status() const { return status_; }
   // The reader of the pipe has gone: no error worth a word.
   bool pipe_is_closed() const { return pipe_is_closed_; }
+  // Whoever wrote to standard output past this has found that.
+  void note_closed_pipe() { pipe_is_closed_ = true; }
 
  private:
   void write_if_much();

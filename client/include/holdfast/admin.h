@@ -104,13 +104,14 @@ class Admin {
   // `queue` is the source queue or its dead-letter queue. At most 256 sequences a call.
   Result<MoveReport> redrive(std::string_view queue, const std::vector<std::uint64_t>& sequences,
                              bool dry_run = false);
-  // One step of at most `limit` (1 to 256) from `from` on; call again with `next` until it is 0.
+  // One step of at most `limit` (1 to 256) from sequence `from` to sequence `to` (0: the last there
+  // is); call again with `next` until it is 0. A `to` keeps out what fails again meanwhile.
   Result<MoveReport> redrive_all(std::string_view queue, std::uint64_t from, std::uint32_t limit,
-                                 bool dry_run = false);
+                                 bool dry_run = false, std::uint64_t to = 0);
   Result<MoveReport> discard(std::string_view queue, const std::vector<std::uint64_t>& sequences,
                              bool dry_run = false);
   Result<MoveReport> discard_all(std::string_view queue, std::uint64_t from, std::uint32_t limit,
-                                 bool dry_run = false);
+                                 bool dry_run = false, std::uint64_t to = 0);
 
   Result<BrokerReport> status();
   Result<std::vector<ConsumerReport>> consumers(std::string_view queue = {});  // empty: of all

@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <string>
 
 #include "config.h"
@@ -81,6 +82,12 @@ std::size_t raise_descriptor_limit(std::size_t connections_max) {
                                        : kDescriptorsReserved);
 }
 
+HashKey random_hash_key() {
+  std::random_device device;
+  const auto number = [&device] { return std::uint64_t{device()} << 32 | device(); };
+  return {.a = number(), .b = number()};
+}
+
 BrokerOptions options_of(const Config& config) {
   BrokerOptions options;
   options.listen = config.listen;
@@ -90,6 +97,7 @@ BrokerOptions options_of(const Config& config) {
   options.core.consumers_max = static_cast<std::uint32_t>(config.consumers_max);
   options.core.cache_bytes_max = config.cache_bytes_max;
   options.core.dedup.ids_max = config.dedup_ids_max;
+  options.core.hash_key = random_hash_key();
   options.session.broker_version = HOLDFAST_VERSION;
   options.session.heartbeat = Milliseconds(config.heartbeat_ms);
   options.session.unconfirmed_bytes_max = config.unconfirmed_bytes_max;

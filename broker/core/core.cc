@@ -35,7 +35,8 @@ void Core::State::load(const StoredState& state, Now now) {
   for (const QueueRecord& record : state.queues) {
     const auto subscription = subscriptions.find(record.id);
     CHECK(subscription != subscriptions.end(), "queue {} has no subscription", record.name);
-    auto queue = std::make_unique<Queue>(record, subscription->second, options.dedup, dedup_totals);
+    auto queue = std::make_unique<Queue>(record, subscription->second, options.dedup,
+                                         options.hash_key, dedup_totals);
     owners[subscription->second.id] = queue.get();
     if (!record.deleted) {
       newest_log_time_ms = std::max(newest_log_time_ms, record.dedup_from_ms);

@@ -37,6 +37,7 @@ struct CoreOptions {
   std::uint32_t consumers_max = 100'000;
   std::size_t cache_bytes_max = 32u << 20;  // recent blocks kept in memory
   DedupOptions dedup;
+  HashKey hash_key;
 };
 
 class Core {

@@ -35,8 +35,8 @@ struct DedupTotals {
 class DedupWindow {
  public:
   // The totals outlive it.
-  DedupWindow(const DedupOptions& options, DedupTotals& totals)
-      : options_(options), totals_(totals), older_(options.older) {}
+  DedupWindow(const DedupOptions& options, const HashKey& key, DedupTotals& totals)
+      : options_(options), totals_(totals), recent_(key), older_(options.older, key) {}
   ~DedupWindow() { clear(); }
   DedupWindow(const DedupWindow&) = delete;
   DedupWindow& operator=(const DedupWindow&) = delete;

@@ -14,6 +14,7 @@
 
 #include "base/zeroed_memory.h"
 #include "core/batch.h"
+#include "core/hash_key.h"
 
 namespace holdfast::broker {
 
@@ -22,17 +23,20 @@ class FingerprintTable {
   static constexpr std::uint32_t kChunksMax = 2048;
 
   // `tag_mask` leaves bits out of the fingerprints, so that a test meets mistaken ones.
-  explicit FingerprintTable(std::size_t ids_max, std::uint32_t tag_mask = ~std::uint32_t{0});
+  FingerprintTable(std::size_t ids_max, std::uint32_t tag_mask, const HashKey& key);
 
   std::size_t ids_max() const { return ids_max_; }
   // At most ids_max ids, chunks below kChunksMax.
   void insert(const MessageIdHash& hash, std::uint32_t chunk);
-  void prefetch(const MessageIdHash& hash) const { __builtin_prefetch(&buckets_[home(hash)]); }
+  void prefetch(const MessageIdHash& hash) const {
+    __builtin_prefetch(&buckets_[home(place_of(hash))]);
+  }
   // Calls visit(chunk) for each chunk that may hold the id, perhaps repeatedly.
   template <typename Visit>
   void visit_chunks(const MessageIdHash& hash, Visit visit) const {
-    const std::uint32_t tag = tag_of(hash);
-    for (std::size_t at = home(hash);; at = following(at)) {
+    const std::uint64_t place = place_of(hash);
+    const std::uint32_t tag = tag_of(place);
+    for (std::size_t at = home(place);; at = following(at)) {
       const Bucket& bucket = buckets_[at];
       if (bucket.has(tag)) {
         for (const std::uint32_t slot : bucket.slots) {
@@ -65,18 +69,22 @@ class FingerprintTable {
   };
   static_assert(sizeof(Bucket) == 64);
 
-  // Never 0, so that no used slot is 0. The other half of the hash says where it goes.
-  std::uint32_t tag_of(const MessageIdHash& hash) const {
-    const auto tag = static_cast<std::uint32_t>(hash.low >> (32 + kChunkBits)) & tag_mask_;
+  std::uint64_t place_of(const MessageIdHash& hash) const {
+    return scatter(key_, hash.high, hash.low);
+  }
+  // Never 0, so that no used slot is 0. The other half says where it goes.
+  std::uint32_t tag_of(std::uint64_t place) const {
+    const auto tag = (static_cast<std::uint32_t>(place) >> kChunkBits) & tag_mask_;
     return tag == 0 ? 1 : tag;
   }
-  std::size_t home(const MessageIdHash& hash) const {
-    return static_cast<std::size_t>(((hash.high >> 32) * bucket_count_) >> 32);
+  std::size_t home(std::uint64_t place) const {
+    return static_cast<std::size_t>(((place >> 32) * bucket_count_) >> 32);
   }
   std::size_t following(std::size_t at) const { return at + 1 == bucket_count_ ? 0 : at + 1; }
 
   std::size_t ids_max_;
   std::uint32_t tag_mask_;
+  HashKey key_;
   std::size_t bucket_count_;
   ZeroedMemory memory_;
   Bucket* buckets_;  // in memory_

@@ -42,7 +42,7 @@ void OlderIds::begin_chunk(const RecentIds::Run& run) {
     const std::size_t ids_max =
         std::max({count, std::min({kTableGrowth * size_, options_.table_ids_max}),
                   std::min(kTableIdsMin, options_.table_ids_max)});
-    tables_.push_back({FingerprintTable(ids_max, options_.tag_mask), number, 0});
+    tables_.push_back({FingerprintTable(ids_max, options_.tag_mask, key_), number, 0});
   }
   chunks_.push_back({{run.first_time_ms, run.first}, run.last_time_ms, 0});
 }

@@ -30,7 +30,7 @@ struct OlderIdsOptions {
 
 class OlderIds {
  public:
-  explicit OlderIds(const OlderIdsOptions& options) : options_(options) {}
+  OlderIds(const OlderIdsOptions& options, const HashKey& key) : options_(options), key_(key) {}
 
   // The runs come in order, each at most chunk_ids_max ids.
   void add(const RecentIds::Run& run);
@@ -74,6 +74,7 @@ class OlderIds {
   void begin_chunk(const RecentIds::Run& run);
 
   OlderIdsOptions options_;
+  HashKey key_;
   std::deque<Chunk> chunks_;
   std::uint64_t first_chunk_ = 0;  // number of chunks_.front()
   std::deque<Table> tables_;

@@ -8,12 +8,11 @@ namespace holdfast::broker {
 
 namespace {
 constexpr std::size_t kSlotsMin = 16;
-// Fibonacci hashing: spreads the consecutive sequences of a window (Knuth, TAOCP 3, 6.4).
-constexpr std::uint64_t kGolden = 0x9E3779B97F4A7C15;
 }  // namespace
 
 std::size_t OutstandingTable::home(Sequence sequence) const {
-  return static_cast<std::size_t>((sequence * kGolden) >> (64 - std::countr_zero(slots_.size())));
+  return static_cast<std::size_t>(scatter(key_, sequence, 0) >>
+                                  (64 - std::countr_zero(slots_.size())));
 }
 
 Outstanding* OutstandingTable::find(Sequence sequence) const {

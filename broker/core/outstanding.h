@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/hash_key.h"
 
 namespace holdfast::broker {
 
@@ -58,13 +59,15 @@ struct Outstanding {
 
 class OutstandingTable {
  public:
+  explicit OutstandingTable(const HashKey& key) : key_(key) {}
+
   Outstanding* find(Sequence sequence) const;
   // The sequence must not be there.
   Outstanding& insert(Sequence sequence);
   void erase(Outstanding& entry);
   std::size_t size() const { return size_; }
-  // Visits every entry, in no particular order that matters: the order depends on the sequences
-  // only.
+  // Visits every entry, in no particular order that matters: it depends on the sequences and the
+  // key only.
   template <typename Visit>
   void for_each(Visit visit) {
     for (const Slot& slot : slots_) {
@@ -81,6 +84,7 @@ class OutstandingTable {
   std::size_t home(Sequence sequence) const;
   void grow();
 
+  HashKey key_;
   std::vector<Slot> slots_;  // power of two, at most half full
   std::size_t size_ = 0;
   std::deque<Outstanding> pool_;

@@ -52,8 +52,8 @@ struct PendingMove {
 };
 
 struct Subscription {
-  explicit Subscription(SubscriptionRecord stored)
-      : record(std::move(stored)), settled(record.id, record.floor) {}
+  Subscription(SubscriptionRecord stored, const HashKey& key)
+      : record(std::move(stored)), settled(record.id, record.floor), outstanding(key) {}
 
   SubscriptionRecord record;  // as of the last sealed batch
   SettledSet settled;
@@ -96,12 +96,12 @@ struct WaitingPublish {
 class Queue {
  public:
   Queue(QueueRecord stored, SubscriptionRecord subscription_record,
-        const DedupOptions& dedup_options, DedupTotals& dedup_totals)
+        const DedupOptions& dedup_options, const HashKey& key, DedupTotals& dedup_totals)
       : record(std::move(stored)),
-        subscription(std::move(subscription_record)),
+        subscription(std::move(subscription_record), key),
         builder(record.id),
         committed_to(record.next_sequence - 1),
-        dedup(dedup_options, dedup_totals) {}
+        dedup(dedup_options, key, dedup_totals) {}
 
   bool is_dead_queue() const { return static_cast<bool>(record.source_queue); }
   std::uint64_t setting(QueueSetting which) const { return record.settings.get(which); }

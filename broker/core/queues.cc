@@ -86,7 +86,7 @@ Queue& Core::State::add_queue(std::string name, const QueueSettings& settings, Q
   subscription.name = kDefaultSubscription;
   gathering.next_id = next_id;
   auto owned = std::make_unique<Queue>(std::move(record), std::move(subscription), options.dedup,
-                                       dedup_totals);
+                                       options.hash_key, dedup_totals);
   Queue& queue = *owned;
   queue.record_touched = queue.subscription_touched = true;
   queues_by_name.emplace(queue.record.name, &queue);

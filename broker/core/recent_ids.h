@@ -2,11 +2,11 @@
 // sequence.
 //
 // Ids are known by 16-byte hashes, kept in the order of publishing in one deque. An index finds
-// them: slots of 8 bytes (31 bits of the hash, and a position in the deque) in an open-addressing
-// table at most 80 % full that grows by half. So an id costs 16 bytes and 10 to 15 for its slot.
-// Runs of up to 4,096 consecutive sequences that were published within a second share their
-// bookkeeping and leave the window together, when the youngest of them is too old. A run begins
-// where a record of the store begins, so that what leaves the window are whole records.
+// them: slots of 8 bytes (31 bits of the hash, scattered, and a position in the deque) in an
+// open-addressing table at most 80 % full that grows by half. So an id costs 16 bytes and 10 to 15
+// for its slot. Runs of up to 4,096 consecutive sequences that were published within a second share
+// their bookkeeping and leave the window together, when the youngest of them is too old. A run
+// begins where a record of the store begins, so that what leaves the window are whole records.
 
 #pragma once
 
@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/hash_key.h"
 
 namespace holdfast::broker {
 
@@ -26,6 +27,8 @@ MessageIdHash hash_message_id(QueueId queue, std::string_view id);
 
 class RecentIds {
  public:
+  explicit RecentIds(const HashKey& key) : key_(key) {}
+
   std::optional<Sequence> find(const MessageIdHash& hash);
   // Ids of one run are at most this far apart in time.
   static constexpr std::uint64_t kRunTimeMs = 1000;
@@ -70,8 +73,8 @@ class RecentIds {
     std::uint32_t position = 0;  // low half
   };
 
-  static std::uint32_t tag_of(const MessageIdHash& hash) {
-    return static_cast<std::uint32_t>(hash.low >> 32) | 1;
+  std::uint32_t tag_of(const MessageIdHash& hash) const {
+    return static_cast<std::uint32_t>(scatter(key_, hash.high, hash.low) >> 32) | 1;
   }
   std::size_t home(std::uint32_t tag) const {
     return static_cast<std::size_t>((std::uint64_t{tag} * slots_.size()) >> 32);
@@ -89,6 +92,7 @@ class RecentIds {
   std::uint64_t oldest_run_end() const;
   std::size_t drop_run();
 
+  HashKey key_;
   std::deque<MessageIdHash> hashes_;
   std::uint64_t first_position_ = 0;  // of hashes_.front()
   std::deque<RunBounds> runs_;

@@ -34,7 +34,7 @@ std::size_t window_size(const benchmark::State& state) {
 struct Window {
   DedupOptions options;
   DedupTotals totals;
-  DedupWindow ids{options, totals};
+  DedupWindow ids{options, HashKey(), totals};
 
   // As a commit for every so many publishes does.
   void publish(const MessageIdHash& hash, Sequence sequence, std::uint64_t time_ms) {

@@ -37,7 +37,7 @@ bool contains(const std::vector<std::uint64_t>& chunks, std::uint64_t chunk) {
 }
 
 TEST_CASE("every id that was put in is found in its chunk, and few others are found at all") {
-  OlderIds ids{OlderIdsOptions()};
+  OlderIds ids{OlderIdsOptions(), HashKey()};
   constexpr std::uint64_t kIds = 200'000;
   for (std::uint64_t first = 0; first < kIds; first += 2000) {
     ids.add(run_of(first + 1, 2000, first));
@@ -61,7 +61,7 @@ TEST_CASE("every id that was put in is found in its chunk, and few others are fo
 TEST_CASE("a chunk's records are those from its first to the next chunk's") {
   OlderIdsOptions options;
   options.chunk_ids_max = 10;
-  OlderIds ids(options);
+  OlderIds ids(options, HashKey());
   ids.add(run_of(1, 4, 100));
   ids.add(run_of(5, 4, 200));
   ids.add(run_of(9, 4, 300));
@@ -78,7 +78,7 @@ TEST_CASE("chunks leave from the front when their youngest id is too old, and ke
   OlderIdsOptions options;
   options.chunk_ids_max = 4;
   options.table_ids_max = 8;
-  OlderIds ids(options);
+  OlderIds ids(options, HashKey());
   for (std::uint64_t run = 0; run < 10; ++run) ids.add(run_of(run * 4 + 1, 4, run * 100));
   CHECK(ids.expire(99) == 4);
   CHECK(ids.expire(99) == 0);
@@ -96,7 +96,7 @@ TEST_CASE("chunks leave from the front when their youngest id is too old, and ke
 TEST_CASE("a table is full at its bound of chunks as well") {
   OlderIdsOptions options;
   options.chunk_ids_max = 1;
-  OlderIds ids(options);
+  OlderIds ids(options, HashKey());
   constexpr std::uint64_t kIds = FingerprintTable::kChunksMax + 100;
   for (std::uint64_t number = 1; number <= kIds; ++number) ids.add(run_of(number, 1, number));
   std::uint64_t missed = 0;
@@ -111,7 +111,7 @@ TEST_CASE("ids age in whole durable runs while there are too many recent ones") 
   options.recent_ids_of_queue_max = 10;
   DedupTotals totals;
   {
-    DedupWindow window(options, totals);
+    DedupWindow window(options, HashKey(), totals);
     for (std::uint64_t number = 1; number <= 30; ++number) {
       // A gap every ten sequences begins a run.
       window.insert(hash_of(number), number + number / 10 * 100, 1000);
@@ -136,6 +136,22 @@ TEST_CASE("ids age in whole durable runs while there are too many recent ones") 
   }
   CHECK(totals.ids == 0);
   CHECK(totals.recent_ids == 0);
+}
+
+TEST_CASE("hashes that differ in few bits, as a client may choose them, are spread by the key") {
+  constexpr std::size_t kPlaces = 256;
+  constexpr std::uint64_t kHashes = 65'536;
+  for (const int shift : {0, 24, 40}) {
+    std::vector<std::size_t> at(kPlaces);
+    std::uint64_t moved = 0;
+    for (std::uint64_t i = 0; i < kHashes; ++i) {
+      const std::uint64_t place = scatter(HashKey(), i << shift, 7) >> 56;
+      ++at[place];
+      moved += place != scatter({.a = 1, .b = HashKey().b}, i << shift, 7) >> 56 ? 1 : 0;
+    }
+    for (const std::size_t count : at) CHECK(count < 2 * kHashes / kPlaces);
+    CHECK(moved > kHashes / 2);
+  }
 }
 
 }  // namespace

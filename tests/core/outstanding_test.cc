@@ -9,7 +9,7 @@ namespace holdfast::broker {
 namespace {
 
 TEST_CASE("an empty table finds nothing") {
-  OutstandingTable table;
+  OutstandingTable table{HashKey()};
   CHECK(table.find(1) == nullptr);
   CHECK(table.size() == 0);
   table.clear();
@@ -17,7 +17,7 @@ TEST_CASE("an empty table finds nothing") {
 }
 
 TEST_CASE("a reused entry carries nothing over from the message before") {
-  OutstandingTable table;
+  OutstandingTable table{HashKey()};
   Outstanding& first = table.insert(5);
   first.attempts = 3;
   first.bytes = 100;
@@ -40,7 +40,7 @@ void run_against_a_map(std::uint64_t seed) {
   const std::size_t most = 1 + random() % 6000;
   // Multiples of a power of two are what a bad hash would put into one place.
   const Sequence stride = Sequence{1} << random() % 20;
-  OutstandingTable table;
+  OutstandingTable table{HashKey()};
   std::map<Sequence, Outstanding*> model;
   Sequence next = 1;
   for (int step = 0; step < 30'000; ++step) {
@@ -83,7 +83,7 @@ TEST_CASE("inserts and erases in any order agree with a map, and entries stay wh
 }
 
 TEST_CASE("a table that was emptied can be filled again") {
-  OutstandingTable table;
+  OutstandingTable table{HashKey()};
   for (int round = 0; round < 3; ++round) {
     std::vector<Outstanding*> entries;
     for (Sequence sequence = 1; sequence <= 10'000; ++sequence) {

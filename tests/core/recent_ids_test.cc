@@ -25,7 +25,7 @@ TEST_CASE("the same id has another hash in another queue") {
 }
 
 TEST_CASE("an id is found with the sequence it was published under") {
-  RecentIds window;
+  RecentIds window{HashKey()};
   CHECK_FALSE(window.find(hash_of(1)).has_value());
   window.insert(hash_of(1), 10, 1000);
   window.insert(hash_of(2), 11, 1000);
@@ -38,7 +38,7 @@ TEST_CASE("an id is found with the sequence it was published under") {
 }
 
 TEST_CASE("ids leave when they are too old, and not before") {
-  RecentIds window;
+  RecentIds window{HashKey()};
   window.insert(hash_of(1), 1, 1000);
   window.insert(hash_of(2), 2, 5000);
   CHECK(window.expire(999) == 0);
@@ -54,7 +54,7 @@ TEST_CASE("ids leave when they are too old, and not before") {
 }
 
 TEST_CASE("an empty window begins past everything that was in it") {
-  RecentIds window;
+  RecentIds window{HashKey()};
   window.insert(hash_of(1), 9, 1234);
   CHECK(window.begin_key() == std::pair<std::uint64_t, Sequence>(1234, 9));
   window.expire(1234);
@@ -62,7 +62,7 @@ TEST_CASE("an empty window begins past everything that was in it") {
 }
 
 TEST_CASE("the oldest run is taken out whole") {
-  RecentIds window;
+  RecentIds window{HashKey()};
   window.insert(hash_of(1), 1, 1000);
   window.insert(hash_of(2), 2, 1000);
   window.insert(hash_of(3), 3, 9000);
@@ -82,7 +82,7 @@ TEST_CASE("the oldest run is taken out whole") {
 TEST_CASE("the only run is not dropped for the count bound") {
   const DedupOptions options;
   DedupTotals totals;
-  DedupWindow window(options, totals);
+  DedupWindow window(options, HashKey(), totals);
   window.insert(hash_of(1), 1, 1000);
   window.insert(hash_of(2), 2, 1000);
   CHECK(window.drop_oldest() == 0);
@@ -94,7 +94,7 @@ TEST_CASE("the only run is not dropped for the count bound") {
 }
 
 TEST_CASE("a million ids are all found, and all forgotten") {
-  RecentIds window;
+  RecentIds window{HashKey()};
   constexpr std::uint64_t kIds = 1'000'000;
   for (std::uint64_t i = 0; i < kIds; ++i) window.insert(hash_of(i), i + 1, 1000 + i / 100);
   for (std::uint64_t i = 0; i < kIds; ++i) REQUIRE(window.find(hash_of(i)) == i + 1);
@@ -131,7 +131,7 @@ struct MapModel {
 void run_against_a_map(std::uint64_t seed) {
   CAPTURE(seed);
   std::mt19937_64 random(seed);
-  RecentIds window;
+  RecentIds window{HashKey()};
   MapModel model;
   std::uint64_t time_ms = 1;
   Sequence next = 1;
@@ -191,7 +191,7 @@ TEST_CASE("what leaves the window are whole records, also of a window that was r
   const std::uint64_t seed = 77;
   MESSAGE("seed ", seed);
   std::mt19937_64 random(seed);
-  RecentIds window;
+  RecentIds window{HashKey()};
   std::map<std::pair<std::uint64_t, Sequence>, std::vector<MessageIdHash>> records;
   std::vector<MessageIdHash>* last = nullptr;
   std::uint64_t time_ms = 1;
@@ -207,7 +207,7 @@ TEST_CASE("what leaves the window are whole records, also of a window that was r
     last->push_back(hash_of(next));
     ++next;
   }
-  RecentIds reloaded;
+  RecentIds reloaded{HashKey()};
   for (const auto& [key, hashes] : records) reloaded.load(hashes, key.second, key.first);
   REQUIRE(reloaded.size() == window.size());
   for (RecentIds* each : {&window, &reloaded}) {
@@ -222,7 +222,7 @@ TEST_CASE("what leaves the window are whole records, also of a window that was r
 }
 
 TEST_CASE("an id that is too old is never kept because of a younger one that is expired with it") {
-  RecentIds window;
+  RecentIds window{HashKey()};
   // More ids at one time than share a run.
   for (std::uint64_t i = 0; i < 10'000; ++i) window.insert(hash_of(i), i + 1, 1000);
   window.insert(hash_of(10'000), 10'001, 3000);

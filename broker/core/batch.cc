@@ -5,6 +5,8 @@ namespace holdfast::broker {
 namespace {
 // What a small record costs in the store, key and page overhead included; an estimate.
 constexpr std::size_t kRecordBytes = 128;
+// Of an ended attempt, its texts aside.
+constexpr std::size_t kAttemptBytes = 40;
 }  // namespace
 
 bool Batch::empty() const {
@@ -15,7 +17,13 @@ bool Batch::empty() const {
 }
 
 std::size_t Batch::bytes() const {
-  std::size_t bytes = kRecordBytes * (queues.size() + subscriptions.size() + retries.size());
+  std::size_t bytes = kRecordBytes * (queues.size() + subscriptions.size());
+  for (const RetryRecord& record : retries) {
+    bytes += kRecordBytes;
+    for (const AttemptRecord& attempt : record.history) {
+      bytes += kAttemptBytes + attempt.consumer.size() + attempt.error.size();
+    }
+  }
   for (const std::shared_ptr<const Block>& block : blocks) bytes += block->bytes().size();
   bytes += acks.size() * sizeof(AckRecord);
   for (const DedupRecord& record : dedup) {

@@ -174,7 +174,9 @@ void Core::State::record_attempt(Queue& queue, Outstanding& entry, wire::Cause c
       history.past_holders.erase(history.past_holders.begin());
     }
   }
-  attempt.error = error.substr(0, kHistoryErrorBytesMax);
+  // On a full disk the reserve is for what must be stored: the count. Handlers that fail because
+  // the disk is full, each with its reason, would use it up.
+  if (space.publishes_allowed) attempt.error = error.substr(0, kHistoryErrorBytesMax);
   history.attempts.push_back(std::move(attempt));
   if (history.attempts.size() > kHistoryMax) history.attempts.erase(history.attempts.begin());
   touch_retry(queue, entry);

@@ -219,6 +219,25 @@ TEST_CASE("a lost connection costs an attempt and its messages wait for the back
   for (const Received& received : f.deliveries()) CHECK(received.attempt == 2);
 }
 
+TEST_CASE("on a full disk failed attempts are counted, without their reasons") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 2}, {QueueSetting::kBackoffMin, 0}});
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.store.space.publishes_allowed = false;
+  f.core().space_changed(f.store.space, f.now());
+  f.nack(consumer, 1, "no space left on device");
+  f.store.space.publishes_allowed = true;
+  f.core().space_changed(f.store.space, f.now());
+  f.pass(Milliseconds(10));
+  f.nack(consumer, 1, "broken");
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  REQUIRE(letters[0].history_errors.size() == 2);
+  CHECK(letters[0].history_errors[0].empty());
+  CHECK(letters[0].history_errors[1] == "broken");
+}
+
 TEST_CASE("a delay out of bounds is refused") {
   CoreFixture f;
   f.create_queue("q");

@@ -84,7 +84,7 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
     }
   }
   Subscription& subscription = queue.subscription;
-  Sealed::Advance advance{queue.record.id, queue.last_sequence(), 0, nullptr, 0};
+  Sealed::Advance advance{queue.record.id, queue.last_sequence(), 0, nullptr, 0, false};
   if (!queue.builder.empty()) {
     advance.block = queue.builder.finish();
     batch.blocks.push_back(advance.block);
@@ -115,6 +115,8 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
     const auto [time_ms, first] = queue.dedup_begin();
     const std::uint64_t before_ms = queue.record.deleted ? ~std::uint64_t{0} : time_ms;
     batch.dedup_trims.push_back({queue.record.id, before_ms, first, kTrimLimit});
+    advance.trims_dedup = true;
+    ++queue.dedup_trims_under_way;
     queue.trim_dedup = false;
     queue.record.dedup_from_ms = before_ms;
     queue.record.dedup_from = first;
@@ -166,7 +168,8 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
 void Core::State::seal_removal(Queue& queue, Batch& batch) {
   Subscription& subscription = queue.subscription;
   subscription.settled.collect_removal(batch.acks_removed);
-  if (!queue.trim_blocks && !queue.trim_dedup && queue.record.trim_below == 0) {
+  if (!queue.trim_blocks && !queue.trim_dedup && queue.dedup_trims_under_way == 0 &&
+      queue.record.trim_below == 0) {
     batch.subscriptions_removed.push_back(subscription.record.id);
     batch.queues_removed.push_back(queue.record.id);
     queue.removal_sealed = true;
@@ -231,6 +234,7 @@ void Core::State::committed(const CommitResult& result, Now now) {
       queue->record_touched = true;
       touch(*queue);
     }
+    if (advance.trims_dedup) --queue->dedup_trims_under_way;
     if (listed(result.dedup_left, advance.queue)) {
       queue->trim_dedup = true;
       touch(*queue);

@@ -132,6 +132,8 @@ class Queue {
   bool subscription_touched = false;
   bool trim_blocks = false;  // the next batch removes blocks below record.trim_below
   bool trim_dedup = false;   // the next batch removes expired dedup records
+  // Sealed and not committed: whether they left anything is not known yet.
+  std::uint32_t dedup_trims_under_way = 0;
 
   QueueCounters counters;
   RateMeter publish_rate;

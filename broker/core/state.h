@@ -76,6 +76,7 @@ struct Sealed {
     Sequence delivered_to = 0;
     std::shared_ptr<const Block> block;  // null: none appended
     Sequence trimmed_below = 0;          // what its block trim, if any, asked for
+    bool trims_dedup = false;
   };
   std::vector<Advance> advances;
   std::vector<QueueId> queues_removed;

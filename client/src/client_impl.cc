@@ -213,11 +213,13 @@ void ClientImpl::close_thread() {
     if (lock.owns_lock() && thread_.joinable()) thread_.detach();
     return;
   }
+  // Also if a callback has closed before, or is about to.
+  const LastTurn last_turn = last_turn_told_.get();
   const std::lock_guard lock(closing_mutex_);
   if (!thread_.joinable()) return;
   // A look-up of a name cannot be called off and may take longer than anybody waits. The thread
   // ends with it, and calls nobody any more.
-  if (last_turn_.get_future().get() == LastTurn::kLooksUp) {
+  if (last_turn == LastTurn::kLooksUp) {
     thread_.detach();
   } else {
     thread_.join();

@@ -116,6 +116,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   // Told at the end of the turn after which the I/O thread calls nobody any more.
   enum class LastTurn { kEnds, kLooksUp };
   std::promise<LastTurn> last_turn_;
+  const std::shared_future<LastTurn> last_turn_told_{last_turn_.get_future()};
 
   // The I/O thread's.
   client::Requests requests_;

@@ -178,18 +178,21 @@ TEST_CASE("a deleted queue is gone for good, however many batches wait when its 
   auto fill_a_batch = [&core, number = 0]() mutable {
     core.publish("bulk", std::to_string(++number), std::string(1 << 20, 'b'));
   };
+  // More records of ids than two commits remove.
+  for (int i = 0; i < 600; ++i) core.publish("orders", std::to_string(i));
   core.hold_commits();
   core.publish("orders", "a");
   core.delete_queue("orders");
   fill_a_batch();
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 12; ++i) {
     core.commit_one();
     fill_a_batch();
   }
   core.release_commits();
-  CHECK(core.report("bulk").messages == 7);
+  CHECK(core.report("bulk").messages == 13);
+  CHECK(core.store.dedup_record_count() == 13);
   core.crash();
-  CHECK(core.report("bulk").messages == 7);
+  CHECK(core.report("bulk").messages == 13);
   core.create_queue("orders");
   CHECK(core.report("orders").messages == 0);
 }

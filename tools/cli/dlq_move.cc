@@ -59,7 +59,7 @@ Status move_all(Session& session, DeadMove move, const QueueReport& dead_queue, 
     next = step->next;
     session.console().progress(fmt::format("Dead letters {}", done_word(move, dry_run)),
                                total.moved);
-  } while (next != 0);
+  } while (next != 0 && next <= last);
   return Status();
 }
 

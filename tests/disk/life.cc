@@ -1,5 +1,6 @@
 #include "disk/life.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -22,6 +23,9 @@ constexpr std::chrono::seconds kPatience{60};
 constexpr std::uint32_t kQueuesMax = 4;
 constexpr std::uint32_t kCredit = 30;
 constexpr std::string_view kDefault = "default";
+
+// Messages of every other queue are tried for ever, and at once.
+bool has_no_limit(std::uint32_t queue) { return queue % 2 == 0; }
 
 }  // namespace
 
@@ -290,8 +294,10 @@ void Life::step() {
     publish_again();
   } else if (choice < 80) {
     settle_some();
-  } else if (choice < 92) {
+  } else if (choice < 90) {
     pass(Milliseconds(random_.below(1500)));
+  } else if (choice < 93) {
+    fail_often();
   } else if (choice < 95) {
     redrive();
   } else if (choice < 98) {
@@ -312,8 +318,8 @@ void Life::create_queue() {
   const std::uint32_t number = next_queue_++;
   const std::string name = queue_name(number);
   const std::vector<SettingChange> settings = {
-      {static_cast<std::uint16_t>(QueueSetting::kMaxAttempts), 5},
-      {static_cast<std::uint16_t>(QueueSetting::kBackoffMin), 100},
+      {static_cast<std::uint16_t>(QueueSetting::kMaxAttempts), has_no_limit(number) ? 0u : 5u},
+      {static_cast<std::uint16_t>(QueueSetting::kBackoffMin), has_no_limit(number) ? 0u : 100u},
       {static_cast<std::uint16_t>(QueueSetting::kLease), 5'000}};
   log(EntryKind::kQueueAsked, number);
   core_->create_queue(
@@ -396,7 +402,28 @@ void Life::settle_some() {
   }
 }
 
-void Life::settle(const Held& held, wire::SettleKind kind) {
+void Life::fail_often() {
+  const auto keeps_trying = [](const Held& held) { return has_no_limit(held.queue); };
+  const auto chosen = std::find_if(held_.begin(), held_.end(), keeps_trying);
+  if (chosen == held_.end()) return;
+  const Held poison = *chosen;
+  for (std::size_t attempt = 1; attempt <= broker::kHistoryMax + 5; ++attempt) {
+    const auto again = std::find_if(held_.begin(), held_.end(), [&](const Held& held) {
+      return held.queue == poison.queue && held.sequence == poison.sequence;
+    });
+    if (again == held_.end()) return;
+    const Held held = *again;
+    held_.erase(again);
+    const bool is_long = attempt <= broker::kHistoryMax;
+    settle(held, wire::SettleKind_Nack, std::string(is_long ? 1'000 : 0, 'r'));
+    settle_down();
+    pass(Milliseconds(1));
+    settle_down();
+    if (ended_) return;
+  }
+}
+
+void Life::settle(const Held& held, wire::SettleKind kind, const std::string& reason) {
   Pending pending{
       EntryKind::kNothing, EntryKind::kNothing, {{held.sequence, held.message}}, held.queue};
   if (kind == wire::SettleKind_Ack) {
@@ -412,7 +439,7 @@ void Life::settle(const Held& held, wire::SettleKind kind) {
                  .consumer = held.consumer,
                  .kind = kind,
                  .ranges = {&range, 1},
-                 .reason = "chosen by a seed",
+                 .reason = reason,
                  .delay = std::nullopt},
                 now_);
 }
@@ -443,7 +470,7 @@ void Life::redrive() {
                   .queue = name,
                   .sequences = {},
                   .all = true,
-                  .limit = 1000},
+                  .limit = 256},
                  now_);
 }
 

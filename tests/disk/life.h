@@ -87,7 +87,11 @@ class Life {
   void publish_unanswered();
   void subscribe(std::uint32_t queue);
   void settle_some();
-  void settle(const Held& held, wire::SettleKind kind);
+  void settle(const Held& held, wire::SettleKind kind,
+              const std::string& reason = "chosen by a seed");
+  // One message fails more often than its record keeps attempts, each with a long reason and then
+  // each with none: the record grows over a page, and gets shorter where it stands.
+  void fail_often();
   void purge();
   void delete_queue();
   void redrive();

@@ -142,12 +142,9 @@ struct Batch {
   std::vector<QueueId> queues_removed;  // every other record of it is gone already
 
   bool empty() const;
-  // About what it adds to the store: the batch is closed at kBatchBytes.
+  // About what it adds to the store.
   std::size_t bytes() const;
 };
-
-// Past this the device's flush gets slower per byte (measured, see docs/ARCHITECTURE.md).
-inline constexpr std::size_t kBatchBytes = 1 << 20;
 
 // What the store knows about its room, told to the core after every commit and at start.
 struct SpaceReport {

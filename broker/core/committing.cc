@@ -11,11 +11,6 @@
 
 namespace holdfast::broker {
 
-namespace {
-// So that removing a large queue takes many short commits and not one long one.
-constexpr std::uint32_t kTrimLimit = 256;
-}  // namespace
-
 // A queue whose removal is sealed is gone when that commit is done, perhaps before the next one.
 void Core::State::touch(Queue& queue) {
   if (queue.touched_in == gathering_number || queue.removal_sealed) return;
@@ -46,7 +41,7 @@ std::uint64_t Core::State::pending_bytes() const {
 }
 
 void Core::State::seal_if_full() {
-  if (gathering.bytes >= kBatchBytes) seal();
+  if (gathering.bytes >= options.batch_bytes_max) seal();
 }
 
 void Core::State::seal() {
@@ -108,13 +103,13 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
   queue.dedup_gathered.clear();
   if (queue.trim_blocks) {
     advance.trimmed_below = queue.record.trim_below;
-    batch.block_trims.push_back({queue.record.id, queue.record.trim_below, kTrimLimit});
+    batch.block_trims.push_back({queue.record.id, queue.record.trim_below, options.trim_limit});
     queue.trim_blocks = false;
   }
   if (queue.trim_dedup) {
     const auto [time_ms, first] = queue.dedup_begin();
     const std::uint64_t before_ms = queue.record.deleted ? ~std::uint64_t{0} : time_ms;
-    batch.dedup_trims.push_back({queue.record.id, before_ms, first, kTrimLimit});
+    batch.dedup_trims.push_back({queue.record.id, before_ms, first, options.trim_limit});
     advance.trims_dedup = true;
     ++queue.dedup_trims_under_way;
     queue.trim_dedup = false;

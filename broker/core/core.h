@@ -36,6 +36,12 @@ struct CoreOptions {
   std::uint32_t queues_max = 100'000;  // dead-letter queues not counted
   std::uint32_t consumers_max = 100'000;
   std::size_t cache_bytes_max = 32u << 20;  // recent blocks kept in memory
+  // A batch is closed when it has so many bytes of messages. Past this the device's flush gets
+  // slower per byte (measured, see docs/ARCHITECTURE.md).
+  std::size_t batch_bytes_max = 1 << 20;
+  // Records of a queue that one batch removes, so that removing a large one takes many short
+  // commits and not one long one.
+  std::uint32_t trim_limit = 256;
   DedupOptions dedup;
   HashKey hash_key;
 };

@@ -294,7 +294,7 @@ void Life::step() {
     publish_again();
   } else if (choice < 80) {
     settle_some();
-  } else if (choice < 90) {
+  } else if (choice < 92) {
     pass(Milliseconds(random_.below(1500)));
   } else if (choice < 93) {
     fail_often();

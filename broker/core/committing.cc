@@ -79,6 +79,7 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
     }
   }
   Subscription& subscription = queue.subscription;
+  subscription.starts = 0;
   Sealed::Advance advance{queue.record.id, queue.last_sequence(), 0, nullptr, 0, false};
   if (!queue.builder.empty()) {
     advance.block = queue.builder.finish();

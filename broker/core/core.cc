@@ -130,7 +130,7 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
 void Core::State::session_closed(SessionId id, Now now) {
   const auto found = sessions.find(id);
   if (found == sessions.end()) return;
-  const std::vector<ConsumerId> ended = std::exchange(found->second.consumers, {});
+  const std::set<ConsumerId> ended = std::exchange(found->second.consumers, {});
   // What one of them gives back must not go to another. All leave their lines at once: one at a
   // time would be a walk along the line for each.
   for (const ConsumerId consumer : ended) consumers.at(consumer)->writable = false;
@@ -206,7 +206,7 @@ std::uint64_t Core::State::log_time_ms(Now now) const {
 void Core::State::refuse(Asker asker, Status error) { say(ErrorReply{asker, std::move(error)}); }
 
 void Core::State::refuse(Asker asker, ErrorCode code, std::string sentence) {
-  say(ErrorReply{asker, Status(code, std::move(sentence))});
+  refuse(asker, Status(code, std::move(sentence)));
 }
 
 Queue* Core::State::find_queue(QueueId id) const {

@@ -81,7 +81,7 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   consumer.lease_is_the_queues = request.lease_ms == 0;
   consumer.lease = lease_of(*queue, request.lease_ms);
   consumer.writable = session.writable;
-  session.consumers.push_back(consumer.id);
+  session.consumers.insert(consumer.id);
   consumer.place = queue->subscription.consumers.size();
   queue->subscription.consumers.push_back(&consumer);
   consumers.emplace(consumer.id, std::move(owned));
@@ -137,7 +137,7 @@ void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   among[consumer.place]->place = consumer.place;
   among.pop_back();
   if (consumer.available) std::erase(queue.subscription.available, &consumer);
-  std::erase(sessions.at(consumer.session).consumers, consumer.id);
+  sessions.at(consumer.session).consumers.erase(consumer.id);
   consumers.erase(consumer.id);
   pump(queue, now);
 }
@@ -199,10 +199,6 @@ void Core::State::pump(Queue& queue, Now now) {
 
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
-  if (subscription.starts_in != gathering_number) {
-    subscription.starts_in = gathering_number;
-    subscription.starts = 0;
-  }
   // Those that are left find their turn when the commit is done, which the others have asked for.
   if (subscription.starts >= kStartsMax) return false;
   std::vector<Sequence> looked_at;

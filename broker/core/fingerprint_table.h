@@ -13,8 +13,6 @@
 #include <cstdint>
 
 #include "base/zeroed_memory.h"
-#include "core/batch.h"
-#include "core/hash_key.h"
 
 namespace holdfast::broker {
 
@@ -23,18 +21,15 @@ class FingerprintTable {
   static constexpr std::uint32_t kChunksMax = 2048;
 
   // `tag_mask` leaves bits out of the fingerprints, so that a test meets mistaken ones.
-  FingerprintTable(std::size_t ids_max, std::uint32_t tag_mask, const HashKey& key);
+  FingerprintTable(std::size_t ids_max, std::uint32_t tag_mask);
 
   std::size_t ids_max() const { return ids_max_; }
   // At most ids_max ids, chunks below kChunksMax.
-  void insert(const MessageIdHash& hash, std::uint32_t chunk);
-  void prefetch(const MessageIdHash& hash) const {
-    __builtin_prefetch(&buckets_[home(place_of(hash))]);
-  }
+  void insert(std::uint64_t place, std::uint32_t chunk);
+  void prefetch(std::uint64_t place) const { __builtin_prefetch(&buckets_[home(place)]); }
   // Calls visit(chunk) for each chunk that may hold the id, perhaps repeatedly.
   template <typename Visit>
-  void visit_chunks(const MessageIdHash& hash, Visit visit) const {
-    const std::uint64_t place = place_of(hash);
+  void visit_chunks(std::uint64_t place, Visit visit) const {
     const std::uint32_t tag = tag_of(place);
     for (std::size_t at = home(place);; at = following(at)) {
       const Bucket& bucket = buckets_[at];
@@ -69,9 +64,6 @@ class FingerprintTable {
   };
   static_assert(sizeof(Bucket) == 64);
 
-  std::uint64_t place_of(const MessageIdHash& hash) const {
-    return scatter(key_, hash.high, hash.low);
-  }
   // Never 0, so that no used slot is 0. The other half says where it goes.
   std::uint32_t tag_of(std::uint64_t place) const {
     const auto tag = (static_cast<std::uint32_t>(place) >> kChunkBits) & tag_mask_;
@@ -84,7 +76,6 @@ class FingerprintTable {
 
   std::size_t ids_max_;
   std::uint32_t tag_mask_;
-  HashKey key_;
   std::size_t bucket_count_;
   ZeroedMemory memory_;
   Bucket* buckets_;  // in memory_

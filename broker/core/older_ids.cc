@@ -29,8 +29,8 @@ void OlderIds::add(const RecentIds::Run& run) {
       static_cast<std::uint32_t>(first_chunk_ + chunks_.size() - 1 - table.first_chunk);
   // Every slot is a cache miss: they are asked for a few ids ahead.
   for (std::size_t i = 0; i < count; ++i) {
-    table.fingerprints.prefetch(run.hashes[std::min(i + kPrefetchIds, count - 1)]);
-    table.fingerprints.insert(run.hashes[i], number);
+    table.fingerprints.prefetch(place_of(run.hashes[std::min(i + kPrefetchIds, count - 1)]));
+    table.fingerprints.insert(place_of(run.hashes[i]), number);
   }
 }
 
@@ -42,14 +42,15 @@ void OlderIds::begin_chunk(const RecentIds::Run& run) {
     const std::size_t ids_max =
         std::max({count, std::min({kTableGrowth * size_, options_.table_ids_max}),
                   std::min(kTableIdsMin, options_.table_ids_max)});
-    tables_.push_back({FingerprintTable(ids_max, options_.tag_mask, key_), number, 0});
+    tables_.push_back({FingerprintTable(ids_max, options_.tag_mask), number, 0});
   }
   chunks_.push_back({{run.first_time_ms, run.first}, run.last_time_ms, 0});
 }
 
 void OlderIds::find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const {
+  const std::uint64_t place = place_of(hash);
   for (const Table& table : tables_) {
-    table.fingerprints.visit_chunks(hash, [&](std::uint32_t index) {
+    table.fingerprints.visit_chunks(place, [&](std::uint32_t index) {
       const std::uint64_t chunk = table.first_chunk + index;
       if (chunk >= first_chunk_) chunks->push_back(chunk);
     });

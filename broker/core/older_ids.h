@@ -36,7 +36,8 @@ class OlderIds {
   void add(const RecentIds::Run& run);
 
   void prefetch(const MessageIdHash& hash) const {
-    for (const Table& table : tables_) table.fingerprints.prefetch(hash);
+    const std::uint64_t place = place_of(hash);
+    for (const Table& table : tables_) table.fingerprints.prefetch(place);
   }
   // Numbers of the chunks that may hold the id, ascending; they stay the chunks' until they leave.
   void find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const;
@@ -71,6 +72,10 @@ class OlderIds {
     std::size_t ids = 0;
   };
 
+  // Of an id, in every table.
+  std::uint64_t place_of(const MessageIdHash& hash) const {
+    return scatter(key_, hash.high, hash.low);
+  }
   void begin_chunk(const RecentIds::Run& run);
 
   OlderIdsOptions options_;

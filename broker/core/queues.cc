@@ -26,7 +26,7 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
   const std::string name(request.name);
   const std::string dead_name = name + std::string(kDeadSuffix);
   if (Status status = check_queue_name(dead_name); !status.ok()) {
-    say(ErrorReply{request.asker, std::move(status)});
+    refuse(request.asker, std::move(status));
     return;
   }
   if (is_dead_queue_name(name)) {
@@ -62,7 +62,7 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
   }
   QueueSettings settings;
   if (Status status = apply(settings, request.settings); !status.ok()) {
-    say(ErrorReply{request.asker, std::move(status)});
+    refuse(request.asker, std::move(status));
     return;
   }
   Queue& queue = add_queue(name, settings, QueueId(), now);
@@ -100,7 +100,7 @@ void Core::State::edit_queue(const EditQueueRequest& request) {
   if (queue == nullptr) return;
   QueueSettings settings = queue->record.settings;
   if (Status status = apply(settings, request.settings); !status.ok()) {
-    say(ErrorReply{request.asker, std::move(status)});
+    refuse(request.asker, std::move(status));
     return;
   }
   queue->record.settings = settings;

@@ -37,14 +37,14 @@ struct SequenceRange {
   bool operator==(const SequenceRange&) const = default;
 };
 
-// Calls visit(sequence) for each. The last may be the largest number there is, behind which
-// counting begins anew.
+// Calls visit(sequence) for each in the ranges. The last may be the largest number there is, behind
+// which counting begins anew.
 template <typename Visit>
-void for_each_sequence(const SequenceRange& range, Visit visit) {
-  if (range.first > range.last) return;
-  for (Sequence sequence = range.first;; ++sequence) {
-    visit(sequence);
-    if (sequence == range.last) return;
+void for_each_sequence(std::span<const SequenceRange> ranges, Visit visit) {
+  for (const SequenceRange& range : ranges) {
+    if (range.first > range.last) continue;
+    visit(range.first);
+    for (Sequence sequence = range.first; sequence != range.last;) visit(++sequence);
   }
 }
 

@@ -44,22 +44,20 @@ void Core::State::settle(const SettleRequest& request, Now now) {
 #else
   constexpr bool is_dropped = false;
 #endif
-  for (const SequenceRange& range : request.ranges) {
-    for_each_sequence(range, [&](Sequence sequence) {
-      Outstanding* const entry = queue.subscription.outstanding.find(sequence);
-      if (entry != nullptr && held_by(*consumer, *entry)) {
-        ++operation->reply.settled;
-        if (is_dropped) return;
-        settle_one(*consumer, *entry, request, operation, now);
-      } else if (entry != nullptr && request.kind == wire::SettleKind_Ack &&
-                 accept_late_ack(*consumer, *entry)) {
-        ++operation->reply.settled;
-        ++operation->reply.late;
-      } else {
-        add_to_ranges(operation->reply.refused, sequence);
-      }
-    });
-  }
+  for_each_sequence(request.ranges, [&](Sequence sequence) {
+    Outstanding* const entry = queue.subscription.outstanding.find(sequence);
+    if (entry != nullptr && held_by(*consumer, *entry)) {
+      ++operation->reply.settled;
+      if (is_dropped) return;
+      settle_one(*consumer, *entry, request, operation, now);
+    } else if (entry != nullptr && request.kind == wire::SettleKind_Ack &&
+               accept_late_ack(*consumer, *entry)) {
+      ++operation->reply.settled;
+      ++operation->reply.late;
+    } else {
+      add_to_ranges(operation->reply.refused, sequence);
+    }
+  });
   operation->looked_through = true;
   if (operation->moves_left == 0) say_after_commit(std::move(operation->reply));
   make_available(*consumer);
@@ -126,19 +124,17 @@ void Core::State::extend(const ExtendRequest& request, Now now) {
       request.lease_ms == 0 ? consumer->lease : Milliseconds(request.lease_ms);
   Queue& queue = *consumer->queue;
   ExtendedReply reply{request.asker, 0, {}};
-  for (const SequenceRange& range : request.ranges) {
-    for_each_sequence(range, [&](Sequence sequence) {
-      Outstanding* const entry = queue.subscription.outstanding.find(sequence);
-      if (entry == nullptr || !held_by(*consumer, *entry)) {
-        add_to_ranges(reply.refused, sequence);
-        return;
-      }
-      consumer->unlink(*entry);
-      entry->deadline = now.monotonic + lease;
-      consumer->link(*entry);
-      ++reply.extended;
-    });
-  }
+  for_each_sequence(request.ranges, [&](Sequence sequence) {
+    Outstanding* const entry = queue.subscription.outstanding.find(sequence);
+    if (entry == nullptr || !held_by(*consumer, *entry)) {
+      add_to_ranges(reply.refused, sequence);
+      return;
+    }
+    consumer->unlink(*entry);
+    entry->deadline = now.monotonic + lease;
+    consumer->link(*entry);
+    ++reply.extended;
+  });
   if (reply.extended > 0) arm(queue, now.monotonic + lease);
   say(std::move(reply));
 }

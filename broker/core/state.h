@@ -36,7 +36,7 @@ struct SessionState {
   SessionId id;
   std::string client_name;
   bool writable = true;
-  std::vector<ConsumerId> consumers;
+  std::set<ConsumerId> consumers;
 };
 
 // A retry that is sent when the commit that counts its attempt is done.

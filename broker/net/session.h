@@ -13,7 +13,6 @@
 
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -90,12 +89,8 @@ class Session {
   // The core has answered a request of this session, or told it something.
   template <typename Said>
   void answered(const Said& said) {
-    if constexpr (requires { said.to.waits; }) --waiting_[static_cast<std::size_t>(said.to.waits)];
-    if constexpr (requires {
-                    said.to.waits;
-                    said.bytes;
-                  })
-      unconfirmed_bytes_ -= said.bytes;
+    if constexpr (requires { said.to; }) --waiting_[static_cast<std::size_t>(said.to.waits)];
+    if constexpr (requires { said.bytes; }) unconfirmed_bytes_ -= said.bytes;
   }
   void answered(const PeekReply&) {}  // more follow
   // So many requests wait for their answer that the next one waits as well.

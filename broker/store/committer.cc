@@ -157,18 +157,14 @@ bool Committer::commit_to_journal(const Batch& batch) {
   }
   progress_ = progress;
   journaled_->add(batch);
+  // Only the tables tell what is left of a trim.
+  const bool is_told_by_tables = !batch.dedup_trims.empty();
+  if (!is_told_by_tables) report_committed(batch, {});
   TrimsLeft left;
-  if (batch.dedup_trims.empty()) {
-    report_committed(batch, {});
-    outcome = catch_up(batch, &left);
-    if (!outcome.ok()) fail(outcome, batch.number);
-  } else {
-    // Only the tables tell what is left of a trim.
-    outcome = catch_up(batch, &left);
-    if (!outcome.ok()) {
-      fail(outcome, batch.number);
-      return true;
-    }
+  outcome = catch_up(batch, &left);
+  if (!outcome.ok()) {
+    fail(outcome, batch.number);
+  } else if (is_told_by_tables) {
     if (!catching_up_) {
       for (const DedupTrim& trim : batch.dedup_trims) left.dedup.push_back(trim.queue);
     }

@@ -72,7 +72,7 @@ TEST_CASE("a broker of another version ends the attempt without another") {
   CHECK(refused.status().message() == "This broker speaks 2 to 3.");
 }
 
-TEST_CASE("a broker that refuses the connection for now is tried again") {
+TEST_CASE("a broker that refuses a connection because it has too many is tried again") {
   FakeBroker broker;
   const Result<Client> connected = connect_while(quick_options(broker), {}, [&] {
     FakePeer first = broker.accept();

@@ -43,6 +43,20 @@ Consumer consume(Connected& c, const ConsumeOptions& options, const Handler& han
   return std::move(result).value();
 }
 
+// A consumer, number 5, that keeps the one delivery it was given.
+struct HoldsOne {
+  HoldsOne() {
+    c.peer->deliver(5, 1, "x");
+    deliveries = kept.take(1);
+  }
+
+  FakeBroker broker;
+  Connected c{broker};
+  Kept kept;
+  Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
+  std::vector<Delivery> deliveries;
+};
+
 struct Settling {
   std::uint64_t correlation = 0;
   wire::SettleKind kind = wire::SettleKind_Ack;
@@ -190,13 +204,8 @@ TEST_CASE("a handler that throws nacks with the exception's text") {
   }
 }
 
-TEST_CASE("a settle that the broker refuses for a passing reason can be tried again") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(HoldsOne,
+                  "a settle that the broker refuses for a passing reason can be tried again") {
   auto first = std::async([&] { return deliveries[0].ack(); });
   c.peer->error(expect_settle(*c.peer).correlation, ErrorCode::kStorageFull, "full");
   CHECK(first.get().code() == ErrorCode::kStorageFull);
@@ -222,13 +231,8 @@ TEST_CASE("a settle that failed after its delivery was dropped gives the message
   CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
 }
 
-TEST_CASE("after a lost lease a nack is refused here, and an ack is still tried") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(HoldsOne,
+                  "after a lost lease a nack is refused here, and an ack is still tried") {
   c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
   // The delivery after it shows that the loss has been read.
   c.peer->deliver(5, 2, "y");
@@ -277,13 +281,9 @@ TEST_CASE("without extend_leases a lease is extended only when it is asked for")
   CHECK(extended.get().code() == ErrorCode::kNotHeld);
 }
 
-TEST_CASE("when the connection is lost, what was held is lost and the consumer subscribes again") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(
+    HoldsOne,
+    "when the connection is lost, what was held is lost and the consumer subscribes again") {
   c.peer->close();
   FakePeer next = broker.accept();
   next.handshake();
@@ -299,13 +299,7 @@ TEST_CASE("when the connection is lost, what was held is lost and the consumer s
   CHECK(consumer.status().ok());
 }
 
-TEST_CASE("an ack under way when the connection is lost is connection_lost") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(HoldsOne, "an ack under way when the connection is lost is connection_lost") {
   auto acked = std::async([&] { return deliveries[0].ack(); });
   expect_settle(*c.peer);
   c.peer->close();
@@ -413,13 +407,7 @@ TEST_CASE("a handler may stop its own consumer") {
   stopped.get_future().get();
 }
 
-TEST_CASE("a consumer whose queue is deleted ends with queue_not_found") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(HoldsOne, "a consumer whose queue is deleted ends with queue_not_found") {
   c.peer->lease_lost(5, wire::Cause_Purged, {{1, 1}});
   c.peer->consumer_ended(5, ErrorCode::kQueueNotFound, "Queue 'orders' was deleted.");
   on_io_thread(c, [] {});
@@ -499,13 +487,8 @@ TEST_CASE("receiving from an empty queue returns nothing after the wait") {
   CHECK(nowhere.get().status().code() == ErrorCode::kQueueNotFound);
 }
 
-TEST_CASE("closing the client stops its consumers and waits for what is being settled") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(HoldsOne,
+                  "closing the client stops its consumers and waits for what is being settled") {
   std::promise<Status> acked;
   deliveries[0].ack_async([&](Status status) { acked.set_value(std::move(status)); });
   const Settling settle = expect_settle(*c.peer);
@@ -519,13 +502,7 @@ TEST_CASE("closing the client stops its consumers and waits for what is being se
   CHECK(deliveries[0].ack().code() == ErrorCode::kNotHeld);
 }
 
-TEST_CASE("closing waits for a settle that was asked for a moment before") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
+TEST_CASE_FIXTURE(HoldsOne, "closing waits for a settle that was asked for a moment before") {
   std::promise<Status> acked;
   std::future<void> closed;
   // Both are there when the next turn begins.

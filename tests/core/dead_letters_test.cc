@@ -5,6 +5,15 @@
 namespace holdfast::broker {
 namespace {
 
+// Queue "q" has had so many messages, and they have all failed for good.
+void make_dead_letters(CoreFixture& f, Sequence count) {
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (Sequence i = 1; i <= count; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, count}});
+  f.disconnect();
+}
+
 TEST_CASE("a message that nobody settles is dead-lettered after exactly max-attempts deliveries") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 4}, {QueueSetting::kLease, 1'000}});
@@ -146,11 +155,7 @@ TEST_CASE("redrive survives a crash on either side of its commit") {
 
 TEST_CASE("redrive of all goes in steps and says where to go on") {
   CoreFixture f;
-  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
-  for (int i = 0; i < 30; ++i) f.publish("q", "m" + std::to_string(i));
-  const ConsumerId consumer = f.subscribe("q", 100);
-  f.settle(consumer, wire::SettleKind_Nack, {{1, 30}});
-  f.disconnect();
+  make_dead_letters(f, 30);
   CHECK(f.report("q.dead").messages == 30);
   const auto first = f.redrive_all("q", 20);
   CHECK(first.moved == 20);
@@ -163,11 +168,7 @@ TEST_CASE("redrive of all goes in steps and says where to go on") {
 
 TEST_CASE("redrive of all up to a sequence leaves alone what comes after it") {
   CoreFixture f;
-  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
-  for (int i = 0; i < 30; ++i) f.publish("q", "m" + std::to_string(i));
-  const ConsumerId consumer = f.subscribe("q", 100);
-  f.settle(consumer, wire::SettleKind_Nack, {{1, 30}});
-  f.disconnect();
+  make_dead_letters(f, 30);
   const auto moved = f.redrive_all("q", 256, 12);
   CHECK(moved.moved == 12);
   CHECK(moved.next == 0);

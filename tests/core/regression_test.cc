@@ -239,9 +239,7 @@ TEST_CASE("leases that are made shorter, later ones first, end in their order") 
     lost.insert(lost.end(), notice.ranges.begin(), notice.ranges.end());
   }
   std::vector<Sequence> sequences;
-  for (const SequenceRange& range : lost) {
-    for_each_sequence(range, [&](Sequence sequence) { sequences.push_back(sequence); });
-  }
+  for_each_sequence(lost, [&](Sequence sequence) { sequences.push_back(sequence); });
   CHECK(sequences == std::vector<Sequence>{1, 2, 3, 4, 5, 6, 8, 10});
   core.disconnect();
   CHECK(core.report("orders").in_flight == 0);

@@ -15,6 +15,7 @@ void Ledger::tell(const Entry& entry) {
   switch (entry.kind) {
     case EntryKind::kLifeBegins:
       ++counts_.lives;
+      for (auto& [number, queue] : queues_) queue.redrives_open = 0;
       break;
     case EntryKind::kQueueAsked:
       queues_[entry.queue];
@@ -33,7 +34,8 @@ void Ledger::tell(const Entry& entry) {
       for (MessageState& one : messages_) {
         if (one.queue != entry.queue || one.asked == 0) continue;
         one.perhaps_gone = true;
-        one.purge_asked = one.confirmed;
+        // What a redrive still looks for comes into the queue before or after it is purged.
+        one.purge_asked = one.confirmed && queues_[entry.queue].redrives_open == 0;
       }
       break;
     case EntryKind::kPurgeDone:
@@ -42,11 +44,15 @@ void Ledger::tell(const Entry& entry) {
       }
       break;
     case EntryKind::kRedriveAsked:
+      ++queues_[entry.queue].redrives_open;
       for (MessageState& one : messages_) {
         if (one.queue != entry.queue) continue;
         one.rejected = one.purge_asked = one.purged = false;
         one.redriven_meanwhile = one.rejects_open > 0;
       }
+      break;
+    case EntryKind::kRedriveDone:
+      --queues_[entry.queue].redrives_open;
       break;
     case EntryKind::kPublishAsked:
       message(entry).queue = entry.queue;

@@ -46,6 +46,7 @@ struct QueueState {
   bool created = false;
   bool delete_asked = false;
   bool deleted = false;
+  std::uint32_t redrives_open = 0;  // in this life
 };
 
 class Ledger {

@@ -240,7 +240,7 @@ void Life::take(const Effect& effect) {
     log(pending.done, pending.queue);
   } else if (const auto* moved = std::get_if<MovedReply>(&effect)) {
     const Pending pending = pending_.extract(moved->to.correlation).mapped();
-    if (pending.done == EntryKind::kPurgeDone) log(pending.done, pending.queue);
+    if (pending.done != EntryKind::kNothing) log(pending.done, pending.queue);
   } else if (const auto* ended = std::get_if<ConsumerEndedNotice>(&effect)) {
     consumers_.erase(ended->consumer);
   }
@@ -466,7 +466,7 @@ void Life::redrive() {
   if (!queue) return;
   log(EntryKind::kRedriveAsked, *queue);
   const std::string name = queue_name(*queue);
-  core_->redrive({.asker = ask({EntryKind::kNothing, EntryKind::kNothing, {}, *queue}),
+  core_->redrive({.asker = ask({EntryKind::kRedriveDone, EntryKind::kNothing, {}, *queue}),
                   .queue = name,
                   .sequences = {},
                   .all = true,

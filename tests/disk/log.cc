@@ -23,12 +23,13 @@ struct Log::Header {
 std::string describe(const Entry& entry) {
   // In the order of EntryKind.
   static constexpr std::string_view kNames[] = {
-      "write",          "truncate",      "sync",          "failed sync",     "create",
-      "make directory", "rename",        "remove",        "nothing",         "life begins",
-      "queue asked",    "queue created", "delete asked",  "delete done",     "purge asked",
-      "purge done",     "redrive asked", "publish asked", "publish refused", "confirmed",
-      "delivered",      "ack asked",     "ack done",      "ack refused",     "reject asked",
-      "reject done",    "fault",         "committed",     "failed",          "refused to start"};
+      "write",           "truncate",      "sync",         "failed sync",   "create",
+      "make directory",  "rename",        "remove",       "nothing",       "life begins",
+      "queue asked",     "queue created", "delete asked", "delete done",   "purge asked",
+      "purge done",      "redrive asked", "redrive done", "publish asked", "publish refused",
+      "confirmed",       "delivered",     "ack asked",    "ack done",      "ack refused",
+      "reject asked",    "reject done",   "fault",        "committed",     "failed",
+      "refused to start"};
   static_assert(std::size(kNames) == static_cast<std::size_t>(EntryKind::kRefusedToStart) + 1);
   const std::string_view name = kNames[static_cast<std::size_t>(entry.kind)];
   if (entry.kind == EntryKind::kWrite) {

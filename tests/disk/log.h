@@ -39,6 +39,7 @@ enum class EntryKind : std::uint8_t {
   kPurgeAsked,
   kPurgeDone,
   kRedriveAsked,
+  kRedriveDone,
   kPublishAsked,
   kPublishRefused,
   kConfirmed,

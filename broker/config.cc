@@ -75,9 +75,10 @@ constexpr std::array kSettings = {
            "oldest are forgotten before their time, which is counted."),
     number("limits", "cache_bytes_max", Type::kBytes, &Config::cache_bytes_max, 32 * kMiB, kMiB,
            kTiB, "Recent messages kept in memory, so that live traffic is not read from disk."),
-    number("limits", "disk_bytes_max", Type::kBytes, &Config::disk_bytes_max, 0, 0, kTiB,
-           "Disk that the store may use; publishes are refused before it is used up. 0: what the "
-           "file system has."),
+    number(
+        "limits", "disk_bytes_max", Type::kBytes, &Config::disk_bytes_max, 0, 0, kTiB,
+        "Disk that the data file may use, the journal (a 64th of it, 16MiB at most) not counted; "
+        "publishes are refused before it is used up. 0: what the file system has."),
     number("limits", "preallocate_bytes", Type::kBytes, &Config::preallocate_bytes, 64 * kMiB, kMiB,
            64 * kGiB, "Step in which disk space is claimed ahead."),
     number("limits", "unconfirmed_bytes_max", Type::kBytes, &Config::unconfirmed_bytes_max,

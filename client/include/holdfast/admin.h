@@ -91,6 +91,7 @@ class Admin {
                                    bool if_not_exists = false);
   Result<QueueReport> edit_queue(std::string_view name, const SettingList& settings);
   Result<QueueReport> queue(std::string_view name);
+  // All queues, dead-letter queues among them, or those alone.
   Result<std::vector<QueueReport>> queues(bool dead_only = false);
   Status delete_queue(std::string_view name);
   // The number of messages removed.

@@ -17,7 +17,7 @@
 //
 // What is refused now and may succeed later (Status::retryable):
 // - A lost connection and a draining broker never reach a publisher: the message waits for the next
-//   connection. A request that changes something and was under way when the connection was lost
+//   connection. A request that must not happen twice and was under way when the connection was lost
 //   returns kConnectionLost, because nobody knows whether it happened; any other is asked again.
 // - storage_full and queue_full: publish() tries again with backoff until `timeout`;
 // publish_async()
@@ -50,8 +50,9 @@ struct ClientOptions {
 
   std::string address = "127.0.0.1:7411";  // HOST:PORT or unix:PATH
   std::string client_name;                 // empty: PROGRAM@HOST:PID
-  // Bound of every synchronous call, reconnecting included. Until the first connection stands,
-  // connect() tries again for this long; without `reconnect` it tries once.
+  // Bound of every request, reconnecting included; receive() adds its `wait`, and stop() and
+  // close() wait for running handlers besides. Until the first connection stands, connect() tries
+  // again for this long; without `reconnect` it tries once.
   std::chrono::milliseconds timeout{30'000};
   std::chrono::milliseconds reconnect_min{50};
   std::chrono::milliseconds reconnect_max{5'000};
@@ -154,8 +155,9 @@ class Consumer {
 
 class Client {
  public:
-  // Starts the I/O thread and waits for the connection. kUnreachable, kVersionUnsupported,
-  // kTimeout, kInvalidArgument (address).
+  // Starts the I/O thread and waits for the connection. kUnreachable (also when `timeout` is over),
+  // kVersionUnsupported, kInvalidArgument (address), kLimitReached (no thread to be had); without
+  // `reconnect` also what the broker refused the connection with.
   static Result<Client> connect(ClientOptions options = ClientOptions());
 
   Client(Client&&) noexcept;

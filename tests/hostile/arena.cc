@@ -27,8 +27,8 @@ constexpr milliseconds kCalm{700};
 constexpr milliseconds kSample{20};
 constexpr std::chrono::microseconds kPace{4'000};
 constexpr std::chrono::seconds kPatience{30};
-// An attack that ends by itself is given up after so long.
-constexpr std::chrono::seconds kAttackMax{90};
+// An attack that ends by itself, or has not begun, is given up after so long.
+constexpr std::chrono::seconds kAttackMax{200};
 // A loop that spins takes a whole processor; one that does not takes what the pair costs.
 constexpr double kCpuShareMore = 0.4;
 // docs/OPERATIONS.md: at most twenty lines in ten seconds of what goes wrong with connections. A

@@ -27,6 +27,10 @@ using std::chrono::steady_clock;
 // that the socket has not taken; buffers grow by doubling.
 constexpr std::uint64_t kMemoryEach = 3 * kOutputBytesHigh + kConnectionBytes;
 
+// What a consumer is delivered waits for a commit, on a slow disk behind those of all that is
+// published there: longer than that may take.
+constexpr std::chrono::seconds kDeliveryPatience{180};
+
 // Bare connections with a small window that read `rate` bytes a second, and open again when the
 // broker has had enough of them.
 class DeafConsumers final : public Attack {
@@ -81,21 +85,22 @@ class StoppedConsumers final : public Attack {
       : Attack("consumers that are stopped by SIGSTOP"), target_(target), processes_(processes) {}
 
   void run(const std::atomic<bool>& stop) override {
-    std::vector<pid_t> children;
-    for (std::uint32_t i = 0; i < processes_ && !stop; ++i) {
-      const pid_t child = start_child();
-      if (child < 0) {
+    std::vector<Child> children;
+    for (std::uint32_t i = 0; i < processes_; ++i) children.push_back(start_child());
+    for (const Child& child : children) {
+      if (!has_a_delivery(child)) {
         violations_.push_back("A consumer of its own process cannot be started.");
         continue;
       }
-      ::kill(child, SIGSTOP);
-      children.push_back(child);
+      ::kill(child.process, SIGSTOP);
       ++hits_;
     }
     while (!stop) std::this_thread::sleep_for(milliseconds(20));
-    for (const pid_t child : children) {
-      ::kill(child, SIGKILL);
-      ::waitpid(child, nullptr, 0);
+    for (const Child& child : children) {
+      if (child.output >= 0) ::close(child.output);
+      if (child.process < 0) continue;
+      ::kill(child.process, SIGKILL);
+      ::waitpid(child.process, nullptr, 0);
     }
   }
   std::string_view words_for_hits() const override { return "processes stopped"; }
@@ -103,29 +108,33 @@ class StoppedConsumers final : public Attack {
   std::uint64_t memory_bytes_max() const override { return processes_ * kMemoryEach; }
 
  private:
-  // Returns when it has had a delivery; -1: it had none.
-  pid_t start_child() const {
+  struct Child {
+    pid_t process = -1;
+    int output = -1;
+  };
+
+  Child start_child() const {
     int output[2];
-    if (::pipe2(output, O_CLOEXEC) != 0) return -1;
+    if (::pipe2(output, O_CLOEXEC) != 0) return {};
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
     const char* const arguments[] = {target_.own_binary.c_str(), "--consume",
                                      target_.address.c_str(), nullptr};
-    pid_t child = -1;
-    const int failed = ::posix_spawn(&child, target_.own_binary.c_str(), &actions, nullptr,
-                                     const_cast<char* const*>(arguments), environ);
+    Child child{.process = -1, .output = output[0]};
+    if (::posix_spawn(&child.process, target_.own_binary.c_str(), &actions, nullptr,
+                      const_cast<char* const*>(arguments), environ) != 0) {
+      child.process = -1;
+    }
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(output[1]);
+    return child;
+  }
+
+  // Waits until it says so. It ends by itself when nothing comes.
+  static bool has_a_delivery(const Child& child) {
     char line[8];
-    // Ends with the child, which ends by itself when nothing comes.
-    const bool said = failed == 0 && ::read(output[0], line, sizeof line) > 0;
-    ::close(output[0]);
-    if (failed == 0 && !said) {
-      ::kill(child, SIGKILL);
-      ::waitpid(child, nullptr, 0);
-    }
-    return said ? child : -1;
+    return child.process >= 0 && ::read(child.output, line, sizeof line) > 0;
   }
 
   const Target target_;
@@ -160,7 +169,8 @@ int consume_until_stopped(const std::string& address) {
         static_cast<void>(delivery.state());
       });
   if (!consumer.ok()) return 1;
-  for (int i = 0; i < 3'000 && !came; ++i) std::this_thread::sleep_for(milliseconds(10));
+  const auto patience = steady_clock::now() + kDeliveryPatience;
+  while (!came && steady_clock::now() < patience) std::this_thread::sleep_for(milliseconds(10));
   if (!came) ::_exit(1);
   std::puts("holds");
   std::fflush(stdout);

@@ -48,10 +48,17 @@ class Pusher {
     ClientOptions options(target_.address);
     options.reconnect = false;
     options.timeout = kPatience;
-    Result<Client> client = Client::connect(options);
-    if (!client.ok()) return client.status();
-    client_.emplace(std::move(*client));
-    return {};
+    // Others may have all the connections that there are for a moment.
+    const auto deadline = steady_clock::now() + kPatience;
+    for (;;) {
+      Result<Client> client = Client::connect(options);
+      if (client.ok()) {
+        client_.emplace(std::move(*client));
+        return {};
+      }
+      if (!client.status().retryable() || steady_clock::now() > deadline) return client.status();
+      std::this_thread::sleep_for(milliseconds(20));
+    }
   }
 
   void push(const std::atomic<bool>& stop) {

@@ -30,14 +30,16 @@ void Ledger::tell(const Entry& entry) {
       queues_[entry.queue].deleted = true;
       ++counts_.deleted;
       break;
-    case EntryKind::kPurgeAsked:
+    case EntryKind::kPurgeAsked: {
+      // What a redrive still looks for comes into the queue before or after it is purged.
+      const bool is_certain = queues_[entry.queue].redrives_open == 0;
       for (MessageState& one : messages_) {
         if (one.queue != entry.queue || one.asked == 0) continue;
         one.perhaps_gone = true;
-        // What a redrive still looks for comes into the queue before or after it is purged.
-        one.purge_asked = one.confirmed && queues_[entry.queue].redrives_open == 0;
+        one.purge_asked = one.confirmed && is_certain;
       }
       break;
+    }
     case EntryKind::kPurgeDone:
       for (MessageState& one : messages_) {
         if (one.queue == entry.queue && one.purge_asked) one.purged = true;

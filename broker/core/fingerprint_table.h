@@ -24,7 +24,8 @@ class FingerprintTable {
   FingerprintTable(std::size_t ids_max, std::uint32_t tag_mask);
 
   std::size_t ids_max() const { return ids_max_; }
-  // At most ids_max ids, chunks below kChunksMax.
+  // `place` is the id's: 64 bits scattered from its hash, in every table the same. At most ids_max
+  // ids, chunks below kChunksMax.
   void insert(std::uint64_t place, std::uint32_t chunk);
   void prefetch(std::uint64_t place) const { __builtin_prefetch(&buckets_[home(place)]); }
   // Calls visit(chunk) for each chunk that may hold the id, perhaps repeatedly.

@@ -146,9 +146,11 @@ struct Batch {
   std::size_t bytes() const;
 };
 
-// What the store knows about its room, told to the core after every commit and at start.
+// What the store knows about its room, told to the core at start, after every commit, and when a
+// commit begins to wait for space.
 struct SpaceReport {
   bool publishes_allowed = true;
+  bool commits_wait = false;          // the commit under way found no room, and is tried again
   std::uint64_t used_bytes = 0;       // pages in use
   std::uint64_t file_bytes = 0;       // claimed on disk
   std::uint64_t disk_free_bytes = 0;  // of the file system

@@ -192,13 +192,18 @@ void Broker::on_space(const SpaceReport& space) {
 }
 
 void Broker::note_space(const SpaceReport& space) {
-  if (space.publishes_allowed == publishes_allowed_) return;
-  publishes_allowed_ = space.publishes_allowed;
-  if (publishes_allowed_) {
+  const bool waited = std::exchange(commits_wait_, space.commits_wait);
+  const bool allowed = std::exchange(publishes_allowed_, space.publishes_allowed);
+  if (waited && !commits_wait_) {
+    log_.info("Commits go on: the file system has {} bytes free.", space.disk_free_bytes);
+  }
+  if (!waited && commits_wait_) {
+    log_.error("{} Publishes are refused meanwhile.", space.reason);
+  } else if (allowed && !publishes_allowed_) {
+    log_.warning("Publishes are refused: {}", space.reason);
+  } else if (!allowed && publishes_allowed_) {
     log_.info("Publishes are accepted again: the store uses {} bytes, the file system has {} free.",
               space.used_bytes, space.disk_free_bytes);
-  } else {
-    log_.warning("Publishes are refused: {}", space.reason);
   }
 }
 

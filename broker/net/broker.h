@@ -119,6 +119,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   Phase phase_ = Phase::kServing;
   bool hurry_ = false;
   bool publishes_allowed_ = true;
+  bool commits_wait_ = false;
   bool torn_down_ = false;
   MonotonicTime started_at_;
   MonotonicTime drain_until_;

@@ -101,19 +101,24 @@ void Peers::accept(const Listener& listener, uv_stream_t& server) {
   (over_cap ? refused_ : serving_) += 1;
   const Status status = peer.connection.accept(loop_, listener, server);
   peer.session.emplace(context_, SessionId(id), peer.connection.peer());
-  if (!status.ok() || (over_cap && refused_ > kRefusedMax)) {
-    if (!status.ok()) log_.peer(now.monotonic, "{}", status.message());
+  if (!status.ok()) {
+    log_.peer(now.monotonic, "{}", status.message());
     close(peer);
     return;
   }
   if (over_cap) {
-    end_with_error(
-        peer,
-        Status(ErrorCode::kTooManyConnections,
-               fmt::format("The broker serves {} connections, its limit (connections_max): connect "
-                           "again later.",
-                           limits_.connections_max)),
-        now);
+    const Status error(
+        ErrorCode::kTooManyConnections,
+        fmt::format("The broker serves {} connections, its limit (connections_max): connect again "
+                    "later.",
+                    limits_.connections_max));
+    if (refused_ > limits_.refused_max) {
+      log_.peer(now.monotonic, "Connection {} from {} is closed at once: {}", id,
+                peer.connection.peer(), error.to_string());
+      close(peer);
+      return;
+    }
+    end_with_error(peer, error, now);
   }
   schedule(peer);
 }

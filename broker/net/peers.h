@@ -33,6 +33,8 @@ namespace holdfast::broker {
 
 struct PeerLimits {
   std::size_t connections_max = 10'000;
+  // One over that is told why, so many at a time; more are closed at once, which the log tells.
+  std::size_t refused_max = 32;
   std::size_t output_bytes_high = 1u << 20;
   std::size_t output_bytes_low = 256u << 10;
   // Over all peers. From half of it on a peer with more than kCrowdedOutputBytes counts as above
@@ -78,8 +80,6 @@ class Peers {
   std::size_t append_list(std::uint64_t correlation, FrameWriter& out, Now now);
 
   static constexpr std::size_t kCrowdedOutputBytes = 64u << 10;
-  // One over the cap is told why, so many at a time; more are closed without a word.
-  static constexpr std::size_t kRefusedMax = 32;
 
  private:
   class Peer;

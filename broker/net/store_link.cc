@@ -27,6 +27,7 @@ StoreLink::StoreLink(uv_loop_t& loop, Store& store, StoreLinkOwner& owner)
       [this](CommitResult result) {
         const std::scoped_lock lock(mailbox_mutex_);
         mailbox_committed_ = std::move(result);
+        mailbox_space_.reset();  // of before this commit
         wake();
       },
       [this](Status status) {

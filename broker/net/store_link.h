@@ -31,7 +31,7 @@ class StoreLinkOwner {
   virtual void on_committed(const CommitResult& result) = 0;
   virtual void on_fetched(const FetchResult& result) = 0;
   virtual void on_ids_fetched(const IdsResult& result) = 0;
-  // The room was looked at without a commit.
+  // The room was looked at without a commit, or the commit under way waits for room.
   virtual void on_space(const SpaceReport& space) = 0;
   virtual void on_store_failed(const Status& status) = 0;
 };

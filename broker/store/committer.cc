@@ -4,7 +4,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <optional>
 #include <utility>
 
@@ -274,15 +273,26 @@ bool Committer::means_full(const Outcome& outcome) const {
 bool Committer::wait_for_space(const Outcome& outcome) {
   if (!waiting_for_space_) {
     waiting_for_space_ = true;
-    fmt::print(
-        stderr,
-        "holdfast: the disk of {} is full ({}): commits wait until there is space. Free some "
-        "on that disk.\n",
-        environment_->data_file(), outcome.text());
+    report_waiting(outcome);
   }
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait_for(lock, kSpaceRetryInterval, [this] { return stopping_; });
   return !stopping_;
+}
+
+void Committer::report_waiting(const Outcome& outcome) {
+  publishes_refused_ = true;
+  if (!callbacks_.space) return;
+  SpaceReport report;
+  if (Result<SpaceReport> measured = space_->measure_now()) report = std::move(*measured);
+  report.publishes_allowed = false;
+  report.commits_wait = true;
+  report.room_bytes = 0;
+  report.reason = fmt::format(
+      "The disk of {} is full ({}): commits wait until there is space. Free some on "
+      "that disk.",
+      environment_->data_file(), outcome.text());
+  callbacks_.space(std::move(report));
 }
 
 void Committer::fail(const Outcome& outcome, std::uint64_t batch_number) {

@@ -11,10 +11,10 @@
 // With nothing to do the thread sleeps; once a minute it frees the slots of dead readers, and while
 // publishes are refused it looks at the space every second.
 //
-// Failures: without space the transaction is aborted and tried again every 200 ms, beginning with
-// what the journal holds, until it succeeds or stop() is called. Any other error is final: `fatal`
-// is called, and nothing is committed or reported from then on, because it is not known what the
-// disk holds.
+// Failures: without space the transaction is aborted, `space` is told once that commits wait, and
+// it is tried again every 200 ms, beginning with what the journal holds, until it succeeds or
+// stop() is called. Any other error is final: `fatal` is called, and nothing is committed or
+// reported from then on, because it is not known what the disk holds.
 //
 // start(), commit() and stop() belong to one thread, the owner.
 
@@ -92,6 +92,7 @@ class Committer {
   bool means_full(const Outcome& outcome) const;
   // Returns false if it is time to stop.
   bool wait_for_space(const Outcome& outcome);
+  void report_waiting(const Outcome& outcome);
   void fail(const Outcome& outcome, std::uint64_t batch_number);
 
   Environment* environment_;

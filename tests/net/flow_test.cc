@@ -259,6 +259,17 @@ TEST_CASE("a connection over the cap is told so, and another is served when one 
   CHECK(served);
 }
 
+TEST_CASE("a connection over the cap that is not told so is in the log") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.connections_max = 1;
+  options.limits.refused_max = 0;
+  RunningBroker broker(options);
+  RawClient first = broker.connect();
+  RawClient second = broker.connect_silently();
+  CHECK_FALSE(second.receive().has_value());
+  CHECK_NE(broker.logged().find("is closed at once: too_many_connections"), std::string::npos);
+}
+
 TEST_CASE("a broker listens on TCP and on a unix socket, and both reach the same queues") {
   const std::string path = path_in_tmp();
   broker::BrokerOptions options = loopback_options();

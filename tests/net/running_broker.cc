@@ -1,7 +1,9 @@
 #include "running_broker.h"
 
 #include <signal.h>
+#include <unistd.h>
 
+#include <array>
 #include <stdexcept>
 #include <utility>
 
@@ -40,6 +42,15 @@ void HeldStore::wait_for_commit() {
   }
 }
 
+void HeldStore::let_go_and_wait() {
+  std::unique_lock lock(mutex_);
+  held_ = false;
+  changed_.notify_all();
+  changed_.wait(lock, [this] { return !batch_ && !telling_; });
+}
+
+void HeldStore::tell_space(broker::SpaceReport report) { space_(std::move(report)); }
+
 Result<broker::StoredState> HeldStore::load() {
   const std::scoped_lock lock(mutex_);
   return memory_.load();
@@ -48,9 +59,11 @@ Result<broker::StoredState> HeldStore::load() {
 Result<std::uint64_t> HeldStore::load_dedup(const broker::DedupLoader&) { return std::uint64_t{0}; }
 
 void HeldStore::start(std::function<void(CommitResult)> committed,
-                      std::function<void(Status)> fatal, std::function<void(broker::SpaceReport)>) {
+                      std::function<void(Status)> fatal,
+                      std::function<void(broker::SpaceReport)> space) {
   committed_ = std::move(committed);
   fatal_ = std::move(fatal);
+  space_ = std::move(space);
   committer_ = std::thread([this] { run(); });
 }
 
@@ -83,9 +96,12 @@ void HeldStore::run() {
       return;
     }
     CommitResult result = memory_.apply(*batch);
+    telling_ = true;
     lock.unlock();
     committed_(std::move(result));
     lock.lock();
+    telling_ = false;
+    changed_.notify_all();
   }
 }
 
@@ -151,6 +167,19 @@ void RunningBroker::on_loop(std::function<void()> work) {
   const std::scoped_lock lock(on_loop_mutex_);
   on_loop_work_ = std::move(work);
   uv_async_send(&on_loop_signal_);
+}
+
+std::string RunningBroker::logged() const {
+  std::string text;
+  std::array<char, 4096> part;
+  const auto read = [&] {
+    return pread(fileno(log_file_.get()), part.data(), part.size(),
+                 static_cast<off_t>(text.size()));
+  };
+  for (ssize_t bytes = read(); bytes > 0; bytes = read()) {
+    text.append(part.data(), static_cast<std::size_t>(bytes));
+  }
+  return text;
 }
 
 RawClient RunningBroker::connect(std::string_view name, std::uint32_t heartbeat_ms) {

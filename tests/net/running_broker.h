@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include <condition_variable>
+#include <cstdio>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -32,6 +33,10 @@ class HeldStore final : public broker::Store {
   void fail_next();
   // Waits until a commit is held.
   void wait_for_commit();
+  // Lets go, and waits until the commit has been reported.
+  void let_go_and_wait();
+  // Reports the room as a committer does that looks at it, or waits for it.
+  void tell_space(broker::SpaceReport report);
 
   Result<broker::StoredState> load() override;
   Result<std::uint64_t> load_dedup(const broker::DedupLoader& loader) override;
@@ -53,7 +58,9 @@ class HeldStore final : public broker::Store {
   std::unique_ptr<broker::Batch> batch_;
   std::function<void(broker::CommitResult)> committed_;
   std::function<void(Status)> fatal_;
+  std::function<void(broker::SpaceReport)> space_;
   bool held_ = false;
+  bool telling_ = false;
   bool fails_ = false;
   bool closed_ = false;
   std::thread committer_;
@@ -71,6 +78,8 @@ class RunningBroker {
   ~RunningBroker();
 
   HeldStore& store() { return *held_store_; }
+  // What its log holds by now.
+  std::string logged() const;
   const std::string& address() const { return address_; }
   // A connection that has said Hello.
   RawClient connect(std::string_view name = "raw", std::uint32_t heartbeat_ms = 0);
@@ -91,7 +100,8 @@ class RunningBroker {
   uv_async_t on_loop_signal_;
   std::mutex on_loop_mutex_;
   std::function<void()> on_loop_work_;
-  broker::Log log_{nullptr};
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> log_file_{std::tmpfile(), std::fclose};
+  broker::Log log_{log_file_.get()};
   std::unique_ptr<broker::Store> store_;
   HeldStore* held_store_ = nullptr;
   std::unique_ptr<broker::Broker> broker_;

@@ -277,13 +277,16 @@ TEST_CASE("a commit without space waits, and is done when there is space") {
     return batch;
   };
   fixture.store->commit(make_batch(2));
+  const SpaceReport waits = fixture.wait_until_commits_wait();
+  CHECK_FALSE(waits.publishes_allowed);
+  CHECK_NE(waits.reason.find("is full"), std::string::npos);
   fixture.reopen();
   CHECK_EQ(fixture.state.batch_number, 1);
   CHECK(fixture.fetch(QueueId(1), 1, 10).blocks.empty());
 
   std::thread others([&disk] { disk.remove_filler(); });
   Batch batch = std::move(*make_batch(2));
-  fixture.commit(std::move(batch));
+  CHECK_FALSE(fixture.commit(std::move(batch)).space.commits_wait);
   others.join();
   CHECK_EQ(fixture.fetch(QueueId(1), 1, 10).blocks.size(), 1);
 }

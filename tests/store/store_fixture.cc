@@ -182,6 +182,12 @@ SpaceReport StoreFixture::wait_for_space_report() {
   return *space_;
 }
 
+SpaceReport StoreFixture::wait_until_commits_wait() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  REQUIRE(changed_.wait_for(lock, kPatience, [this] { return space_ && space_->commits_wait; }));
+  return *space_;
+}
+
 void StoreFixture::copy_as_if_killed(const std::string& path) const {
   std::filesystem::create_directories(path + "/store");
   // The journal first: what the tables may take in meanwhile, it holds as well.

@@ -70,6 +70,7 @@ class StoreFixture {
   CheckReport check();
   // Waits for a report of space that was not asked for by a commit.
   SpaceReport wait_for_space_report();
+  SpaceReport wait_until_commits_wait();
   // Copies what a kill at this moment would leave, as the store of `path`. Not during a commit().
   void copy_as_if_killed(const std::string& path) const;
 

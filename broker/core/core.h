@@ -89,7 +89,7 @@ class Core {
   void committed(const CommitResult& result, Now now);
   void fetched(const FetchResult& result, Now now);
   void ids_fetched(const IdsResult& result, Now now);
-  // The store looked at its room between two commits.
+  // The store looked at its room between two commits, or the commit under way waits for some.
   void space_changed(const SpaceReport& space, Now now);
 
   // ---- time ----

@@ -63,6 +63,7 @@ Status Broker::load() {
   options_.session.node_id = state->node_id;
   const Now now = read_clocks();
   core_.load(*state, now);
+  note_space(state->space);
   const Result<std::uint64_t> damaged =
       store_.load_dedup([this, now](QueueId queue, std::uint64_t time_ms, Sequence first,
                                     std::span<const MessageIdHash> hashes) {
@@ -194,14 +195,16 @@ void Broker::on_space(const SpaceReport& space) {
 void Broker::note_space(const SpaceReport& space) {
   const bool waited = std::exchange(commits_wait_, space.commits_wait);
   const bool allowed = std::exchange(publishes_allowed_, space.publishes_allowed);
-  if (waited && !commits_wait_) {
+  if (commits_wait_) {
+    if (!waited) log_.error("{} Publishes are refused meanwhile.", space.reason);
+    return;
+  }
+  if (waited) {
     log_.info("Commits go on: the file system has {} bytes free.", space.disk_free_bytes);
   }
-  if (!waited && commits_wait_) {
-    log_.error("{} Publishes are refused meanwhile.", space.reason);
-  } else if (allowed && !publishes_allowed_) {
+  if (!publishes_allowed_ && (allowed || waited)) {
     log_.warning("Publishes are refused: {}", space.reason);
-  } else if (!allowed && publishes_allowed_) {
+  } else if (publishes_allowed_ && !allowed) {
     log_.info("Publishes are accepted again: the store uses {} bytes, the file system has {} free.",
               space.used_bytes, space.disk_free_bytes);
   }
@@ -295,7 +298,13 @@ void Broker::advance_drain(Now now) {
   // What ending the sessions changed is to be committed too.
   while (phase_ == Phase::kCommittingLast && pump_round(now)) {
   }
-  if (!link_->commit_under_way()) phase_ = Phase::kDone;
+  if (link_->commit_under_way()) {
+    if (!commits_wait_) return;
+    log_.warning(
+        "Stopping without the last commit, which waits for room: nothing that is in it was "
+        "confirmed.");
+  }
+  phase_ = Phase::kDone;
 }
 
 void Broker::close_listeners() {

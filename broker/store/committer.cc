@@ -32,7 +32,8 @@ Committer::Committer(const CommitterParts& parts, const ProgressRecord& progress
       journaled_(parts.journaled),
       progress_(progress),
       table_progress_(progress),
-      writer_(std::move(owners)) {}
+      writer_(std::move(owners)),
+      publishes_refused_(!parts.space->publishes_allowed()) {}
 
 void Committer::start(CommitterCallbacks callbacks) {
   CHECK(!thread_.joinable());
@@ -204,8 +205,8 @@ void Committer::commit_to_tables(const Batch* batch) {
     TrimsLeft left;
     Outcome outcome = try_commit_to_tables(batch, &left);
     if (outcome.ok()) {
-      waiting_for_space_ = false;
       if (batch != nullptr) report_committed(*batch, std::move(left));
+      waiting_for_space_ = false;
       return;
     }
     if (!means_full(outcome)) return fail(outcome, number);
@@ -240,7 +241,9 @@ void Committer::report_committed(const Batch& batch, TrimsLeft left) {
       std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - began_).count());
   result.blocks_left = std::move(left.blocks);
   result.dedup_left = std::move(left.dedup);
-  Result<SpaceReport> measured = space_->measure(batch.bytes());
+  // What was counted while it waited is of before all that was journaled.
+  Result<SpaceReport> measured =
+      waiting_for_space_ ? space_->measure_now() : space_->measure(batch.bytes());
   if (measured) {
     result.space = std::move(*measured);
   } else {

@@ -110,7 +110,7 @@ class Committer {
   std::uint64_t bytes_changed_ = 0;         // in it, at most; a journal's worth or two
   bool failed_ = false;
   bool waiting_for_space_ = false;
-  bool publishes_refused_ = false;
+  bool publishes_refused_;
   std::chrono::steady_clock::time_point began_;
   std::chrono::steady_clock::time_point readers_checked_;
 

@@ -50,6 +50,8 @@ class Space {
   // Likewise without a commit, and counting in any case.
   Result<SpaceReport> measure_now();
 
+  // As last reported.
+  bool publishes_allowed() const { return allowed_; }
   // Whether, when last measured, there was so much room that nothing needs to be counted exactly.
   bool is_ample() const { return ample_; }
 

@@ -55,7 +55,8 @@ class Store {
   virtual Result<std::uint64_t> load_dedup(const DedupLoader& loader) = 0;
 
   // Starts the committer. All callbacks are called on the committer thread. `space` (may be empty)
-  // is called between commits when publishes are refused and the room was looked at again.
+  // is called between commits when publishes are refused and the room was looked at again, and once
+  // when a commit begins to wait for room.
   virtual void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
                      std::function<void(SpaceReport)> space = {}) = 0;
 

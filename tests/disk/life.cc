@@ -120,6 +120,7 @@ bool Life::open() {
     log_.append({.kind = EntryKind::kCommitted});
     std::unique_lock lock(mutex_);
     committed_ = std::move(result);
+    space_.reset();  // of before this commit
     changed_.notify_all();
     changed_.wait(lock, [this] { return !committed_; });
   };

@@ -49,7 +49,16 @@ void HeldStore::let_go_and_wait() {
   changed_.wait(lock, [this] { return !batch_ && !telling_; });
 }
 
-void HeldStore::tell_space(broker::SpaceReport report) { space_(std::move(report)); }
+void HeldStore::set_room_of_commits(broker::SpaceReport report) {
+  const std::scoped_lock lock(mutex_);
+  memory_.space = std::move(report);
+  memory_.space.commits_wait = false;
+}
+
+void HeldStore::tell_space(broker::SpaceReport report) {
+  set_room_of_commits(report);
+  space_(std::move(report));
+}
 
 Result<broker::StoredState> HeldStore::load() {
   const std::scoped_lock lock(mutex_);

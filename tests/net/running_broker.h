@@ -35,8 +35,10 @@ class HeldStore final : public broker::Store {
   void wait_for_commit();
   // Lets go, and waits until the commit has been reported.
   void let_go_and_wait();
-  // Reports the room as a committer does that looks at it, or waits for it.
+  // Reports the room as a committer does that looks at it, or waits for it; so do commits from then
+  // on.
   void tell_space(broker::SpaceReport report);
+  void set_room_of_commits(broker::SpaceReport report);
 
   Result<broker::StoredState> load() override;
   Result<std::uint64_t> load_dedup(const broker::DedupLoader& loader) override;

@@ -3,6 +3,9 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
+#include <string>
+#include <string_view>
+
 #include "running_broker.h"
 
 namespace holdfast::test {
@@ -14,12 +17,17 @@ broker::SpaceReport no_room(std::string reason) {
   report.reason = std::move(reason);
   return report;
 }
+broker::SpaceReport commits_wait() {
+  broker::SpaceReport report = no_room("The disk is full: commits wait.");
+  report.commits_wait = true;
+  return report;
+}
 
-// Publishes until the answer is of this type: reports come by another thread.
+// Publishes until the answer is of this type: a report comes by another thread.
 RawFrame publish_until(RawClient& client, std::uint32_t queue, wire::FrameType type) {
   std::optional<RawFrame> answer;
   for (std::uint64_t i = 1; i == 1 || answer->type != type; ++i) {
-    REQUIRE(i < 1'000'000);
+    REQUIRE_LT(i, 100'000);
     client.send_publish(i, queue, fmt::format("{}-{}", static_cast<int>(type), i), "x");
     answer = client.receive();
     REQUIRE(answer.has_value());
@@ -27,24 +35,44 @@ RawFrame publish_until(RawClient& client, std::uint32_t queue, wire::FrameType t
   return *std::move(answer);
 }
 
+std::size_t count(const std::string& text, std::string_view what) {
+  std::size_t found = 0;
+  for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) {
+    ++found;
+  }
+  return found;
+}
+
 TEST_CASE("the log and publishers are told that commits wait for room, and that they go on") {
   RunningBroker broker;
   RawClient client = broker.connect();
   const std::uint32_t queue = client.create_queue("q");
-  broker::SpaceReport waits = no_room("The disk is full: commits wait.");
-  waits.commits_wait = true;
-  broker.store().tell_space(waits);
+  broker.store().tell_space(commits_wait());
   const RawFrame refused = publish_until(client, queue, wire::FrameType_Error);
   CHECK_EQ(refused.table<wire::Error>().code(), static_cast<int>(ErrorCode::kStorageFull));
-  const std::string expected =
-      "error   The disk is full: commits wait. Publishes are refused meanwhile.\n";
-  CHECK_NE(broker.logged().find(expected), std::string::npos);
-  CHECK_EQ(broker.logged().find("Commits go on"), std::string::npos);
-
+  broker.store().tell_space(commits_wait());
+  // Before the second answer the loop has certainly looked at what it was told before.
+  for (int i = 0; i < 2; ++i) publish_until(client, queue, wire::FrameType_Error);
   broker.store().tell_space(broker::MemoryStore().space);
   publish_until(client, queue, wire::FrameType_Confirm);
-  CHECK_NE(broker.logged().find("info    Commits go on"), std::string::npos);
-  CHECK_NE(broker.logged().find("info    Publishes are accepted again"), std::string::npos);
+  const std::string log = broker.logged();
+  CHECK_EQ(count(log, "error   The disk is full: commits wait. Publishes are refused meanwhile.\n"),
+           1);
+  CHECK_EQ(count(log, "info    Commits go on"), 1);
+  CHECK_EQ(count(log, "info    Publishes are accepted again"), 1);
+  CHECK_EQ(count(log, "Publishes are refused: "), 0);
+}
+
+TEST_CASE("commits that go on with little room leave publishes refused, and the log says why") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  broker.store().tell_space(commits_wait());
+  publish_until(client, queue, wire::FrameType_Error);
+  broker.store().tell_space(no_room("The disk is nearly full."));
+  for (int i = 0; i < 2; ++i) publish_until(client, queue, wire::FrameType_Error);
+  CHECK_EQ(count(broker.logged(), "info    Commits go on"), 1);
+  CHECK_EQ(count(broker.logged(), "warning Publishes are refused: The disk is nearly full."), 1);
 }
 
 // It did, for as long as nothing was committed, when the loop found both at once.
@@ -58,10 +86,30 @@ TEST_CASE("a report of no room does not outlive the commit that came after it") 
   store.wait_for_commit();
   broker.on_loop([&store] {
     store.tell_space(no_room("The disk is nearly full."));
+    store.set_room_of_commits(broker::MemoryStore().space);
     store.let_go_and_wait();
   });
   client.expect(wire::FrameType_Confirm);
   CHECK_EQ(client.publish(queue, "second", "x"), 2);
+}
+
+// It went on waiting, however often it was told to stop.
+TEST_CASE("a broker whose last commit waits for room ends all the same") {
+  broker::BrokerOptions options = loopback_options();
+  options.drain = Milliseconds(20);
+  options.drain_grace = Milliseconds(20);
+  RunningBroker broker(options);
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  broker.store().hold();
+  client.send_publish(1, queue, "m", "x");
+  broker.store().wait_for_commit();
+  broker.store().tell_space(commits_wait());
+  broker.request_drain();
+  CHECK(broker.wait().ok());
+  CHECK_EQ(count(broker.logged(), "warning Stopping without the last commit"), 1);
+  client.expect(wire::FrameType_Goodbye);
+  client.expect_close();
 }
 
 }  // namespace

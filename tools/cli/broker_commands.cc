@@ -18,7 +18,7 @@ namespace {
 std::string publishing_cell(const BrokerReport& report) {
   if (report.draining) return "refused: the broker is draining, it will stop soon";
   if (!report.publishes_allowed) {
-    return "refused: storage_full; settles go on, publishing resumes once there is room";
+    return "refused: storage_full; publishing resumes once there is room";
   }
   return "accepted";
 }

@@ -177,16 +177,24 @@ Status ClientImpl::wait_for_first_connection() {
 }
 
 void ClientImpl::close() {
-  std::vector<std::weak_ptr<ConsumerImpl>> consumers;
+  std::vector<std::shared_ptr<ConsumerImpl>> consumers;
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
-    consumers = std::exchange(consumers_, {});
+    for (const auto& weak : consumers_) {
+      if (auto consumer = weak.lock(); consumer != nullptr)
+        consumers.push_back(std::move(consumer));
+    }
   }
   mailbox_.stop_publishes();
-  for (const auto& weak : consumers) {
-    if (const auto consumer = weak.lock(); consumer != nullptr) consumer->stop();
+  // Every close() waits for the handlers; but of two that handlers make, one: they would wait for
+  // each other.
+  const bool in_handler = std::any_of(consumers.begin(), consumers.end(),
+                                      [](const auto& one) { return one->on_own_thread(); });
+  if (!in_handler || !closed_in_handler_.exchange(true)) {
+    for (const auto& consumer : consumers) consumer->stop();
   }
+  consumers.clear();
   if (!on_io_thread()) {
     // A turn runs its tasks before it sends its settles: so a turn later what was asked for until
     // now is on its way.

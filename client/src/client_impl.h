@@ -112,6 +112,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   Status connection_trouble_;  // ok while connected
   std::vector<std::weak_ptr<ConsumerImpl>> consumers_;
   bool closing_ = false;
+  std::atomic<bool> closed_in_handler_{false};
   std::mutex closing_mutex_;  // held while the thread is joined
   // Told at the end of the turn after which the I/O thread calls nobody any more.
   enum class LastTurn { kEnds, kLooksUp };

@@ -83,6 +83,8 @@ void ConsumerImpl::stop() {
   }
   changed_.notify_all();
   for (const auto& delivery : take_ready()) delivery->release();
+  // For a start() that still waits.
+  started_->finish(Status(ErrorCode::kCancelled, "The consumer was stopped."));
   if (key != 0) {
     client_->run_on_io([client = client_, key](const Status& status) {
       if (status.ok()) client->subscriptions().close(key);
@@ -139,6 +141,8 @@ void ConsumerImpl::deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries
   {
     const std::lock_guard lock(mutex_);
     stopping = stopping_;
+    // What lost its lease while the handlers were busy has given its credit back, and comes again.
+    std::erase_if(ready_, [](const auto& delivery) { return !delivery->is_held(); });
     if (!stopping) ready_.insert(ready_.end(), deliveries.begin(), deliveries.end());
   }
   if (stopping) {

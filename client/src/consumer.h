@@ -25,6 +25,8 @@ class ConsumerImpl : public client::DeliverySink,
   // Waits until the broker has answered; then starts the threads.
   Status start(client::SubscribeOptions options, std::uint32_t concurrency);
   void stop();
+  // Whether a handler of it is calling.
+  bool on_own_thread() const;
   Status status() const;
 
   void subscribed() override;
@@ -37,7 +39,6 @@ class ConsumerImpl : public client::DeliverySink,
   Status start_threads(std::uint32_t concurrency);
   void run();
   void handle(std::shared_ptr<DeliveryImpl> delivery);
-  bool on_own_thread() const;
   std::deque<std::shared_ptr<DeliveryImpl>> take_ready();
 
   const std::shared_ptr<ClientImpl> client_;

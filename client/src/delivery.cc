@@ -38,12 +38,9 @@ std::string as_reason(std::string text) {
 
 }  // namespace
 
-DeliveryImpl::DeliveryImpl(std::shared_ptr<ClientImpl> client, std::uint64_t subscription,
-                           std::uint64_t consumer, StoredMessage message)
-    : client_(std::move(client)),
-      subscription_(subscription),
-      consumer_(consumer),
-      message_(std::move(message)) {}
+DeliveryImpl::DeliveryImpl(std::shared_ptr<ClientImpl> client, const DeliveryOrigin& origin,
+                           StoredMessage message)
+    : client_(std::move(client)), origin_(origin), message_(std::move(message)) {}
 
 Delivery DeliveryImpl::make_handle(std::shared_ptr<DeliveryImpl> impl) {
   return Delivery(std::move(impl));

@@ -19,19 +19,26 @@
 
 namespace holdfast {
 
+// Where a delivery came from.
+struct DeliveryOrigin {
+  std::uint64_t connection = 0;    // the client's number for it
+  std::uint64_t subscription = 0;  // its key
+  std::uint64_t consumer = 0;      // the broker's number for it on that connection
+};
+
 // Any thread, unless said otherwise.
 class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
  public:
-  // `subscription` is the key of the client's subscription, `consumer` the broker's number for it.
-  DeliveryImpl(std::shared_ptr<ClientImpl> client, std::uint64_t subscription,
-               std::uint64_t consumer, StoredMessage message);
+  DeliveryImpl(std::shared_ptr<ClientImpl> client, const DeliveryOrigin& origin,
+               StoredMessage message);
 
   static Delivery make_handle(std::shared_ptr<DeliveryImpl> impl);
 
   const StoredMessage& message() const { return message_; }
   std::uint64_t sequence() const { return message_.sequence; }
-  std::uint64_t subscription() const { return subscription_; }
-  std::uint64_t consumer() const { return consumer_; }
+  std::uint64_t connection() const { return origin_.connection; }
+  std::uint64_t subscription() const { return origin_.subscription; }
+  std::uint64_t consumer() const { return origin_.consumer; }
   DeliveryState state() const;
   bool is_held() const { return stage_.load() == Stage::kHeld; }
 
@@ -64,8 +71,7 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
                         std::optional<std::chrono::milliseconds> delay);
 
   const std::shared_ptr<ClientImpl> client_;
-  const std::uint64_t subscription_;
-  const std::uint64_t consumer_;
+  const DeliveryOrigin origin_;
   const StoredMessage message_;
   std::atomic<Stage> stage_{Stage::kHeld};
   std::atomic<std::uint8_t> flags_{0};

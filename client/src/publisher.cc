@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "schema/queue_settings.h"
 
 namespace holdfast::client {
 
@@ -20,6 +21,15 @@ bool is_abandoned(const Publication& publication) {
 
 Status nobody_waits() {
   return Status(ErrorCode::kTimeout, "The publish was given up by its caller.");
+}
+
+Status outcome_unknown(const Publication& publication, const Status& refusal) {
+  return Status(
+      ErrorCode::kConnectionLost,
+      fmt::format("The connection was lost before message \"{}\" was answered. Sent again it was "
+                  "refused: {} Whether it was stored the first time is not known, because its "
+                  "queue has no dedup window.",
+                  publication.message.id(), refusal.message()));
 }
 
 }  // namespace
@@ -67,17 +77,25 @@ void Publisher::open(Queue& queue) {
       return Status(ErrorCode::kFrameMalformed,
                     fmt::format("The broker's answer about queue \"{}\" is malformed.", name));
     }
-    opened(name, info->queue());
+    opened(name, *info);
     return true;
   };
   request.on_failed = [this, name = queue.name](const Status& why) { open_failed(name, why); };
   requests_.add(std::move(request));
 }
 
-void Publisher::opened(const std::string& name, std::uint32_t id) {
+void Publisher::opened(const std::string& name, const wire::QueueInfo& info) {
   Queue& queue = queue_named(name);
   queue.stage = Queue::Stage::kOpen;
-  queue.id = id;
+  queue.id = info.queue();
+  queue.knows_ids = true;
+  if (info.settings() != nullptr) {
+    for (const wire::SettingValue* setting : *info.settings()) {
+      const bool is_window =
+          setting->setting() == static_cast<std::uint16_t>(QueueSetting::kDedupWindow);
+      if (is_window && setting->value() == 0) queue.knows_ids = false;
+    }
+  }
   make_ready(queue);
 }
 
@@ -198,8 +216,11 @@ void Publisher::on_error(const Frame& frame) {
     answered(*sent);
   } else {
     Publication publication = answered(*sent);
-    complete(publication, error == nullptr ? Status(code, "The broker's Error is malformed.")
-                                           : Status(code, std::string(view(error->message()))));
+    Status why = error == nullptr ? Status(code, "The broker's Error is malformed.")
+                                  : Status(code, std::string(view(error->message())));
+    // A queue that knows its ids would have told of the first time.
+    if (publication.sent_before && !queue.knows_ids) why = outcome_unknown(publication, why);
+    complete(publication, std::move(why));
   }
   forget_answered();
 }
@@ -233,7 +254,9 @@ void Publisher::complete(Publication& publication, Result<PublishReceipt> result
 
 void Publisher::connection_lost() {
   for (Sent& sent : sent_) {
-    if (sent.queue != nullptr) sent.queue->returned.push_back(std::move(sent.publication));
+    if (sent.queue == nullptr) continue;
+    sent.publication.sent_before = true;
+    sent.queue->returned.push_back(std::move(sent.publication));
   }
   first_correlation_ += sent_.size();
   sent_.clear();

@@ -39,7 +39,8 @@ struct Publication {
   std::shared_ptr<const std::atomic<bool>> abandoned;
 
   std::uint64_t order = 0;
-  bool reopened = false;  // its queue's id was unknown to the broker once
+  bool reopened = false;     // its queue's id was unknown to the broker once
+  bool sent_before = false;  // on a connection that was lost before the answer
 
   std::size_t bytes() const { return message.bytes.size(); }
 };
@@ -72,6 +73,7 @@ class Publisher {
   struct Queue {
     std::string name;
     std::uint32_t id = 0;
+    bool knows_ids = true;  // it has a dedup window
     enum class Stage { kUnknown, kOpening, kOpen } stage = Stage::kUnknown;
     std::deque<Publication> waiting;
     std::vector<Publication> returned;  // sent once, to be sent again; not necessarily in order
@@ -94,7 +96,7 @@ class Publisher {
   Queue& queue_named(std::string_view name);
   void make_ready(Queue& queue);
   void open(Queue& queue);
-  void opened(const std::string& name, std::uint32_t id);
+  void opened(const std::string& name, const wire::QueueInfo& info);
   void open_failed(const std::string& name, const Status& why);
   void send_some(Queue& queue, FrameWriter& output, std::size_t output_bytes_max,
                  std::size_t frame_bytes_max);

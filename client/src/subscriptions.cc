@@ -58,6 +58,13 @@ Subscriptions::Subscription* Subscriptions::find_consumer(std::uint64_t consumer
   return found == by_consumer_.end() ? nullptr : found->second;
 }
 
+Subscriptions::Subscription* Subscriptions::find_holder(const DeliveryImpl& delivery) {
+  if (!connected_ || delivery.connection() != connection_number_) return nullptr;
+  Subscription* const subscription = find_consumer(delivery.consumer());
+  const bool is_its = subscription != nullptr && subscription->key == delivery.subscription();
+  return is_its ? subscription : nullptr;
+}
+
 std::uint64_t Subscriptions::add(SubscribeOptions options, std::shared_ptr<DeliverySink> sink) {
   auto subscription = std::make_unique<Subscription>();
   const std::uint64_t key = next_key_++;
@@ -126,9 +133,13 @@ void Subscriptions::subscribe_failed(std::uint64_t key, const Status& why) {
   }
 }
 
+void Subscriptions::forget_consumer(Subscription& subscription) {
+  by_consumer_.erase(std::exchange(subscription.consumer, 0));
+}
+
 void Subscriptions::end(Subscription& subscription, const Status& why) {
   lose_held(subscription);
-  by_consumer_.erase(subscription.consumer);
+  forget_consumer(subscription);
   const std::shared_ptr<DeliverySink> sink = subscription.sink;
   const bool closing = subscription.closing;
   subscriptions_.erase(subscription.key);
@@ -198,7 +209,7 @@ void Subscriptions::finish_if_settled(Subscription& subscription) {
     request.on_frame = [](const Frame&) -> Result<bool> { return true; };
     requests_.add(std::move(request));
   }
-  by_consumer_.erase(subscription.consumer);
+  forget_consumer(subscription);
   subscriptions_.erase(subscription.key);
 }
 
@@ -218,11 +229,14 @@ bool Subscriptions::on_deliver(const Frame& frame) {
   Subscription* const subscription = find_consumer(read->envelope.consumer());
   if (subscription == nullptr) return true;  // it was on its way when the subscription ended
   auto delivery = std::make_shared<DeliveryImpl>(
-      client_(), subscription->key, subscription->consumer,
+      client_(), origin_of(*subscription),
       decode_message(*read, subscription->options.queue,
                      message_state_name(wire::MessageState_InFlight)));
-  if (subscription->held.empty()) {
-    subscription->extend_at_ms = now_ms_ + subscription->lease_ms / kExtendParts;
+  // An edit of the queue's lease is heard of here.
+  if (read->envelope.lease_ms() > 0) subscription->lease_ms = read->envelope.lease_ms();
+  const std::uint64_t extend_at_ms = now_ms_ + subscription->lease_ms / kExtendParts;
+  if (subscription->held.empty() || extend_at_ms < subscription->extend_at_ms) {
+    subscription->extend_at_ms = extend_at_ms;
   }
   auto& held = subscription->held[delivery->sequence()];
   if (held == nullptr) {
@@ -245,8 +259,8 @@ void Subscriptions::nack_damaged(Subscription& subscription, std::uint64_t seque
   StoredMessage message;
   message.queue = subscription.options.queue;
   message.sequence = sequence;
-  auto delivery = std::make_shared<DeliveryImpl>(client_(), subscription.key, subscription.consumer,
-                                                 std::move(message));
+  auto delivery =
+      std::make_shared<DeliveryImpl>(client_(), origin_of(subscription), std::move(message));
   auto& held = subscription.held[sequence];
   if (held == nullptr) ++held_count_;
   held = delivery;
@@ -326,9 +340,7 @@ void Subscriptions::settle(std::vector<SettleItem> items) {
   };
   send();
   for (SettleItem& item : items) {
-    Subscription* const subscription = find_consumer(item.delivery->consumer());
-    if (!connected_ || subscription == nullptr ||
-        subscription->key != item.delivery->subscription()) {
+    if (find_holder(*item.delivery) == nullptr) {
       const Status lost = connection_was_lost();
       item.delivery->settle_answered(item.kind, lost);
       if (item.done) item.done(lost);
@@ -402,7 +414,7 @@ void Subscriptions::unknown_to_broker(std::uint64_t key, std::uint64_t consumer)
     return;
   }
   lose_held(*subscription);
-  by_consumer_.erase(consumer);
+  forget_consumer(*subscription);
   subscription->stage = Stage::kUnsubscribed;
   subscription->paused = false;
   if (subscription->closing) {
@@ -463,9 +475,7 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
 
 void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
                            std::function<void(const Status&)> done) {
-  if (!connected_ || find_consumer(delivery->consumer()) == nullptr) {
-    return done(connection_was_lost());
-  }
+  if (find_holder(*delivery) == nullptr) return done(connection_was_lost());
   if (!delivery->is_held()) return done(not_held(*delivery));
   SequenceRanges ranges;
   ranges.add(delivery->sequence());
@@ -475,7 +485,10 @@ void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::u
 void Subscriptions::send_extensions(Subscription& subscription) {
   SequenceRanges ranges;
   const auto send = [&] {
-    if (!ranges.empty()) send_extend(subscription.key, subscription.consumer, ranges, 0, {});
+    // By the lease that it reckons with, whatever the queue's has become.
+    if (!ranges.empty()) {
+      send_extend(subscription.key, subscription.consumer, ranges, subscription.lease_ms, {});
+    }
     ranges.clear();
   };
   for (const auto& [sequence, delivery] : subscription.held) {
@@ -519,6 +532,7 @@ std::uint64_t Subscriptions::advance(std::uint64_t now_ms) {
 
 void Subscriptions::connected(std::uint64_t now_ms) {
   now_ms_ = now_ms;
+  ++connection_number_;
   connected_ = true;
   draining_ = false;
 }
@@ -530,6 +544,8 @@ void Subscriptions::connection_lost() {
   std::erase_if(subscriptions_, [this](auto& entry) {
     Subscription& subscription = *entry.second;
     lose_held(subscription);
+    // The next connection's numbers are others'.
+    subscription.consumer = 0;
     if (subscription.closing) return true;
     if (subscription.stage == Stage::kSubscribed) {
       subscription.stage = Stage::kUnsubscribed;

@@ -104,8 +104,8 @@ class Subscriptions {
     Stage stage = Stage::kUnsubscribed;
     bool was_subscribed = false;
     bool closing = false;
-    bool paused = false;  // the broker has taken the credit of 0
-    std::uint64_t consumer = 0;
+    bool paused = false;         // the broker has taken the credit of 0
+    std::uint64_t consumer = 0;  // the broker's number for it; 0: none
     std::uint32_t lease_ms = 0;
     std::uint64_t retry_at_ms = 0;
     std::uint64_t extend_at_ms = 0;
@@ -116,6 +116,12 @@ class Subscriptions {
 
   Subscription* find(std::uint64_t key);
   Subscription* find_consumer(std::uint64_t consumer);
+  // The subscription that the delivery came to, if it came on this connection.
+  Subscription* find_holder(const DeliveryImpl& delivery);
+  DeliveryOrigin origin_of(const Subscription& subscription) const {
+    return {connection_number_, subscription.key, subscription.consumer};
+  }
+  void forget_consumer(Subscription& subscription);
   void subscribe(Subscription& subscription);
   void subscribed(std::uint64_t key, const wire::Subscribed& answer);
   void subscribe_failed(std::uint64_t key, const Status& why);
@@ -142,6 +148,7 @@ class Subscriptions {
   std::uint64_t now_ms_ = 0;
   std::size_t held_count_ = 0;
   std::size_t settles_under_way_ = 0;
+  std::uint64_t connection_number_ = 0;  // the broker's numbers for consumers are a connection's
   bool connected_ = false;
   bool draining_ = false;
   std::vector<std::uint64_t> arrived_at_;  // subscriptions with deliveries for their sinks

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "client_fixture.h"
+#include "consumer.h"
 
 namespace holdfast::test {
 
@@ -251,17 +252,26 @@ TEST_CASE("leases are extended while a delivery is held, and one that cannot be 
   Connected c(broker);
   Kept kept;
   const Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
-  c.peer->deliver(5, 1, "x");
-  c.peer->deliver(5, 2, "x");
+  c.peer->deliver(5, 1, "x", 1, 60);
+  c.peer->deliver(5, 2, "x", 1, 60);
   std::vector<Delivery> deliveries = kept.take(2);
   ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
   CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
-  CHECK(extend.table<wire::Extend>().lease_ms() == 0);
+  CHECK(extend.table<wire::Extend>().lease_ms() == 60);
   c.peer->extended(extend.correlation, 1, {{2, 2}});
   extend = c.peer->expect(wire::FrameType_Extend);
   CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 1}});
   CHECK(deliveries[1].state() == DeliveryState::kLost);
   CHECK(deliveries[0].state() == DeliveryState::kHeld);
+}
+
+// They were extended at a third of the lease that the queue once had.
+TEST_CASE_FIXTURE(HoldsOne, "a lease that was made shorter is extended in time") {
+  c.peer->deliver(5, 2, "x", 1, 60);
+  const std::vector<Delivery> more = kept.take(1);
+  const ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
+  CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
+  CHECK(extend.table<wire::Extend>().lease_ms() == 60);
 }
 
 TEST_CASE("without extend_leases a lease is extended only when it is asked for") {
@@ -297,6 +307,65 @@ TEST_CASE_FIXTURE(
   next.settled(expect_settle(next, 6).correlation, 1);
   CHECK(acked.get().ok());
   CHECK(consumer.status().ok());
+}
+
+// It settled the next attempt, which another handler was at work on, or another message.
+TEST_CASE_FIXTURE(HoldsOne, "an ack after a lost lease does not go to the next connection") {
+  c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
+  while (deliveries[0].state() == DeliveryState::kHeld) std::this_thread::yield();
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  next.subscribe(5);
+  next.deliver(5, 1, "x", 2);
+  const std::vector<Delivery> again = kept.take(1);
+  CHECK(deliveries[0].ack().code() == ErrorCode::kConnectionLost);
+  CHECK(deliveries[0].extend(std::chrono::seconds(5)).code() == ErrorCode::kConnectionLost);
+  CHECK(again[0].state() == DeliveryState::kHeld);
+  CHECK(next.is_quiet_for(std::chrono::milliseconds(20)));
+}
+
+// The broker numbers consumers anew on each connection.
+TEST_CASE_FIXTURE(HoldsOne,
+                  "a consumer that ends after a reconnect leaves another one's number alone") {
+  Kept others;
+  auto consuming =
+      std::async([&] { return c.client->consume("others", ConsumeOptions(), others.handler()); });
+  c.peer->subscribe(6);
+  const Result<Consumer> other = consuming.get();
+  REQUIRE(other.ok());
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  std::uint64_t refused = 0;
+  for (int i = 0; i < 2; ++i) {
+    const ReceivedFrame frame = next.expect(wire::FrameType_Subscribe);
+    if (view(frame.table<wire::Subscribe>().queue()) == "others") {
+      next.subscribed(frame.correlation, 5);
+    } else {
+      refused = frame.correlation;
+    }
+  }
+  next.error(refused, ErrorCode::kQueueNotFound, "It was deleted.");
+  while (consumer.status().ok()) std::this_thread::yield();
+  next.deliver(5, 9, "y");
+  CHECK(others.take(1)[0].body() == "y");
+}
+
+// They were kept until a handler had time, and the broker sent more for them.
+TEST_CASE("deliveries whose lease is lost before their handler begins are not kept") {
+  const auto consumer = std::make_shared<ConsumerImpl>(nullptr, [](const Delivery&) {});
+  const auto deliver = [&consumer] {
+    auto delivery = std::make_shared<DeliveryImpl>(nullptr, DeliveryOrigin(), StoredMessage());
+    consumer->deliver({delivery});
+    return std::weak_ptr<DeliveryImpl>(delivery);
+  };
+  const std::weak_ptr<DeliveryImpl> lost = deliver();
+  const std::weak_ptr<DeliveryImpl> held = deliver();
+  lost.lock()->lease_lost();
+  deliver();
+  CHECK(lost.expired());
+  CHECK_FALSE(held.expired());
 }
 
 TEST_CASE_FIXTURE(HoldsOne, "an ack under way when the connection is lost is connection_lost") {
@@ -500,6 +569,65 @@ TEST_CASE_FIXTURE(HoldsOne,
   CHECK(acked.get_future().get().ok());
   // What outlives the client does no harm.
   CHECK(deliveries[0].ack().code() == ErrorCode::kNotHeld);
+}
+
+// The second returned at once, and ended the connection that the handler needed.
+TEST_CASE("each of two threads that close waits for the handlers") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<void> begun;
+  std::promise<void> may_end;
+  const Consumer consumer = consume(c, ConsumeOptions(), [&](Delivery delivery) {
+    begun.set_value();
+    may_end.get_future().get();
+    delivery.ack_async({});
+  });
+  c.peer->deliver(5, 1, "x");
+  begun.get_future().get();
+  auto first = std::async(std::launch::async, [&] { c.client->close(); });
+  expect_credit(*c.peer, 0);
+  auto second = std::async(std::launch::async, [&] { c.client->close(); });
+  CHECK(second.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  may_end.set_value();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  first.get();
+  second.get();
+}
+
+TEST_CASE("two handlers that close do not wait for each other") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<void> begun[2];
+  std::promise<void> closed[2];
+  const auto handler = [&](int own) {
+    return [&, own](const Delivery&) {
+      begun[own].set_value();
+      begun[1 - own].get_future().get();
+      c.client->close();
+      closed[own].set_value();
+    };
+  };
+  const Consumer first = consume(c, ConsumeOptions(), handler(0), 5);
+  const Consumer second = consume(c, ConsumeOptions(), handler(1), 6);
+  c.peer->deliver(5, 1, "x");
+  c.peer->deliver(6, 1, "x");
+  for (auto& one : closed) {
+    CHECK(one.get_future().wait_for(std::chrono::seconds(9)) == std::future_status::ready);
+  }
+}
+
+// It waited out its time.
+TEST_CASE("closing ends a consume() that waits for a connection") {
+  FakeBroker broker;
+  Connected c(broker);
+  c.peer->close();
+  auto consuming = std::async(std::launch::async, [&] {
+    return c.client->consume("orders", {}, [](const Delivery&) {}).status().code();
+  });
+  CHECK(consuming.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  c.client->close();
+  CHECK(consuming.wait_for(std::chrono::seconds(5)) == std::future_status::ready);
+  CHECK(consuming.get() == ErrorCode::kCancelled);
 }
 
 TEST_CASE_FIXTURE(HoldsOne, "closing waits for a settle that was asked for a moment before") {

@@ -108,6 +108,27 @@ TEST_CASE("what was not confirmed is sent again, in order and under the same ids
   CHECK(receipts[3].get()->sequence == 103);
 }
 
+// With a dedup window a refusal says that it is not stored: it would have been a duplicate.
+TEST_CASE("a second sending that is refused says whether the first may be stored") {
+  for (const std::uint64_t dedup_window_ms : {600'000u, 0u}) {
+    FakeBroker broker;
+    Connected c(broker);
+    auto receipt = c.client->publish_future("orders", Message("x"));
+    c.peer->open_queue("orders", 1, dedup_window_ms);
+    c.peer->expect(wire::FrameType_Publish);
+    c.peer->close();
+    FakePeer next = broker.accept();
+    next.handshake();
+    next.open_queue("orders", 1, dedup_window_ms);
+    next.error(next.expect(wire::FrameType_Publish).correlation, ErrorCode::kQueueFull,
+               "The queue is full.");
+    const Status status = receipt.get().status();
+    CHECK(status.code() ==
+          (dedup_window_ms > 0 ? ErrorCode::kQueueFull : ErrorCode::kConnectionLost));
+    CHECK(status.message().find("The queue is full.") != std::string::npos);
+  }
+}
+
 TEST_CASE("publishing to a queue that does not exist is queue_not_found") {
   FakeBroker broker;
   Connected c(broker);

@@ -9,6 +9,8 @@
 
 #include <stdexcept>
 
+#include "schema/queue_settings.h"
+
 namespace holdfast::test {
 
 namespace {
@@ -185,39 +187,49 @@ void FakePeer::confirm(std::uint64_t correlation, std::uint64_t sequence, std::u
   send(frames);
 }
 
-void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name) {
+void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
+                          std::uint64_t dedup_window_ms) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(name.data(), name.size());
+  const std::vector<wire::SettingValue> settings{
+      {static_cast<std::uint16_t>(QueueSetting::kDedupWindow), 0, 0, dedup_window_ms}};
+  const auto list = builder.CreateVectorOfStructs(settings);
   wire::QueueInfoBuilder info(builder);
   info.add_queue(id);
   info.add_name(text);
+  info.add_settings(list);
   builder.Finish(info.Finish());
   FrameWriter frames;
   append(frames, wire::FrameType_QueueInfo, correlation, builder);
   send(frames);
 }
 
-void FakePeer::open_queue(std::string_view name, std::uint32_t id) {
+void FakePeer::open_queue(std::string_view name, std::uint32_t id, std::uint64_t dedup_window_ms) {
   const ReceivedFrame open = expect(wire::FrameType_QueueOpen);
   if (view(open.table<wire::QueueOpen>().name()) != name) fail("another queue was opened");
-  queue_info(open.correlation, id, name);
+  queue_info(open.correlation, id, name, dedup_window_ms);
 }
 
 ReceivedFrame FakePeer::subscribe(std::uint64_t consumer, std::uint32_t lease_ms) {
   ReceivedFrame subscribe = expect(wire::FrameType_Subscribe);
-  flatbuffers::FlatBufferBuilder builder;
-  builder.Finish(wire::CreateSubscribed(builder, consumer, 1, lease_ms));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Subscribed, subscribe.correlation, builder);
-  send(frames);
+  subscribed(subscribe.correlation, consumer, lease_ms);
   return subscribe;
 }
 
+void FakePeer::subscribed(std::uint64_t correlation, std::uint64_t consumer,
+                          std::uint32_t lease_ms) {
+  flatbuffers::FlatBufferBuilder builder;
+  builder.Finish(wire::CreateSubscribed(builder, consumer, 1, lease_ms));
+  FrameWriter frames;
+  append(frames, wire::FrameType_Subscribed, correlation, builder);
+  send(frames);
+}
+
 void FakePeer::deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,
-                       std::uint32_t attempt) {
+                       std::uint32_t attempt, std::uint32_t lease_ms) {
   FrameWriter frames;
   append_message(frames, wire::FrameType_Deliver, 0, consumer, sequence, attempt,
-                 message_bytes(fmt::format("m{}", sequence), body));
+                 message_bytes(fmt::format("m{}", sequence), body), lease_ms);
   send(frames);
 }
 
@@ -321,10 +333,10 @@ std::vector<std::uint8_t> message_bytes(std::string_view id, std::string_view bo
 
 void append_message(FrameWriter& frames, wire::FrameType type, std::uint64_t correlation,
                     std::uint64_t consumer, std::uint64_t sequence, std::uint32_t attempt,
-                    const std::vector<std::uint8_t>& message) {
+                    const std::vector<std::uint8_t>& message, std::uint32_t lease_ms) {
   const wire::DeliverEnvelope envelope(consumer, sequence, checksum(message), 1'700'000'000'000, 0,
                                        static_cast<std::uint32_t>(message.size()), 0, attempt,
-                                       30'000, 1, wire::MessageState_Ready, 0, 0);
+                                       lease_ms, 1, wire::MessageState_Ready, 0, 0);
   frames.append_deliver(type, correlation, envelope, message, {});
 }
 

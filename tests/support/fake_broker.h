@@ -63,13 +63,16 @@ class FakePeer {
              bool fatal = false);
   void confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count = 1,
                bool duplicate = false);
-  void queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name);
+  void queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
+                  std::uint64_t dedup_window_ms = 600'000);
   // Expects a QueueOpen for this queue and answers it.
-  void open_queue(std::string_view name, std::uint32_t id);
+  void open_queue(std::string_view name, std::uint32_t id, std::uint64_t dedup_window_ms = 600'000);
   // Expects a Subscribe and answers it.
   ReceivedFrame subscribe(std::uint64_t consumer, std::uint32_t lease_ms = 30'000);
+  void subscribed(std::uint64_t correlation, std::uint64_t consumer,
+                  std::uint32_t lease_ms = 30'000);
   void deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,
-               std::uint32_t attempt = 1);
+               std::uint32_t attempt = 1, std::uint32_t lease_ms = 30'000);
   void settled(std::uint64_t correlation, std::uint32_t count, const Ranges& refused = {},
                std::uint32_t late = 0);
   void extended(std::uint64_t correlation, std::uint32_t count, const Ranges& refused = {});
@@ -108,6 +111,6 @@ class FakeBroker {
 std::vector<std::uint8_t> message_bytes(std::string_view id, std::string_view body);
 void append_message(FrameWriter& frames, wire::FrameType type, std::uint64_t correlation,
                     std::uint64_t consumer, std::uint64_t sequence, std::uint32_t attempt,
-                    const std::vector<std::uint8_t>& message);
+                    const std::vector<std::uint8_t>& message, std::uint32_t lease_ms = 30'000);
 
 }  // namespace holdfast::test

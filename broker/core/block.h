@@ -109,6 +109,10 @@ class Block {
   bool is_corrupt(std::size_t index) const;
   // The raw bytes of an entry from its header to the next legible entry, whatever they hold.
   ByteSpan raw_entry(std::size_t index) const;
+  // What an entry occupies, as BlockEntry::stored_bytes(), without trusting it.
+  std::size_t stored_bytes(std::size_t index) const {
+    return raw_entry(index).size() + sizeof(std::uint32_t);
+  }
   // Whether the stored table was damaged, so that the entries had to be found one by one.
   bool table_rebuilt() const { return rebuilt_ != nullptr; }
 

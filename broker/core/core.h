@@ -109,7 +109,7 @@ class Core {
   // From now on publishes and subscriptions are refused with kDraining, nothing is delivered any
   // more; settles, extensions and reads go on.
   void begin_drain();
-  // No delivery is in flight and nothing waits for a commit.
+  // No delivery is in flight and nothing waits for a commit or a read.
   bool drained() const;
 
  private:

@@ -116,7 +116,7 @@ void Core::State::set_aside(Queue& queue, const Block& block, std::size_t index,
   if (entry != nullptr && entry->holder != nullptr) return;  // its consumer has good bytes
   append_corrupt(queue, sequence, block.raw_entry(index),
                  "The stored bytes of this message no longer match their checksum.", now);
-  drop_unreadable(queue, sequence, block.raw_entry(index).size());
+  drop_unreadable(queue, sequence, block.stored_bytes(index));
   seal_if_full();
 }
 
@@ -131,10 +131,12 @@ void Core::State::set_aside_unreadable(Queue& queue, const UnreadableBlock& bloc
       fmt::format("A stored block can no longer be read: messages {} to {}, {} of them unsettled.",
                   block.first, block.last, lost.size()),
       now);
+  // Its share; nothing is known of a block that is missing.
+  const std::size_t share = block.raw.size() / (block.last - block.first + 1);
   for (const Sequence sequence : lost) {
     Outstanding* const entry = queue.subscription.outstanding.find(sequence);
     if (entry != nullptr && entry->holder != nullptr) continue;
-    drop_unreadable(queue, sequence, 0);
+    drop_unreadable(queue, sequence, share);
   }
   if (!block.raw.empty() && open_block_of(queue, block.first) == nullptr) {
     gathering.blocks_removed.push_back({queue.record.id, block.first});

@@ -240,17 +240,21 @@ void Core::State::finish(Queue& queue, Outstanding& entry) {
   OpenBlock* const block = entry.block;
   subscription.outstanding.erase(entry);
   subscription.settled.settle(sequence);
+  take_off_bytes(queue, stored_bytes);
+  if (block != nullptr) settled_in_block(queue, *block, stored_bytes);
+}
+
+// What could not be read was of a size that is not known for certain: an empty queue has no bytes.
+void Core::State::take_off_bytes(Queue& queue, std::size_t stored_bytes) {
   queue.record.bytes -= std::min<std::uint64_t>(queue.record.bytes, stored_bytes);
+  if (queue.messages() == 0) queue.record.bytes = 0;
   queue.record_touched = true;
   touch(queue);
-  if (block != nullptr) settled_in_block(queue, *block, stored_bytes);
 }
 
 void Core::State::settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes) {
   if (!queue.subscription.settled.settle(sequence)) return;
-  queue.record.bytes -= std::min<std::uint64_t>(queue.record.bytes, stored_bytes);
-  queue.record_touched = true;
-  touch(queue);
+  take_off_bytes(queue, stored_bytes);
   if (OpenBlock* const block = open_block_of(queue, sequence)) {
     settled_in_block(queue, *block, stored_bytes);
   }

@@ -229,6 +229,7 @@ struct Core::State {
   void finish(Queue& queue, Outstanding& entry);
   // Likewise for a message that need not be outstanding; its block is open if it was ever read.
   void settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes);
+  void take_off_bytes(Queue& queue, std::size_t stored_bytes);
   void settled_in_block(Queue& queue, OpenBlock& block, std::size_t stored_bytes);
 
   // ---- dead_letters.cc ----

@@ -85,7 +85,7 @@ void Committer::run() {
 
 std::unique_ptr<Batch> Committer::wait_for_batch() {
   steady_clock::duration longest = kReaderCheckInterval;
-  if (publishes_refused_) longest = kSpaceLookInterval;
+  if (looks_for_room()) longest = kSpaceLookInterval;
   if (catching_up_due()) longest = kCatchUpInterval;
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait_for(lock, longest, [this] { return mailbox_ != nullptr || stopping_; });
@@ -99,8 +99,9 @@ void Committer::do_idle_work() {
     // A slot that stays taken only delays the reuse of free pages.
     static_cast<void>(environment_->check_readers().ok());
   }
-  if (!publishes_refused_) return;
-  if (const Outcome outcome = commit_nothing(); !outcome.ok()) {
+  if (!looks_for_room()) return;
+  const Outcome outcome = publishes_refused_ ? commit_nothing() : Outcome();
+  if (!outcome.ok()) {
     if (!means_full(outcome)) fail(outcome, progress_.batch_number);
     return;
   }

@@ -9,7 +9,7 @@
 // while space is short.
 //
 // With nothing to do the thread sleeps; once a minute it frees the slots of dead readers, and while
-// publishes are refused it looks at the space every second.
+// publishes are refused, or a large one would be, it looks at the space every second.
 //
 // Failures: without space the transaction is aborted, `space` is told once that commits wait, and
 // it is tried again every 200 ms, beginning with what the journal holds, until it succeeds or
@@ -79,6 +79,10 @@ class Committer {
   // Together with all that is journaled; without a batch that alone.
   void commit_to_tables(const Batch* batch);
   Outcome try_commit_to_tables(const Batch* batch, TrimsLeft* left);
+
+  // Whether publishes may be refused that more room would allow: a refusal makes no commit that
+  // would measure it.
+  bool looks_for_room() const { return publishes_refused_ || space_->is_short(); }
 
   // Makes the changes of a batch that was just journaled in the tables, not yet committed.
   Outcome catch_up(const Batch& batch, TrimsLeft* left);

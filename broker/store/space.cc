@@ -10,6 +10,7 @@
 #include <cerrno>
 
 #include "holdfast/text.h"
+#include "schema/frame.h"
 
 namespace holdfast::broker {
 
@@ -175,6 +176,7 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
   const std::uint64_t room = room_bytes(use, growable);
   allowed_ = room >= (allowed_ ? kRoomMin : reserve_bytes_ / 4);
   ample_ = allowed_ && !is_near_limit(growable);
+  short_ = !allowed_ || room < kFrameBytesMax;
 
   SpaceReport report;
   report.publishes_allowed = allowed_;

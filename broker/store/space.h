@@ -52,6 +52,8 @@ class Space {
 
   // As last reported.
   bool publishes_allowed() const { return allowed_; }
+  // Whether, when last measured, a large message might not have been taken.
+  bool is_short() const { return short_; }
   // Whether, when last measured, there was so much room that nothing needs to be counted exactly.
   bool is_ample() const { return ample_; }
 
@@ -88,6 +90,7 @@ class Space {
   std::uint64_t commits_since_count_ = 0;
   bool allowed_ = true;
   bool ample_ = false;
+  bool short_ = false;
 };
 
 }  // namespace holdfast::broker

@@ -7,8 +7,9 @@
 // Failures: a commit that fails for any other reason than lack of space leaves the disk in an
 // unknown state; the fatal callback is called, nothing is ever reported as committed afterwards.
 // When space is short the commit is tried again until it succeeds (nothing was said that depends on
-// it), and SpaceReport refuses publishes long before that. While it refuses them, the room is
-// looked at again every second, so that publishing resumes without a commit.
+// it), and SpaceReport refuses publishes long before that. While it refuses them, or has little
+// room for them, the room is looked at again every second, so that publishing resumes without a
+// commit.
 //
 // Threads: a Store belongs to one thread, the owner. Commits run on a committer thread, fetches run
 // where the owner says (fetch_blocking may be called from any thread, several at a time). Callbacks
@@ -55,8 +56,8 @@ class Store {
   virtual Result<std::uint64_t> load_dedup(const DedupLoader& loader) = 0;
 
   // Starts the committer. All callbacks are called on the committer thread. `space` (may be empty)
-  // is called between commits when publishes are refused and the room was looked at again, and once
-  // when a commit begins to wait for room.
+  // is called between commits when the room was looked at again, and once when a commit begins to
+  // wait for room.
   virtual void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
                      std::function<void(SpaceReport)> space = {}) = 0;
 

@@ -268,6 +268,29 @@ TEST_CASE("a block that the store lost is counted and stops nothing") {
   CHECK(f.report("q").counters.corrupt == 2);
 }
 
+// What was lost counted for ever, so that an empty queue could be full.
+TEST_CASE("a queue whose messages were damaged, lost and acked has no bytes left") {
+  for (const bool also_after_restart : {false, true}) {
+    CoreFixture f;
+    f.create_queue("q");
+    for (int i = 0; i < 5; ++i) f.publish("q", "m" + std::to_string(i));
+    const std::uint64_t bytes = f.report("q").bytes;
+    f.store.lose_block(f.id_of("q"), 3);
+    f.store.flip_bit_in_block_header(f.id_of("q"), 4);
+    f.store.flip_bit_in_message(f.id_of("q"), 5);
+    f.restart();
+    const ConsumerId consumer = f.subscribe("q", 100);
+    CHECK(f.delivered() == std::vector<Sequence>{1, 2});
+    f.ack(consumer, 1);
+    // The one that is left, and the one of which nothing is there to be counted.
+    CHECK(f.report("q").bytes <= bytes * 2 / 5 + sizeof(BlockHeader));
+    f.ack(consumer, 2);
+    if (also_after_restart) f.restart();
+    CHECK(f.report("q").messages == 0);
+    CHECK(f.report("q").bytes == 0);
+  }
+}
+
 TEST_CASE("a corrupt dead letter is set aside in the same queue") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});

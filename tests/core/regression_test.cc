@@ -93,6 +93,46 @@ TEST_CASE("a drain does not count messages that it kept from being delivered") {
   CHECK(received[0].attempt == 1);
 }
 
+// It ended before the move that the reject had asked for.
+TEST_CASE("a drain waits for a dead letter whose block is being read") {
+  CoreOptions options;
+  options.cache_bytes_max = 1;
+  CoreFixture core(options);
+  core.create_queue("orders");
+  for (const char* id : {"a", "b", "c"}) core.publish("orders", id);
+  const ConsumerId consumer = core.subscribe("orders", 3);
+  core.hold_fetches();
+  core.core().begin_drain();
+  core.settle(consumer, wire::SettleKind_Reject, {{1, 3}}, "all wrong");
+  CHECK_FALSE(core.core().drained());
+  core.release_fetches();
+  CHECK(core.core().drained());
+  CHECK(core.last_settled().settled == 3);
+  core.restart();
+  CHECK(core.dead_letters("orders").size() == 3);
+}
+
+// It went on to the last step, for minutes.
+TEST_CASE("a drain does not wait for a removal that goes in steps, and the next start ends it") {
+  CoreFixture core;
+  core.create_queue("orders");
+  for (int i = 0; i < 2000; ++i) core.publish("orders", std::to_string(i));
+  core.hold_commits();
+  core.delete_queue("orders");
+  core.core().begin_drain();
+  for (int commits = 0; !core.core().drained(); ++commits) {
+    REQUIRE(commits < 3);
+    core.commit_one();
+  }
+  CHECK(core.store.block_count() > 1000);
+  core.restart();
+  core.release_commits();
+  CHECK(core.store.block_count() == 0);
+  CHECK(core.store.dedup_record_count() == 0);
+  core.create_queue("orders");
+  CHECK(core.report("orders").messages == 0);
+}
+
 TEST_CASE("a dead letter that is rejected keeps its story") {
   CoreFixture core;
   core.create_queue("orders");

@@ -259,6 +259,24 @@ TEST_CASE("the reserve is the store's even when others fill the disk") {
   CHECK(load.publish(64, 1024, 1));
 }
 
+// Publishes are allowed, but a large one would be refused, which makes no commit that would
+// measure.
+TEST_CASE("little room is looked at again, without a commit") {
+  SmallDisk disk;
+  if (!disk.mounted()) return;
+  StoreOptions options;
+  options.directory = disk.data();
+  StoreFixture fixture(options);
+  fixture.open();
+  fixture.commit({});
+  disk.fill_up_to(kMiB);
+  const SpaceReport little = fixture.commit({}).space;
+  REQUIRE(little.publishes_allowed);
+  CHECK_LT(little.room_bytes, 8 * kMiB);
+  disk.remove_filler();
+  CHECK_GT(fixture.wait_for_space_report().room_bytes, little.room_bytes + 8 * kMiB);
+}
+
 // It was never looked at again, because nobody had said that it was wanted.
 TEST_CASE("a start without room looks at it again, without a commit") {
   SmallDisk disk;

@@ -44,12 +44,15 @@ void CoreFixture::crash() {
 void CoreFixture::run() {
   for (;;) {
     take_effects();
-    const std::vector<FetchRequest> fetches = std::move(core_->effects().fetches);
+    const std::vector<FetchRequest>& asked = core_->effects().fetches;
+    fetches_waiting_.insert(fetches_waiting_.end(), asked.begin(), asked.end());
     for (const IdsRequest& request : core_->effects().ids_requests) {
       ids_waiting_.push_back(request);
       ++ids_requests_;
     }
     core_->effects().clear();
+    const std::vector<FetchRequest> fetches =
+        holding_fetches_ ? std::vector<FetchRequest>() : std::exchange(fetches_waiting_, {});
     const std::vector<IdsRequest> ids_requests =
         holding_reads_ ? std::vector<IdsRequest>() : std::exchange(ids_waiting_, {});
     for (const FetchRequest& request : fetches) core_->fetched(store.fetch(request), now_);
@@ -77,6 +80,11 @@ void CoreFixture::commit_one() {
 
 void CoreFixture::release_commits() {
   holding_commits_ = false;
+  run();
+}
+
+void CoreFixture::release_fetches() {
+  holding_fetches_ = false;
   run();
 }
 

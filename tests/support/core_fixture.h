@@ -49,6 +49,9 @@ class CoreFixture {
   void release_commits();
   // One held batch.
   void commit_one();
+  // Reads of blocks.
+  void hold_fetches() { holding_fetches_ = true; }
+  void release_fetches();
   // Reads of older ids.
   void hold_reads() { holding_reads_ = true; }
   void release_reads();
@@ -120,6 +123,8 @@ class CoreFixture {
   std::map<SessionId, bool> open_sessions_;
   std::uint64_t last_correlation_ = 0;
   std::size_t ids_requests_ = 0;
+  bool holding_fetches_ = false;
+  std::vector<FetchRequest> fetches_waiting_;
   bool holding_reads_ = false;
   std::vector<IdsRequest> ids_waiting_;
   bool holding_commits_ = false;

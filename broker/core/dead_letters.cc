@@ -156,6 +156,7 @@ void Core::State::drop_unreadable(Queue& queue, Sequence sequence, std::size_t s
       move != queue.subscription.moves.end()) {
     operation = move->second.operation;
   }
+  if (entry->block == nullptr) entry->bytes = static_cast<std::uint32_t>(stored_bytes);
   finish(queue, *entry);
   moves_done(operation);
 }

@@ -99,11 +99,14 @@ void Committer::do_idle_work() {
     // A slot that stays taken only delays the reuse of free pages.
     static_cast<void>(environment_->check_readers().ok());
   }
-  if (!looks_for_room()) return;
-  const Outcome outcome = publishes_refused_ ? commit_nothing() : Outcome();
-  if (!outcome.ok()) {
-    if (!means_full(outcome)) fail(outcome, progress_.batch_number);
-    return;
+  if (!looks_for_room() || steady_clock::now() - room_looked_at_ < kSpaceLookInterval) return;
+  room_looked_at_ = steady_clock::now();
+  if (publishes_refused_ || freed_up_to_ != table_progress_.batch_number) {
+    if (const Outcome outcome = commit_nothing(); !outcome.ok()) {
+      if (!means_full(outcome)) fail(outcome, progress_.batch_number);
+      return;
+    }
+    freed_up_to_ = table_progress_.batch_number;
   }
   Result<SpaceReport> measured = space_->measure_now();
   if (!measured) return;

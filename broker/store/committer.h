@@ -117,6 +117,8 @@ class Committer {
   bool publishes_refused_;
   std::chrono::steady_clock::time_point began_;
   std::chrono::steady_clock::time_point readers_checked_;
+  std::chrono::steady_clock::time_point room_looked_at_;
+  std::uint64_t freed_up_to_ = 0;  // what this batch freed is usable
 
   std::mutex mutex_;
   std::condition_variable changed_;

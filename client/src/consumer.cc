@@ -95,6 +95,9 @@ void ConsumerImpl::stop() {
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
   }
+  // The system gives the ids to other threads now.
+  const std::lock_guard lock(mutex_);
+  thread_ids_.clear();
 }
 
 Status ConsumerImpl::status() const {

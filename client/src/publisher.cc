@@ -28,7 +28,7 @@ Status outcome_unknown(const Publication& publication, const Status& refusal) {
       ErrorCode::kConnectionLost,
       fmt::format("The connection was lost before message \"{}\" was answered. Sent again it was "
                   "refused: {} Whether it was stored the first time is not known, because its "
-                  "queue has no dedup window.",
+                  "queue has or had no dedup window.",
                   publication.message.id(), refusal.message()));
 }
 
@@ -219,7 +219,9 @@ void Publisher::on_error(const Frame& frame) {
     Status why = error == nullptr ? Status(code, "The broker's Error is malformed.")
                                   : Status(code, std::string(view(error->message())));
     // A queue that knows its ids would have told of the first time.
-    if (publication.sent_before && !queue.knows_ids) why = outcome_unknown(publication, why);
+    if (publication.sent_before && (publication.sent_without_ids || !queue.knows_ids)) {
+      why = outcome_unknown(publication, why);
+    }
     complete(publication, std::move(why));
   }
   forget_answered();
@@ -256,6 +258,7 @@ void Publisher::connection_lost() {
   for (Sent& sent : sent_) {
     if (sent.queue == nullptr) continue;
     sent.publication.sent_before = true;
+    sent.publication.sent_without_ids |= !sent.queue->knows_ids;
     sent.queue->returned.push_back(std::move(sent.publication));
   }
   first_correlation_ += sent_.size();

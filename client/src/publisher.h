@@ -39,8 +39,9 @@ struct Publication {
   std::shared_ptr<const std::atomic<bool>> abandoned;
 
   std::uint64_t order = 0;
-  bool reopened = false;     // its queue's id was unknown to the broker once
-  bool sent_before = false;  // on a connection that was lost before the answer
+  bool reopened = false;          // its queue's id was unknown to the broker once
+  bool sent_before = false;       // on a connection that was lost before the answer
+  bool sent_without_ids = false;  // then, to a queue that had no dedup window
 
   std::size_t bytes() const { return message.bytes.size(); }
 };

@@ -291,6 +291,22 @@ TEST_CASE("a queue whose messages were damaged, lost and acked has no bytes left
   }
 }
 
+TEST_CASE("a message that was in flight when its block was damaged leaves no bytes behind") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 5; ++i) f.publish("q", "m" + std::to_string(i));
+  const std::uint64_t bytes = f.report("q").bytes;
+  f.subscribe("q", 100);
+  REQUIRE(f.delivered().size() == 5);
+  f.store.flip_bit_in_block_header(f.id_of("q"), 3);
+  f.restart();
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.pass(Milliseconds(120'000));
+  f.settle(consumer, wire::SettleKind_Ack, {{1, 4}});
+  CHECK(f.report("q").messages == 1);
+  CHECK(f.report("q").bytes <= bytes / 5);
+}
+
 TEST_CASE("a corrupt dead letter is set aside in the same queue") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});

@@ -277,6 +277,24 @@ TEST_CASE("little room is looked at again, without a commit") {
   CHECK_GT(fixture.wait_for_space_report().room_bytes, little.room_bytes + 8 * kMiB);
 }
 
+TEST_CASE("what the last commit freed is room, without another commit") {
+  const TemporaryDirectory temporary(::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "");
+  StoreOptions options;
+  options.directory = temporary.path();
+  options.size_bytes_max = kDiskBytes;
+  StoreFixture fixture(options);
+  fixture.open();
+  Batch filling;
+  filling.blocks = {block_of(QueueId(1), range(1, 20), kMiB)};
+  fixture.commit(std::move(filling));
+  Batch emptying;
+  emptying.blocks_removed = {{QueueId(1), 1}};
+  const SpaceReport little = fixture.commit(std::move(emptying)).space;
+  REQUIRE(little.publishes_allowed);
+  CHECK_LT(little.room_bytes, 8 * kMiB);
+  CHECK_GT(fixture.wait_for_space_report().room_bytes, little.room_bytes + 2 * kMiB);
+}
+
 // It was never looked at again, because nobody had said that it was wanted.
 TEST_CASE("a start without room looks at it again, without a commit") {
   SmallDisk disk;

@@ -125,6 +125,8 @@ class PageWalk {
   Page read_pages(std::uint64_t first, std::uint64_t count);
   std::optional<Meta> read_meta(std::uint64_t page, std::uint64_t at);
   std::optional<Meta> choose_meta();
+  void check_transaction(const Meta& meta);
+  std::optional<std::uint64_t> last_freed_by(const Meta& meta);
   Status check_length(const Meta& meta);
   void walk_tables(const Meta& meta);
   void walk(Tree* tree);
@@ -175,6 +177,7 @@ class PageWalk {
   PageReport report_;
   std::uint64_t page_bytes_ = 0;
   std::uint64_t transaction_ = 0;
+  Meta older_{};  // the meta page that does not hold
   std::vector<bool> claimed_;
   std::uint64_t claimed_count_ = 0;
   int read_error_ = 0;
@@ -241,7 +244,45 @@ std::optional<Meta> PageWalk::choose_meta() {
                      first->transaction, second->transaction));
     return std::nullopt;
   }
+  older_ = older;
   return newer;
+}
+
+// A number of a transaction of which one bit has turned may suit the other meta page's, so that the
+// wrong one of the two holds. But each commit frees pages and notes them under its own number, last
+// in the free table; the trees of both meta pages are there.
+void PageWalk::check_transaction(const Meta& meta) {
+  constexpr std::uint64_t kSuits = 2;  // N + 1 and N - 1 both belong to N
+  const std::optional<std::uint64_t> last = last_freed_by(meta);
+  if (!last || (*last + kSuits != meta.transaction && meta.transaction + kSuits != *last)) return;
+  find(
+      fmt::format("page {}", meta.transaction % 2),
+      fmt::format("names transaction {}, its free pages are those of {}", meta.transaction, *last));
+}
+
+// Nothing, if a page on the way is not what it should be: where that matters, it is found as such.
+std::optional<std::uint64_t> PageWalk::last_freed_by(const Meta& meta) {
+  const Tree free{.name = "free", .root = meta.free_table};
+  std::uint64_t page = free.root.root;
+  for (std::uint16_t level = 1; level <= std::min(free.root.depth, kDepthMax); ++level) {
+    if (page >= file_bytes_ / page_bytes_) return std::nullopt;
+    const bool leaf = level == free.root.depth;
+    const Page bytes = read_pages(page, 1);
+    if (bytes == nullptr) {
+      read_error_ = 0;
+      return std::nullopt;
+    }
+    if (!page_is_sound(free, page, bytes.get(), leaf) || !nodes_are_sound(bytes.get(), leaf)) {
+      return std::nullopt;
+    }
+    const std::uint8_t* const last = node_at(bytes.get(), node_count(bytes.get()) - 1);
+    if (!leaf) {
+      page = child_of(read_at<NodeHeader>(last));
+    } else if (const ByteSpan key = key_of(last); key.size() == sizeof(std::uint64_t)) {
+      return read_at<std::uint64_t>(key.data());
+    }
+  }
+  return std::nullopt;
 }
 
 Status PageWalk::check_length(const Meta& meta) {
@@ -262,6 +303,8 @@ Result<PageReport> PageWalk::run() {
   claimed_.resize(report_.end_page);
   claim(0, kMetaPages, PageKind::kMeta, "");
   walk_tables(*meta);
+  check_transaction(*meta);
+  check_transaction(older_);
   if (read_error_ != 0) {
     return Outcome(read_error_).to_status("Reading " + data_file_);
   }

@@ -193,4 +193,37 @@ TEST_CASE("meta pages that do not belong to the same two commits are refused") {
   CHECK_NE(opened.status().message().find("do not belong together"), std::string::npos);
 }
 
+// Found by damaging data files: the transaction before suited the other meta page, which then held,
+// so that what the last commit had settled came back.
+TEST_CASE("a bit of a meta page's transaction does not make the commit before hold") {
+  StoreFixture fixture;
+  make(&fixture);
+  const std::string data_file = data_file_of(fixture);
+  constexpr std::size_t kTransactionAt = 16 + 128;
+  int told_by_free_pages = 0;
+  for (int commits = 0; commits < 4; ++commits) {
+    CAPTURE(commits);
+    fixture.open();
+    fixture.commit({});
+    fixture.close();
+    CHECK(check_all(data_file).findings.empty());
+    const std::string sound = read_file(data_file);
+    for (const std::size_t page : {0, 1}) {
+      CAPTURE(page);
+      std::string damaged = sound;
+      damaged[page * 4096 + kTransactionAt] ^= 0x02;
+      write_file(data_file, damaged);
+      const std::vector<CheckFinding> findings = check_all(data_file).findings;
+      REQUIRE_FALSE(findings.empty());
+      if (findings[0].what.find("its free pages are those of") != std::string::npos) {
+        ++told_by_free_pages;
+      }
+      CHECK_FALSE(Store::open(fixture.options).ok());
+    }
+    write_file(data_file, sound);
+  }
+  // Of four consecutive commits: those after which one of the two suits.
+  CHECK_GE(told_by_free_pages, 1);
+}
+
 }  // namespace holdfast::broker

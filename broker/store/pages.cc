@@ -177,7 +177,6 @@ class PageWalk {
   PageReport report_;
   std::uint64_t page_bytes_ = 0;
   std::uint64_t transaction_ = 0;
-  Meta older_{};  // the meta page that does not hold
   std::vector<bool> claimed_;
   std::uint64_t claimed_count_ = 0;
   int read_error_ = 0;
@@ -244,17 +243,17 @@ std::optional<Meta> PageWalk::choose_meta() {
                      first->transaction, second->transaction));
     return std::nullopt;
   }
-  older_ = older;
   return newer;
 }
 
-// A number of a transaction of which one bit has turned may suit the other meta page's, so that the
-// wrong one of the two holds. But each commit frees pages and notes them under its own number, last
-// in the free table; the trees of both meta pages are there.
+// The number of an older transaction of which one bit has turned may suit the other meta page's, so
+// that the older one holds. But each commit frees pages and notes them under its own number, last
+// in the free table. (One that is too low tells nothing: LMDB itself writes the number before when
+// the flush of a commit fails, and leaves the rest of the page.)
 void PageWalk::check_transaction(const Meta& meta) {
-  constexpr std::uint64_t kSuits = 2;  // N + 1 and N - 1 both belong to N
+  constexpr std::uint64_t kSuits = 2;  // N - 1 and N + 1 both belong to N
   const std::optional<std::uint64_t> last = last_freed_by(meta);
-  if (!last || (*last + kSuits != meta.transaction && meta.transaction + kSuits != *last)) return;
+  if (!last || *last + kSuits != meta.transaction) return;
   find(
       fmt::format("page {}", meta.transaction % 2),
       fmt::format("names transaction {}, its free pages are those of {}", meta.transaction, *last));
@@ -304,7 +303,6 @@ Result<PageReport> PageWalk::run() {
   claim(0, kMetaPages, PageKind::kMeta, "");
   walk_tables(*meta);
   check_transaction(*meta);
-  check_transaction(older_);
   if (read_error_ != 0) {
     return Outcome(read_error_).to_status("Reading " + data_file_);
   }

@@ -11,7 +11,9 @@
 // of more than half a page.
 //
 // What cannot be told: a meta page, or a whole commit, of which the device gives back the version
-// before. That is the state of an earlier commit, sound in itself.
+// before, or a meta page whose transaction became that of its version before by the turn of a bit,
+// which is how LMDB leaves it when a commit fails. That is the state of an earlier commit, sound in
+// itself.
 
 #pragma once
 

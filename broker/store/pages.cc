@@ -125,8 +125,6 @@ class PageWalk {
   Page read_pages(std::uint64_t first, std::uint64_t count);
   std::optional<Meta> read_meta(std::uint64_t page, std::uint64_t at);
   std::optional<Meta> choose_meta();
-  void check_transaction(const Meta& meta);
-  std::optional<std::uint64_t> last_freed_by(const Meta& meta);
   Status check_length(const Meta& meta);
   void walk_tables(const Meta& meta);
   void walk(Tree* tree);
@@ -139,6 +137,7 @@ class PageWalk {
                 ByteSpan* value);
   void check_counts(const Tree& tree);
   void take_free_pages(ByteSpan key, ByteSpan value);
+  void check_transaction();
   bool claim(std::uint64_t first, std::uint64_t count, PageKind kind, std::string_view table);
   void check_all_claimed();
   void find(std::string where, std::string what);
@@ -177,6 +176,7 @@ class PageWalk {
   PageReport report_;
   std::uint64_t page_bytes_ = 0;
   std::uint64_t transaction_ = 0;
+  std::uint64_t last_freed_by_ = 0;  // the transaction of the last record of the free table
   std::vector<bool> claimed_;
   std::uint64_t claimed_count_ = 0;
   int read_error_ = 0;
@@ -246,44 +246,6 @@ std::optional<Meta> PageWalk::choose_meta() {
   return newer;
 }
 
-// The number of an older transaction of which one bit has turned may suit the other meta page's, so
-// that the older one holds. But each commit frees pages and notes them under its own number, last
-// in the free table. (One that is too low tells nothing: LMDB itself writes the number before when
-// the flush of a commit fails, and leaves the rest of the page.)
-void PageWalk::check_transaction(const Meta& meta) {
-  constexpr std::uint64_t kSuits = 2;  // N - 1 and N + 1 both belong to N
-  const std::optional<std::uint64_t> last = last_freed_by(meta);
-  if (!last || *last + kSuits != meta.transaction) return;
-  find(
-      fmt::format("page {}", meta.transaction % 2),
-      fmt::format("names transaction {}, its free pages are those of {}", meta.transaction, *last));
-}
-
-// Nothing, if a page on the way is not what it should be: where that matters, it is found as such.
-std::optional<std::uint64_t> PageWalk::last_freed_by(const Meta& meta) {
-  const Tree free{.name = "free", .root = meta.free_table};
-  std::uint64_t page = free.root.root;
-  for (std::uint16_t level = 1; level <= std::min(free.root.depth, kDepthMax); ++level) {
-    if (page >= file_bytes_ / page_bytes_) return std::nullopt;
-    const bool leaf = level == free.root.depth;
-    const Page bytes = read_pages(page, 1);
-    if (bytes == nullptr) {
-      read_error_ = 0;
-      return std::nullopt;
-    }
-    if (!page_is_sound(free, page, bytes.get(), leaf) || !nodes_are_sound(bytes.get(), leaf)) {
-      return std::nullopt;
-    }
-    const std::uint8_t* const last = node_at(bytes.get(), node_count(bytes.get()) - 1);
-    if (!leaf) {
-      page = child_of(read_at<NodeHeader>(last));
-    } else if (const ByteSpan key = key_of(last); key.size() == sizeof(std::uint64_t)) {
-      return read_at<std::uint64_t>(key.data());
-    }
-  }
-  return std::nullopt;
-}
-
 Status PageWalk::check_length(const Meta& meta) {
   page_bytes_ = meta.free_table.pad;
   if (meta.last_page < file_bytes_ / page_bytes_) return Status();
@@ -302,7 +264,6 @@ Result<PageReport> PageWalk::run() {
   claimed_.resize(report_.end_page);
   claim(0, kMetaPages, PageKind::kMeta, "");
   walk_tables(*meta);
-  check_transaction(*meta);
   if (read_error_ != 0) {
     return Outcome(read_error_).to_status("Reading " + data_file_);
   }
@@ -339,6 +300,7 @@ void PageWalk::walk_tables(const Meta& meta) {
   Tree free{.name = "free", .root = meta.free_table};
   free.record = [this](ByteSpan key, ByteSpan value) { take_free_pages(key, value); };
   walk(&free);
+  check_transaction();
 }
 
 void PageWalk::walk(Tree* tree) {
@@ -486,6 +448,7 @@ void PageWalk::take_free_pages(ByteSpan key, ByteSpan value) {
   if (freed_by == 0 || freed_by > transaction_ || count >= room) {
     return find("table free", fmt::format("has a damaged record of transaction {}", freed_by));
   }
+  last_freed_by_ = freed_by;
   std::uint64_t previous = kNoPage;
   for (std::uint64_t i = 1; i <= count; ++i) {
     const auto page = read_at<std::uint64_t>(value.data() + i * sizeof(std::uint64_t));
@@ -496,6 +459,18 @@ void PageWalk::take_free_pages(ByteSpan key, ByteSpan value) {
     if (!claim(page, 1, PageKind::kFree, "free")) return;
     previous = page;
   }
+}
+
+// The number of an older transaction of which one bit has turned may suit the other meta page's, so
+// that the older one holds. But each commit frees pages and notes them under its own number, last
+// in the free table. (One that is too low tells nothing: LMDB itself writes the number before when
+// the flush of a commit fails, and leaves the rest of the page.)
+void PageWalk::check_transaction() {
+  constexpr std::uint64_t kSuits = 2;  // N - 1 and N + 1 both belong to N
+  if (last_freed_by_ == 0 || last_freed_by_ + kSuits != transaction_) return;
+  find(fmt::format("page {}", transaction_ % 2),
+       fmt::format("names transaction {}, its free pages are those of {}", transaction_,
+                   last_freed_by_));
 }
 
 bool PageWalk::claim(std::uint64_t first, std::uint64_t count, PageKind kind,

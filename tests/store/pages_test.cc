@@ -17,6 +17,8 @@
 namespace holdfast::broker {
 namespace {
 
+constexpr std::size_t kTransactionAt = 16 + 128;  // in a meta page
+
 // Records on one page and on many, pages freed and used again.
 void make(StoreFixture* fixture) {
   fixture->open();
@@ -183,7 +185,6 @@ TEST_CASE("meta pages that do not belong to the same two commits are refused") {
   make(&fixture);
   const std::string data_file = data_file_of(fixture);
   std::string damaged = read_file(data_file);
-  constexpr std::size_t kTransactionAt = 16 + 128;
   damaged[kTransactionAt + 2] ^= 0x01;
   write_file(data_file, damaged);
   REQUIRE_EQ(check_all(data_file).findings.size(), 1);
@@ -199,7 +200,6 @@ TEST_CASE("a bit of a meta page's transaction does not make the commit before ho
   StoreFixture fixture;
   make(&fixture);
   const std::string data_file = data_file_of(fixture);
-  constexpr std::size_t kTransactionAt = 16 + 128;
   int told_by_free_pages = 0;
   for (int commits = 0; commits < 4; ++commits) {
     CAPTURE(commits);

@@ -221,11 +221,9 @@ void Core::State::committed(const CommitResult& result, Now now) {
     queue->committed_to = advance.committed_to;
     subscription.delivered_to_durable = advance.delivered_to;
     queue->dedup.age(queue->committed_to);
-    // What is removed in steps goes on, unless the broker is about to end: the next start finds the
-    // mark.
+    bool removal_goes_on = queue->record.deleted;
     if (listed(result.blocks_left, advance.queue)) {
-      queue->trim_blocks = true;
-      if (!draining) touch(*queue);
+      queue->trim_blocks = removal_goes_on = true;
     } else if (queue->record.trim_below > 0 && !queue->trim_blocks &&
                advance.trimmed_below == queue->record.trim_below) {
       queue->record.trim_below = 0;
@@ -234,10 +232,10 @@ void Core::State::committed(const CommitResult& result, Now now) {
     }
     if (advance.trims_dedup) --queue->dedup_trims_under_way;
     if (listed(result.dedup_left, advance.queue)) {
-      queue->trim_dedup = true;
-      if (!draining) touch(*queue);
+      queue->trim_dedup = removal_goes_on = true;
     }
-    if (queue->record.deleted && !draining) touch(*queue);
+    // When the broker is about to end, the next start goes on with it: it finds the mark.
+    if (removal_goes_on && !draining) touch(*queue);
     // Kept for readers that are about to come to it.
     if (advance.block && !subscription.consumers.empty() &&
         advance.block->first_sequence() <=

@@ -540,12 +540,10 @@ void Subscriptions::connected(std::uint64_t now_ms) {
 void Subscriptions::connection_lost() {
   connected_ = false;
   draining_ = false;
-  by_consumer_.clear();
   std::erase_if(subscriptions_, [this](auto& entry) {
     Subscription& subscription = *entry.second;
     lose_held(subscription);
-    // The next connection's numbers are others'.
-    subscription.consumer = 0;
+    forget_consumer(subscription);  // the next connection has other numbers
     if (subscription.closing) return true;
     if (subscription.stage == Stage::kSubscribed) {
       subscription.stage = Stage::kUnsubscribed;

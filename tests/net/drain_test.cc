@@ -56,10 +56,7 @@ TEST_CASE("a draining broker answers what was published before") {
 }
 
 TEST_CASE("a consumer that never settles does not hold up the end beyond its deadline") {
-  broker::BrokerOptions options = loopback_options();
-  options.drain = Milliseconds(20);
-  options.drain_grace = Milliseconds(20);
-  RunningBroker broker(options);
+  RunningBroker broker(short_drain_options());
   RawClient client = broker.connect();
   const std::uint32_t queue = client.create_queue("q");
   client.publish(queue, "m", "x");

@@ -131,6 +131,13 @@ BrokerOptions loopback_options() {
   return options;
 }
 
+BrokerOptions short_drain_options() {
+  BrokerOptions options = loopback_options();
+  options.drain = Milliseconds(20);
+  options.drain_grace = Milliseconds(20);
+  return options;
+}
+
 RunningBroker::RunningBroker(BrokerOptions options) {
   auto store = std::make_unique<HeldStore>();
   held_store_ = store.get();

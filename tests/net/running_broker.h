@@ -70,6 +70,8 @@ class HeldStore final : public broker::Store {
 
 // Options with a free port; deadlines as in production unless a test shortens them.
 broker::BrokerOptions loopback_options();
+// A drain that does not end by itself does so after 40 ms.
+broker::BrokerOptions short_drain_options();
 
 class RunningBroker {
  public:

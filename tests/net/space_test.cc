@@ -95,10 +95,7 @@ TEST_CASE("a report of no room does not outlive the commit that came after it") 
 
 // It went on waiting, however often it was told to stop.
 TEST_CASE("a broker whose last commit waits for room ends all the same") {
-  broker::BrokerOptions options = loopback_options();
-  options.drain = Milliseconds(20);
-  options.drain_grace = Milliseconds(20);
-  RunningBroker broker(options);
+  RunningBroker broker(short_drain_options());
   RawClient client = broker.connect();
   const std::uint32_t queue = client.create_queue("q");
   broker.store().hold();

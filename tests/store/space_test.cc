@@ -62,6 +62,16 @@ class SmallDisk {
   bool mounted_ = false;
 };
 
+StoreOptions options_in(const std::string& directory, std::uint64_t size_bytes_max = 0) {
+  StoreOptions options;
+  options.directory = directory;
+  options.size_bytes_max = size_bytes_max;
+  return options;
+}
+
+// In memory where there is such a place: thousands of flushes are not what is tried here.
+std::string quick_place() { return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ""; }
+
 // What is stored, kept as the core would.
 class Load {
  public:
@@ -166,6 +176,19 @@ class Load {
   SpaceReport space_;
 };
 
+// Not open where no disk can be mounted.
+struct StoreOnSmallDisk {
+  StoreOnSmallDisk() {
+    if (!disk.mounted()) return;
+    fixture.open();
+    load.set_space(fixture.state.space);
+  }
+
+  SmallDisk disk;
+  StoreFixture fixture{options_in(disk.data())};
+  Load load{&fixture, 1};
+};
+
 struct Shape {
   std::size_t messages = 0;
   std::size_t body_bytes = 0;
@@ -215,33 +238,20 @@ TEST_CASE("a full disk refuses publishes, lets everything be settled and deleted
   for (const Shape& shape : kShapes) {
     const SmallDisk disk;
     if (!disk.mounted()) return;
-    StoreOptions options;
-    options.directory = disk.data();
-    fill_and_drain(options, shape);
+    fill_and_drain(options_in(disk.data()), shape);
   }
 }
 
 TEST_CASE("a quota that is used up does the same") {
   for (const Shape& shape : kShapes) {
-    // In memory where there is such a place: thousands of flushes are not what is tried here.
-    const TemporaryDirectory temporary(::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "");
-    StoreOptions options;
-    options.directory = temporary.path();
-    options.size_bytes_max = kDiskBytes;
-    fill_and_drain(options, shape);
-    CHECK_LE(bytes_on_disk(options.directory + "/store/data.mdb"), kDiskBytes);
+    const TemporaryDirectory temporary(quick_place());
+    fill_and_drain(options_in(temporary.path(), kDiskBytes), shape);
+    CHECK_LE(bytes_on_disk(temporary.path() + "/store/data.mdb"), kDiskBytes);
   }
 }
 
-TEST_CASE("the reserve is the store's even when others fill the disk") {
-  SmallDisk disk;
+TEST_CASE_FIXTURE(StoreOnSmallDisk, "the reserve is the store's even when others fill the disk") {
   if (!disk.mounted()) return;
-  StoreOptions options;
-  options.directory = disk.data();
-  StoreFixture fixture(options);
-  fixture.open();
-  Load load(&fixture, 1);
-  load.set_space(fixture.state.space);
   for (int i = 0; i < 20; ++i) REQUIRE(load.publish(64, 1024, 1));
   disk.fill_up_to(0);
   load.settle_here_and_there(1);
@@ -261,13 +271,8 @@ TEST_CASE("the reserve is the store's even when others fill the disk") {
 
 // Publishes are allowed, but a large one would be refused, which makes no commit that would
 // measure.
-TEST_CASE("little room is looked at again, without a commit") {
-  SmallDisk disk;
+TEST_CASE_FIXTURE(StoreOnSmallDisk, "little room is looked at again, without a commit") {
   if (!disk.mounted()) return;
-  StoreOptions options;
-  options.directory = disk.data();
-  StoreFixture fixture(options);
-  fixture.open();
   fixture.commit({});
   disk.fill_up_to(kMiB);
   const SpaceReport little = fixture.commit({}).space;
@@ -278,11 +283,8 @@ TEST_CASE("little room is looked at again, without a commit") {
 }
 
 TEST_CASE("what the last commit freed is room, without another commit") {
-  const TemporaryDirectory temporary(::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "");
-  StoreOptions options;
-  options.directory = temporary.path();
-  options.size_bytes_max = kDiskBytes;
-  StoreFixture fixture(options);
+  const TemporaryDirectory temporary(quick_place());
+  StoreFixture fixture(options_in(temporary.path(), kDiskBytes));
   fixture.open();
   Batch filling;
   filling.blocks = {block_of(QueueId(1), range(1, 20), kMiB)};
@@ -296,15 +298,8 @@ TEST_CASE("what the last commit freed is room, without another commit") {
 }
 
 // It was never looked at again, because nobody had said that it was wanted.
-TEST_CASE("a start without room looks at it again, without a commit") {
-  SmallDisk disk;
+TEST_CASE_FIXTURE(StoreOnSmallDisk, "a start without room looks at it again, without a commit") {
   if (!disk.mounted()) return;
-  StoreOptions options;
-  options.directory = disk.data();
-  StoreFixture fixture(options);
-  fixture.open();
-  Load load(&fixture, 1);
-  load.set_space(fixture.state.space);
   REQUIRE(load.publish(64, 1024, 1));
   disk.fill_up_to(0);
   for (int starts = 0; fixture.state.space.publishes_allowed; ++starts) {
@@ -318,13 +313,9 @@ TEST_CASE("a start without room looks at it again, without a commit") {
   CHECK(fixture.wait_for_space_report().publishes_allowed);
 }
 
-TEST_CASE("a commit without space waits, and is done when there is space") {
-  SmallDisk disk;
+TEST_CASE_FIXTURE(StoreOnSmallDisk,
+                  "a commit without space waits, and is done when there is space") {
   if (!disk.mounted()) return;
-  StoreOptions options;
-  options.directory = disk.data();
-  StoreFixture fixture(options);
-  fixture.open();
   fixture.commit({});
   disk.fill_up_to(0);
 
@@ -343,7 +334,7 @@ TEST_CASE("a commit without space waits, and is done when there is space") {
   CHECK_EQ(fixture.state.batch_number, 1);
   CHECK(fixture.fetch(QueueId(1), 1, 10).blocks.empty());
 
-  std::thread others([&disk] { disk.remove_filler(); });
+  std::thread others([this] { disk.remove_filler(); });
   Batch batch = std::move(*make_batch(2));
   fixture.commit(std::move(batch));
   others.join();
@@ -354,8 +345,7 @@ TEST_CASE("a new store on a disk without space says so and leaves nothing half m
   SmallDisk disk;
   if (!disk.mounted()) return;
   disk.fill_up_to(0);
-  StoreOptions options;
-  options.directory = disk.data();
+  const StoreOptions options = options_in(disk.data());
   const Result<std::unique_ptr<Store>> store = Store::open(options);
   REQUIRE_FALSE(store.ok());
   CHECK_EQ(store.status().code(), ErrorCode::kStorageFull);

@@ -146,6 +146,9 @@ struct Batch {
   std::size_t bytes() const;
 };
 
+// Consecutive batches that one commit makes durable, all of them or none; oldest first.
+using Batches = std::vector<std::unique_ptr<Batch>>;
+
 // What the store knows about its room, told to the core at start, after every commit, and when a
 // commit begins to wait for space.
 struct SpaceReport {
@@ -160,7 +163,7 @@ struct SpaceReport {
 
 // What a commit reports back. A failed commit does not report: the broker stops.
 struct CommitResult {
-  std::uint64_t number = 0;
+  std::uint64_t number = 0;  // of the last batch in it
   std::uint32_t duration_us = 0;
   std::vector<QueueId> blocks_left;  // trims that hit their limit
   std::vector<QueueId> dedup_left;

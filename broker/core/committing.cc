@@ -11,6 +11,19 @@
 
 namespace holdfast::broker {
 
+namespace {
+
+// A commit that takes so long for each batch is mostly the wait for the device, which is the same
+// for one batch and for many. (A mebibyte takes 2 to 4 ms where it is limited by its bytes.)
+constexpr std::uint32_t kSlowCommitUs = 20'000;
+// So many, of a mebibyte for the most part, are written in about the time of one such wait.
+constexpr std::size_t kBatchesOfCommitMax = 16;
+// Batches are joined while there is room for this many times what waits: one that finds none would
+// hold up those that it is joined with.
+constexpr std::uint64_t kRoomToJoin = 4;
+
+}  // namespace
+
 // A queue whose removal is sealed is gone when that commit is done, perhaps before the next one.
 void Core::State::touch(Queue& queue) {
   if (queue.touched_in == gathering_number || queue.removal_sealed) return;
@@ -27,15 +40,16 @@ void Core::State::say_after_commit(Effect effect) {
     gathering.promises.said.push_back(std::move(effect));
   } else if (!sealed.empty()) {
     sealed.back().promises.said.push_back(std::move(effect));
-  } else if (under_way) {
-    under_way->promises.said.push_back(std::move(effect));
+  } else if (!under_way.empty()) {
+    under_way.back().promises.said.push_back(std::move(effect));
   } else {
     say(std::move(effect));
   }
 }
 
 std::uint64_t Core::State::pending_bytes() const {
-  std::uint64_t bytes = gathering.bytes + (under_way ? under_way->bytes : 0);
+  std::uint64_t bytes = gathering.bytes;
+  for (const Sealed& waiting : under_way) bytes += waiting.bytes;
   for (const Sealed& waiting : sealed) bytes += waiting.bytes;
   return bytes;
 }
@@ -193,23 +207,35 @@ Sequence Core::State::watermark_target(const Queue& queue) const {
 }
 
 std::unique_ptr<Batch> Core::State::take_batch() {
-  if (under_way) return nullptr;
+  if (!under_way.empty() && !joins_commit()) return nullptr;
   if (sealed.empty() && !gathering_is_empty()) seal();
   if (sealed.empty()) return nullptr;
-  under_way = std::move(sealed.front());
+  under_way.push_back(std::move(sealed.front()));
   sealed.pop_front();
-  return std::move(under_way->batch);
+  return std::move(under_way.back().batch);
+}
+
+bool Core::State::joins_commit() const {
+  return disk_is_slow && under_way.size() < kBatchesOfCommitMax && space.publishes_allowed &&
+         pending_bytes() < space.room_bytes / kRoomToJoin;
 }
 
 void Core::State::committed(const CommitResult& result, Now now) {
-  CHECK(under_way && under_way->number == result.number, "commit {} was not under way",
+  std::deque<Sealed> done;
+  while (!under_way.empty() && under_way.front().number <= result.number) {
+    done.push_back(std::move(under_way.front()));
+    under_way.pop_front();
+  }
+  CHECK(!done.empty() && done.back().number == result.number, "commit {} was not under way",
         result.number);
-  Sealed done = std::move(*under_way);
-  under_way.reset();
   space = result.space;
   commit_durations_us[commits % commit_durations_us.size()] = result.duration_us;
   ++commits;
+  disk_is_slow = result.duration_us >= kSlowCommitUs * done.size();
+  for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
+}
 
+void Core::State::batch_committed(Sealed done, const CommitResult& result, Now now) {
   const auto listed = [](const std::vector<QueueId>& list, QueueId id) {
     return std::find(list.begin(), list.end(), id) != list.end();
   };

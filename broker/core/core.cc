@@ -333,7 +333,7 @@ void Core::begin_drain() {
   }
 }
 bool Core::drained() const {
-  return state_->in_flight == 0 && !state_->under_way && state_->sealed.empty() &&
+  return state_->in_flight == 0 && state_->under_way.empty() && state_->sealed.empty() &&
          state_->gathering_is_empty() && state_->publishes_waiting == 0 && state_->fetches.empty();
 }
 

@@ -10,7 +10,7 @@
 //
 // Rules that hold everywhere:
 // - What depends on a batch is said in committed() of that batch, not before.
-// - At most one batch is under way; meanwhile the next one gathers.
+// - At most one commit is under way; meanwhile the next batch gathers.
 // - A request that is refused changes nothing and is answered with an ErrorReply.
 // - `now.monotonic` never goes back from call to call.
 //
@@ -86,6 +86,7 @@ class Core {
   CoreReport report(Now now) const;
 
   // ---- the store's answers ----
+  // Of all batches that were taken, up to the one with that number.
   void committed(const CommitResult& result, Now now);
   void fetched(const FetchResult& result, Now now);
   void ids_fetched(const IdsResult& result, Now now);
@@ -99,7 +100,9 @@ class Core {
   std::optional<MonotonicTime> next_wake() const;
 
   // ---- what must now be done ----
-  // The next batch to commit; null while one is under way or when nothing changed.
+  // The next batch to commit; null when nothing changed, or while others are under way. But those
+  // that were taken before may be committed together with this one, if their commit has not begun:
+  // while the disk is slow there is one more for each call, up to a bound.
   std::unique_ptr<Batch> take_batch(Now now);
   // What was said since the last call. The reference is valid until the next call of any method;
   // the caller clears it.

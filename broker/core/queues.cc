@@ -295,7 +295,7 @@ CoreReport Core::State::report() const {
   }
   total.space = space;
   total.draining = draining;
-  total.batch_number = under_way ? under_way->number - 1 : gathering_number - 1 - sealed.size();
+  total.batch_number = gathering_number - 1 - sealed.size() - under_way.size();
   total.commits = commits;
   std::vector<std::uint32_t> durations(
       commit_durations_us.begin(),

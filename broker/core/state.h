@@ -152,7 +152,10 @@ struct Core::State {
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
   std::unique_ptr<Batch> take_batch();
+  // Whether the next batch may be committed together with those that were taken.
+  bool joins_commit() const;
   void committed(const CommitResult& result, Now now);
+  void batch_committed(Sealed done, const CommitResult& result, Now now);
   std::uint64_t pending_bytes() const;
 
   // ---- publishing.cc ----
@@ -319,7 +322,7 @@ struct Core::State {
   Gathering gathering;
   std::uint64_t gathering_number = 1;  // the number its batch will have
   std::deque<Sealed> sealed;           // oldest first
-  std::optional<Sealed> under_way;
+  std::deque<Sealed> under_way;        // likewise: one commit's
   std::uint32_t next_id = 1;
 
   SpaceReport space;
@@ -331,6 +334,7 @@ struct Core::State {
   std::uint64_t in_flight = 0;  // over all subscriptions
   std::uint64_t commits = 0;
   std::array<std::uint32_t, 1024> commit_durations_us{};
+  bool disk_is_slow = false;  // as the last commit tells
 
   // Wakes asked for by queues, earliest first, one for each.
   std::set<std::pair<MonotonicTime, QueueId>> wakes;

@@ -46,10 +46,10 @@ StoreLink::~StoreLink() { CHECK(closed(), "the link to the store is destroyed wh
 
 void StoreLink::wake() { uv_async_send(&wake_); }
 
-void StoreLink::commit(std::unique_ptr<Batch> batch) {
+void StoreLink::commit(Batches batches) {
   CHECK(!commit_under_way_ && !closing_);
   commit_under_way_ = true;
-  store_.commit(std::move(batch));
+  store_.commit(std::move(batches));
 }
 
 void StoreLink::open_mailbox() {

@@ -1,7 +1,7 @@
 // Between the loop and the store: batches go over to the committer thread, blocks are read on the
 // loop's worker threads, and what comes of either is told on the loop's thread.
 //
-// Happy path: commit() hands over a batch; the committer's callback puts the result into a mailbox
+// Happy path: commit() hands over batches; the committer's callback puts the result into a mailbox
 // and wakes the loop, which calls on_committed(). fetch() queues a work item; on_fetched() follows.
 //
 // Failures: after on_store_failed() nothing else is told; what the disk holds is unknown and the
@@ -45,7 +45,7 @@ class StoreLink {
   StoreLink& operator=(const StoreLink&) = delete;
 
   // Not while commit_under_way().
-  void commit(std::unique_ptr<Batch> batch);
+  void commit(Batches batches);
   bool commit_under_way() const { return commit_under_way_; }
   void fetch(const FetchRequest& request);
   void fetch_ids(const IdsRequest& request);

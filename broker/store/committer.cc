@@ -23,6 +23,12 @@ constexpr std::chrono::milliseconds kCatchUpInterval{100};
 // A larger batch goes to the tables at once: its bytes cost more than a flush.
 constexpr std::size_t kJournaledBytesMax = 256 * 1024;
 
+std::size_t bytes_of(const Batches& batches) {
+  std::size_t bytes = 0;
+  for (const std::unique_ptr<Batch>& batch : batches) bytes += batch->bytes();
+  return bytes;
+}
+
 }  // namespace
 
 Committer::Committer(const CommitterParts& parts, const ProgressRecord& progress, OwnerSums owners)
@@ -41,12 +47,13 @@ void Committer::start(CommitterCallbacks callbacks) {
   thread_ = std::thread([this] { run(); });
 }
 
-void Committer::commit(std::unique_ptr<Batch> batch) {
+void Committer::commit(Batches batches) {
+  CHECK(!batches.empty());
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    CHECK(mailbox_ == nullptr && !busy_, "batch {} before the last one was committed",
-          batch->number);
-    mailbox_ = std::move(batch);
+    CHECK(mailbox_.empty() && !busy_, "batch {} before the last one was committed",
+          batches.front()->number);
+    mailbox_ = std::move(batches);
   }
   // After the mutex is free, or the thread would wake only to wait for it.
   changed_.notify_one();
@@ -64,9 +71,9 @@ void Committer::stop() {
 void Committer::run() {
   readers_checked_ = steady_clock::now();
   for (;;) {
-    const std::unique_ptr<Batch> batch = wait_for_batch();
-    if (batch != nullptr) {
-      if (!failed_) commit_until_done(*batch);
+    const Batches batches = wait_for_batches();
+    if (!batches.empty()) {
+      if (!failed_) commit_until_done(batches);
       continue;
     }
     bool stopping = false;
@@ -74,7 +81,7 @@ void Committer::run() {
       const std::lock_guard<std::mutex> lock(mutex_);
       stopping = stopping_;
     }
-    if (!failed_ && catching_up_due()) commit_to_tables(nullptr);
+    if (!failed_ && catching_up_due()) commit_to_tables({});
     if (stopping) {
       catching_up_.reset();  // a transaction ends on its thread
       return;
@@ -83,14 +90,14 @@ void Committer::run() {
   }
 }
 
-std::unique_ptr<Batch> Committer::wait_for_batch() {
+Batches Committer::wait_for_batches() {
   steady_clock::duration longest = kReaderCheckInterval;
   if (looks_for_room()) longest = kSpaceLookInterval;
   if (catching_up_due()) longest = kCatchUpInterval;
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait_for(lock, longest, [this] { return mailbox_ != nullptr || stopping_; });
-  busy_ = mailbox_ != nullptr;
-  return std::move(mailbox_);
+  changed_.wait_for(lock, longest, [this] { return !mailbox_.empty() || stopping_; });
+  busy_ = !mailbox_.empty();
+  return std::exchange(mailbox_, {});
 }
 
 void Committer::do_idle_work() {
@@ -116,24 +123,28 @@ void Committer::do_idle_work() {
 
 #ifdef HOLDFAST_BREAK_CONFIRM_BEFORE_COMMIT
 
-void Committer::commit_until_done(const Batch& batch) {
+void Committer::commit_until_done(const Batches& batches) {
   constexpr std::chrono::milliseconds kDelay{5};
   began_ = steady_clock::now();
-  report_committed(batch, {});
+  const std::uint64_t number = batches.back()->number;
+  report_committed(number, bytes_of(batches), {});
   std::this_thread::sleep_for(kDelay);
   TrimsLeft left;
-  if (const Outcome outcome = try_commit_to_tables(&batch, &left); !outcome.ok()) {
-    fail(outcome, batch.number);
+  if (const Outcome outcome = try_commit_to_tables(batches, &left); !outcome.ok()) {
+    fail(outcome, number);
   }
 }
 
 #else
 
-void Committer::commit_until_done(const Batch& batch) {
-  CHECK(batch.number == progress_.batch_number + 1, "batch {} after {}", batch.number,
+void Committer::commit_until_done(const Batches& batches) {
+  const Batch& first = *batches.front();
+  CHECK(first.number == progress_.batch_number + 1, "batch {} after {}", first.number,
         progress_.batch_number);
   began_ = steady_clock::now();
-  if (!is_for_journal(batch) || !commit_to_journal(batch)) commit_to_tables(&batch);
+  const bool is_journaled =
+      batches.size() == 1 && is_for_journal(first) && commit_to_journal(first);
+  if (!is_journaled) commit_to_tables(batches);
 }
 
 #endif
@@ -163,7 +174,7 @@ bool Committer::commit_to_journal(const Batch& batch) {
   journaled_->add(batch);
   // Only the tables tell what is left of a trim.
   const bool is_told_by_tables = !batch.dedup_trims.empty();
-  if (!is_told_by_tables) report_committed(batch, {});
+  if (!is_told_by_tables) report_committed(batch.number, batch.bytes(), {});
   TrimsLeft left;
   outcome = catch_up(batch, &left);
   if (!outcome.ok()) {
@@ -172,7 +183,7 @@ bool Committer::commit_to_journal(const Batch& batch) {
     if (!catching_up_) {
       for (const DedupTrim& trim : batch.dedup_trims) left.dedup.push_back(trim.queue);
     }
-    report_committed(batch, std::move(left));
+    report_committed(batch.number, batch.bytes(), std::move(left));
   }
   return true;
 }
@@ -203,13 +214,13 @@ Outcome Committer::catch_up_anew() {
   return replayed.last_batch == progress_.batch_number ? Outcome() : Outcome(EIO);
 }
 
-void Committer::commit_to_tables(const Batch* batch) {
-  const std::uint64_t number = batch != nullptr ? batch->number : progress_.batch_number;
+void Committer::commit_to_tables(const Batches& batches) {
+  const std::uint64_t number = batches.empty() ? progress_.batch_number : batches.back()->number;
   for (;;) {
     TrimsLeft left;
-    Outcome outcome = try_commit_to_tables(batch, &left);
+    Outcome outcome = try_commit_to_tables(batches, &left);
     if (outcome.ok()) {
-      if (batch != nullptr) report_committed(*batch, std::move(left));
+      if (!batches.empty()) report_committed(number, bytes_of(batches), std::move(left));
       waiting_for_space_ = false;
       return;
     }
@@ -221,10 +232,11 @@ void Committer::commit_to_tables(const Batch* batch) {
   }
 }
 
-Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
+Outcome Committer::try_commit_to_tables(const Batches& batches, TrimsLeft* left) {
   Outcome outcome = catching_up_ ? Outcome() : catch_up_anew();
   ProgressRecord progress = progress_;
-  if (outcome.ok() && batch != nullptr) {
+  for (const std::unique_ptr<Batch>& batch : batches) {
+    if (!outcome.ok()) break;
     TableWriter tables(&*catching_up_, left);
     outcome = writer_.write(*batch, &progress, &tables);
   }
@@ -238,16 +250,16 @@ Outcome Committer::try_commit_to_tables(const Batch* batch, TrimsLeft* left) {
   return outcome;
 }
 
-void Committer::report_committed(const Batch& batch, TrimsLeft left) {
+void Committer::report_committed(std::uint64_t number, std::size_t bytes, TrimsLeft left) {
   CommitResult result;
-  result.number = batch.number;
+  result.number = number;
   result.duration_us = static_cast<std::uint32_t>(
       std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - began_).count());
   result.blocks_left = std::move(left.blocks);
   result.dedup_left = std::move(left.dedup);
   // What was counted while it waited is of before all that was journaled.
   Result<SpaceReport> measured =
-      waiting_for_space_ ? space_->measure_now() : space_->measure(batch.bytes());
+      waiting_for_space_ ? space_->measure_now() : space_->measure(bytes);
   if (measured) {
     result.space = std::move(*measured);
   } else {

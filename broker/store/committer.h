@@ -1,12 +1,12 @@
 // The committer: the thread on which all commits run, one at a time.
 //
-// Happy path: commit() puts a batch into the mailbox. A small one is appended to the journal, which
-// makes it durable by one flush, and `committed` is called; only then its changes are made in the
-// tables, in a transaction that stays open over many batches (the catching up). That is committed
-// when the journal is full, when many pages were changed, when there has been nothing to do for a
-// while, at the end, and together with a batch that is not journaled: a large one, for which
-// writing it twice would cost more than the flushes, one that removes blocks by the queue, and any
-// while space is short.
+// Happy path: commit() puts batches into the mailbox. A small one by itself is appended to the
+// journal, which makes it durable by one flush, and `committed` is called; only then its changes
+// are made in the tables, in a transaction that stays open over many batches (the catching up).
+// That is committed when the journal is full, when many pages were changed, when there has been
+// nothing to do for a while, at the end, and together with what is not journaled: a large batch,
+// for which writing it twice would cost more than the flushes, several in one commit, one that
+// removes blocks by the queue, and any while space is short.
 //
 // With nothing to do the thread sleeps; once a minute it frees the slots of dead readers, and while
 // publishes are refused, or a large one would be, it looks at the space every second.
@@ -62,23 +62,23 @@ class Committer {
   ~Committer() { stop(); }
 
   void start(CommitterCallbacks callbacks);
-  void commit(std::unique_ptr<Batch> batch);
+  void commit(Batches batches);
   // Waits for the commit under way, but not for one that waits for space. May be called twice.
   void stop();
 
  private:
   void run();
-  // Waits for a batch; null when it is time to stop or to do what is due meanwhile.
-  std::unique_ptr<Batch> wait_for_batch();
+  // Waits for batches; none when it is time to stop or to do what is due meanwhile.
+  Batches wait_for_batches();
   void do_idle_work();
 
-  void commit_until_done(const Batch& batch);
+  void commit_until_done(const Batches& batches);
   bool is_for_journal(const Batch& batch) const;
   // Returns false if the batch is to go to the tables after all.
   bool commit_to_journal(const Batch& batch);
   // Together with all that is journaled; without a batch that alone.
-  void commit_to_tables(const Batch* batch);
-  Outcome try_commit_to_tables(const Batch* batch, TrimsLeft* left);
+  void commit_to_tables(const Batches& batches);
+  Outcome try_commit_to_tables(const Batches& batches, TrimsLeft* left);
 
   // Whether publishes may be refused that more room would allow: a refusal makes no commit that
   // would measure it.
@@ -90,7 +90,8 @@ class Committer {
   Outcome catch_up_anew();
   bool catching_up_due() const { return journal_ != nullptr && !journal_->empty(); }
 
-  void report_committed(const Batch& batch, TrimsLeft left);
+  // Up to the batch with that number; `bytes` are what they added.
+  void report_committed(std::uint64_t number, std::size_t bytes, TrimsLeft left);
   // A commit that changes nothing: what the commit before it has freed becomes usable.
   Outcome commit_nothing();
   bool means_full(const Outcome& outcome) const;
@@ -122,9 +123,9 @@ class Committer {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::unique_ptr<Batch> mailbox_;  // under mutex_
-  bool busy_ = false;               // under mutex_: a batch was taken and not yet reported
-  bool stopping_ = false;           // under mutex_
+  Batches mailbox_;        // under mutex_
+  bool busy_ = false;      // under mutex_: batches were taken and not yet reported
+  bool stopping_ = false;  // under mutex_
   std::thread thread_;
 };
 

@@ -219,7 +219,7 @@ class LmdbStore : public Store {
   Result<std::uint64_t> load_dedup(const DedupLoader& loader) override;
   void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
              std::function<void(SpaceReport)> space) override;
-  void commit(std::unique_ptr<Batch> batch) override;
+  void commit(Batches batches) override;
   Result<FetchResult> fetch_blocking(const FetchRequest& request) override;
   Result<IdsResult> fetch_ids_blocking(const IdsRequest& request) override;
   const std::string& data_file() const override { return environment_->data_file(); }
@@ -336,9 +336,9 @@ void LmdbStore::start(std::function<void(CommitResult)> committed,
       {.committed = std::move(committed), .fatal = std::move(fatal), .space = std::move(space)});
 }
 
-void LmdbStore::commit(std::unique_ptr<Batch> batch) {
+void LmdbStore::commit(Batches batches) {
   CHECK(committer_ != nullptr, "commit() before start()");
-  committer_->commit(std::move(batch));
+  committer_->commit(std::move(batches));
 }
 
 // The records are copied within the transaction and checked after it, so that it stays short.

@@ -1,8 +1,9 @@
 // The store: blocks and tables in one LMDB environment, kept in a directory of their own.
 //
 // Happy path: open() locks the directory, creates or checks the environment, syncs it, brings what
-// the journal holds into the tables, and reads the state; the broker then hands over one batch at a
-// time with commit(), and asks for blocks with fetch(). close() waits for the commit under way.
+// the journal holds into the tables, and reads the state; the broker then hands over one commit at
+// a time, a batch or several, and asks for blocks with fetch(). close() waits for the commit under
+// way.
 //
 // Failures: a commit that fails for any other reason than lack of space leaves the disk in an
 // unknown state; the fatal callback is called, nothing is ever reported as committed afterwards.
@@ -22,6 +23,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "core/batch.h"
 #include "holdfast/status.h"
@@ -61,9 +63,14 @@ class Store {
   virtual void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
                      std::function<void(SpaceReport)> space = {}) = 0;
 
-  // Hands over the next batch; its number must be one more than the last. Only one at a time: not
-  // before `committed` was called for the one before.
-  virtual void commit(std::unique_ptr<Batch> batch) = 0;
+  // Hands over the next batches; their numbers follow the last one's. `committed` is called once
+  // for all of them, and there is no next commit before that.
+  virtual void commit(Batches batches) = 0;
+  void commit(std::unique_ptr<Batch> batch) {
+    Batches one;
+    one.push_back(std::move(batch));
+    commit(std::move(one));
+  }
 
   // Reads blocks in a short read transaction of its own and checks them. kStorageFailed if LMDB
   // cannot read. Any thread.

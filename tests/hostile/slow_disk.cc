@@ -30,6 +30,9 @@ constexpr int kFlushesOfCommit = 2;
 constexpr int kFlushesMin = 1;
 constexpr std::uint32_t kHeartbeatMs = 500;
 constexpr milliseconds kLongDelay{1'000};
+// From here on what waits is committed together, at most so many batches of a mebibyte.
+constexpr milliseconds kJoinedDelay{200};
+constexpr std::size_t kBatchesOfCommit = 16;
 
 std::string body_of(const std::string& id) {
   return std::string(kPushedBodyBytes, static_cast<char>('a' + crash::hash_text(id) % 26));
@@ -223,11 +226,12 @@ class SlowDiskAttack final : public Attack {
   std::uint64_t memory_bytes_max() const override {
     return publishers_ * (2 * kUnconfirmedBytes + kConnectionBytes) + 8 * kMebibyte;
   }
-  // The commit under way, then those of what all publishers may have waiting before it, a mebibyte
-  // each, then its own; and flushes in between.
+  // The commit under way, then those of what all publishers may have waiting before it, then its
+  // own; and flushes in between.
   milliseconds delay_max() const override {
-    const auto batches = static_cast<int>(publishers_ * kUnconfirmedBytes / kMebibyte) + 3;
-    return batches * (kFlushesOfCommit + 1) * delay_;
+    const std::size_t commit_bytes = (delay_ >= kJoinedDelay ? kBatchesOfCommit : 1) * kMebibyte;
+    const auto commits = static_cast<int>(publishers_ * kUnconfirmedBytes / commit_bytes) + 3;
+    return commits * (kFlushesOfCommit + 1) * delay_;
   }
 
  private:

@@ -9,7 +9,7 @@
 
 namespace holdfast::test {
 
-using broker::Batch;
+using broker::Batches;
 using broker::Broker;
 using broker::BrokerOptions;
 using broker::CommitResult;
@@ -37,7 +37,7 @@ void HeldStore::fail_next() {
 
 void HeldStore::wait_for_commit() {
   std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, std::chrono::seconds(10), [this] { return batch_ != nullptr; })) {
+  if (!changed_.wait_for(lock, std::chrono::seconds(10), [this] { return !batches_.empty(); })) {
     throw std::runtime_error("no commit came");
   }
 }
@@ -46,7 +46,7 @@ void HeldStore::let_go_and_wait() {
   std::unique_lock lock(mutex_);
   held_ = false;
   changed_.notify_all();
-  changed_.wait(lock, [this] { return !batch_ && !telling_; });
+  changed_.wait(lock, [this] { return batches_.empty() && !telling_; });
 }
 
 void HeldStore::set_room_of_commits(broker::SpaceReport report) {
@@ -76,9 +76,9 @@ void HeldStore::start(std::function<void(CommitResult)> committed,
   committer_ = std::thread([this] { run(); });
 }
 
-void HeldStore::commit(std::unique_ptr<Batch> batch) {
+void HeldStore::commit(Batches batches) {
   const std::scoped_lock lock(mutex_);
-  batch_ = std::move(batch);
+  batches_ = std::move(batches);
   changed_.notify_all();
 }
 
@@ -95,16 +95,16 @@ Result<broker::IdsResult> HeldStore::fetch_ids_blocking(const broker::IdsRequest
 void HeldStore::run() {
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return closed_ || (batch_ && !held_); });
-    const bool ends = closed_ && (!batch_ || held_);
+    changed_.wait(lock, [this] { return closed_ || (!batches_.empty() && !held_); });
+    const bool ends = closed_ && (batches_.empty() || held_);
     if (ends && !fails_) return;
-    const std::unique_ptr<Batch> batch = std::move(batch_);
+    const Batches batches = std::exchange(batches_, {});
     if (fails_) {
       lock.unlock();
       fatal_(Status(ErrorCode::kStorageFailed, "The test lets this commit fail."));
       return;
     }
-    CommitResult result = memory_.apply(*batch);
+    CommitResult result = memory_.apply(batches);
     telling_ = true;
     lock.unlock();
     committed_(std::move(result));

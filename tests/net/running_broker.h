@@ -44,7 +44,7 @@ class HeldStore final : public broker::Store {
   Result<std::uint64_t> load_dedup(const broker::DedupLoader& loader) override;
   void start(std::function<void(broker::CommitResult)> committed, std::function<void(Status)> fatal,
              std::function<void(broker::SpaceReport)> space) override;
-  void commit(std::unique_ptr<broker::Batch> batch) override;
+  void commit(broker::Batches batches) override;
   Result<broker::FetchResult> fetch_blocking(const broker::FetchRequest& request) override;
   Result<broker::IdsResult> fetch_ids_blocking(const broker::IdsRequest& request) override;
   const std::string& data_file() const override { return data_file_; }
@@ -57,7 +57,7 @@ class HeldStore final : public broker::Store {
   std::mutex mutex_;
   std::condition_variable changed_;
   broker::MemoryStore memory_;
-  std::unique_ptr<broker::Batch> batch_;
+  broker::Batches batches_;
   std::function<void(broker::CommitResult)> committed_;
   std::function<void(Status)> fatal_;
   std::function<void(broker::SpaceReport)> space_;

@@ -56,6 +56,7 @@ Script::Script(std::uint64_t seed) : random(seed) {
   tight_ = random.once_in(2);
   lost_permille_ = random.one_of<std::uint64_t>({0, 1, 10, 100});
   repeated_permille_ = random.one_of<std::uint64_t>({0, 10, 200});
+  slow_percent_ = random.one_of<std::uint64_t>({0, 0, 30, 100});
   if (random.once_in(3)) silent_clients_ = random.below(32);
   for (std::uint64_t& weight : settle_weights_) {
     weight = random.once_in(4) ? 0 : random.between(1, 100);

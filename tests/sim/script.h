@@ -77,6 +77,7 @@ class Script {
   bool repeats_frame() { return random.below(1000) < repeated_permille_; }
   // Whether the consumers of a client never settle anything, so that every lease runs out.
   bool never_settles(std::size_t client) const { return (silent_clients_ >> client & 1) != 0; }
+  bool disk_is_slow() { return random.below(100) < slow_percent_; }
   CoreOptions core_options() const { return options_; }
 
   // Percent of the steps after which every commit and fetch is finished at once.
@@ -96,6 +97,7 @@ class Script {
   std::uint64_t lost_permille_ = 0;
   std::uint64_t repeated_permille_ = 0;
   std::uint64_t silent_clients_ = 0;
+  std::uint64_t slow_percent_ = 0;  // of the commits
   std::array<std::uint64_t, 4> settle_weights_{};
 };
 

@@ -31,6 +31,8 @@ void Tally::add(const Tally& other) {
   faults.retried += other.faults.retried;
   faults.commits_failed += other.faults.commits_failed;
   faults.commits_without_room += other.faults.commits_without_room;
+  faults.commits_slow += other.faults.commits_slow;
+  faults.commits_joint += other.faults.commits_joint;
   faults.clock_jumps += other.faults.clock_jumps;
 }
 
@@ -38,12 +40,13 @@ void Tally::print() const {
   fmt::print(
       "{} confirmed, {} duplicates, {} delivered, {} of them again, {} acked, {} dead letters, {} "
       "redriven\n"
-      "{} crashes, {} failed commits, {} commits without room, {} frames lost, {} repeated, {} "
+      "{} crashes, {} failed commits, {} without room, {} slow, {} of several batches, {} frames "
+      "lost, {} repeated, {} "
       "confirms lost, {} publishes retried, {} jumps of the clock\n",
       counts.confirmed, counts.duplicates, counts.delivered, counts.redelivered, counts.acked,
       counts.dead_lettered, counts.redriven, counts.crashes, faults.commits_failed,
-      faults.commits_without_room, faults.frames_lost, faults.frames_repeated, faults.confirms_lost,
-      faults.retried, faults.clock_jumps);
+      faults.commits_without_room, faults.commits_slow, faults.commits_joint, faults.frames_lost,
+      faults.frames_repeated, faults.confirms_lost, faults.retried, faults.clock_jumps);
 }
 
 bool Tally::is_void() const {
@@ -55,7 +58,7 @@ bool Tally::is_void() const {
                      faults.frames_repeated,     faults.confirms_lost, faults.retried,
                      faults.commits_without_room};
   // Chosen by fewer seeds, or more rarely in each.
-  const auto rare = {faults.commits_failed, faults.clock_jumps};
+  const auto rare = {faults.commits_failed, faults.commits_joint, faults.clock_jumps};
   return std::any_of(seen.begin(), seen.end(), [&](auto count) { return count < seeds; }) ||
          std::any_of(rare.begin(), rare.end(), [&](auto count) { return count < seeds / 10; });
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <utility>
 
 #include "support/virtual_time.h"
 
@@ -102,14 +103,14 @@ void World::start() {
 }
 
 void World::crash(bool gracefully) {
-  if (batch_ && sabotage_ != Sabotage::kConfirmBeforeCommit && !batch_applied_ &&
+  if (!batches_.empty() && sabotage_ != Sabotage::kConfirmBeforeCommit && !commit_done_ &&
       script_.random.once_in(2)) {
-    batch_applied_ = apply(*batch_);  // on disk, and nobody was told
+    commit_done_ = apply(batches_);  // on disk, and nobody was told
   }
   note("{}", gracefully ? "the broker stops" : "the broker crashes");
   core_.reset();
-  batch_.reset();
-  batch_applied_.reset();
+  batches_.clear();
+  commit_done_.reset();
   readings_.clear();
   ids_readings_.clear();
   sessions_.clear();
@@ -144,10 +145,10 @@ void World::shut_down() {
 
 // Nobody is told anything; the batch is on disk or is not.
 void World::fail_commit() {
-  if (!batch_) batch_ = core_->take_batch(now_);
-  if (!batch_ || batch_applied_) return;
+  if (batches_.empty()) take_batches();
+  if (batches_.empty() || commit_done_) return;
   ++faults_.commits_failed;
-  note("batch {} fails", batch_->number);
+  note("the commit of batch {} fails", batches_.back()->number);
   crash(false);
 }
 
@@ -206,46 +207,72 @@ void World::tell(const Effect& effect) {
   }
 }
 
+void World::take_batches() {
+  while (std::unique_ptr<Batch> batch = core_->take_batch(now_)) {
+    batches_.push_back(std::move(batch));
+  }
+  if (batches_.size() > 1) ++faults_.commits_joint;
+}
+
 bool World::commit_step() {
-  if (batch_ == nullptr) {
-    batch_ = core_->take_batch(now_);
-    return batch_ != nullptr;
+  if (batches_.empty()) {
+    take_batches();
+    return !batches_.empty();
   }
   if (sabotage_ == Sabotage::kConfirmBeforeCommit) {
     // What the store would say is true; that it lasts is not.
     MemoryStore copy = store_;
-    CommitResult result = copy.apply(*batch_);
-    model_.applied(*batch_);
-    const std::unique_ptr<Batch> batch = std::move(batch_);
+    const CommitResult result = copy.apply(batches_);
+    for (const std::unique_ptr<Batch>& batch : batches_) model_.applied(*batch);
+    const Batches batches = std::exchange(batches_, {});
     core_->committed(result, now_);
     take_effects();
     if (script_.random.once_in(20)) {
-      batch_.reset();
       crash(false);
     } else {
-      store_.apply(*batch);
+      store_.apply(batches);
     }
     return true;
   }
-  if (!batch_applied_) {
+  if (!commit_done_) {
     if (attempts_without_room_ > 0) {
       --attempts_without_room_;
       ++faults_.commits_without_room;
       return true;
     }
-    batch_applied_ = apply(*batch_);
+    commit_done_ = apply(batches_);
     return true;
   }
-  const CommitResult result = *batch_applied_;
-  batch_.reset();
-  batch_applied_.reset();
+  const CommitResult result = *std::exchange(commit_done_, std::nullopt);
+  batches_.clear();
   note("batch {} is committed", result.number);
   core_->committed(result, now_);
   take_effects();
   return true;
 }
 
-CommitResult World::apply(const Batch& batch) {
+CommitResult World::apply(const Batches& batches) {
+  Batches stored;
+  for (const std::unique_ptr<Batch>& batch : batches) {
+    stored.push_back(std::make_unique<Batch>(as_stored(*batch)));
+    note("batch {} is durable", batch->number);
+    for (const DedupTrim& trim : batch->dedup_trims) {
+      note("  ids of queue {} before {} ms, {} are forgotten", trim.queue.value, trim.time_ms,
+           trim.first);
+    }
+    for (const DedupRecord& record : batch->dedup) {
+      note("  ids of queue {} at {} ms: {} from {} on", record.queue.value, record.time_ms,
+           record.hashes.size(), record.first);
+    }
+    model_.applied(*batch);
+  }
+  const bool slow = script_.disk_is_slow();
+  if (slow) ++faults_.commits_slow;
+  store_.batch_us = slow ? 100'000 : 1;
+  return store_.apply(stored);
+}
+
+Batch World::as_stored(const Batch& batch) {
   Batch stored = batch;
   // Small enough that a trim takes several commits.
   const auto trim_limit = static_cast<std::uint32_t>(script_.random.between(1, 5));
@@ -273,17 +300,7 @@ CommitResult World::apply(const Batch& batch) {
     default:
       break;
   }
-  note("batch {} is durable", batch.number);
-  for (const DedupTrim& trim : batch.dedup_trims) {
-    note("  ids of queue {} before {} ms, {} are forgotten", trim.queue.value, trim.time_ms,
-         trim.first);
-  }
-  for (const DedupRecord& record : batch.dedup) {
-    note("  ids of queue {} at {} ms: {} from {} on", record.queue.value, record.time_ms,
-         record.hashes.size(), record.first);
-  }
-  model_.applied(batch);
-  return store_.apply(stored);
+  return stored;
 }
 
 bool World::fetch_step() {

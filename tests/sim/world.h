@@ -47,6 +47,8 @@ struct Faults {
   std::uint64_t retried = 0;  // publishes, with the id of one that was not answered
   std::uint64_t commits_failed = 0;
   std::uint64_t commits_without_room = 0;
+  std::uint64_t commits_slow = 0;
+  std::uint64_t commits_joint = 0;  // of several batches
   std::uint64_t clock_jumps = 0;
 };
 
@@ -80,7 +82,9 @@ class World {
   bool commit_step();
   bool fetch_step();
   void settle_down();
-  CommitResult apply(const Batch& batch);
+  void take_batches();
+  CommitResult apply(const Batches& batches);
+  Batch as_stored(const Batch& batch);  // by the sabotage
   FetchResult read(const FetchRequest& request);
   bool read_ids_step();
   void drain();
@@ -129,8 +133,8 @@ class World {
   MemoryStore store_;
   Now now_;
   std::unique_ptr<Core> core_;
-  std::unique_ptr<Batch> batch_;               // under way
-  std::optional<CommitResult> batch_applied_;  // and durable
+  Batches batches_;                          // under way
+  std::optional<CommitResult> commit_done_;  // and durable
   std::deque<Reading> readings_;
   std::deque<IdsRequest> ids_readings_;
   std::map<std::size_t, SessionId> sessions_;  // by the client they belong to

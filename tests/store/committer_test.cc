@@ -91,6 +91,43 @@ TEST_CASE("what the journal holds outlives a write error of the tables") {
   CHECK_EQ(fixture.fetch(QueueId(1), 1, 100).blocks.size(), 3);
 }
 
+TEST_CASE("batches of one commit are made in their order, and reported once") {
+  StoreFixture fixture;
+  fixture.open();
+  Batches batches;
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    batches.push_back(batch_with_block(number, number * 10));
+  }
+  // The block of the first is not there any more, that of the third is.
+  batches[1]->blocks_removed = {{QueueId(1), 10}};
+  batches[2]->blocks_removed = {{QueueId(1), 20}};
+  fixture.commit_all(std::move(batches));
+  for (int starts = 0; starts < 2; ++starts) {
+    const FetchResult result = fixture.fetch(QueueId(1), 1, 100);
+    REQUIRE_EQ(result.blocks.size(), 1);
+    CHECK_EQ(result.blocks[0]->first_sequence(), 30);
+    fixture.reopen();
+    CHECK_EQ(fixture.state.batch_number, 3);
+  }
+}
+
+TEST_CASE("a write error takes all batches of the commit with it") {
+  StoreFixture fixture;
+  fixture.open();
+  {
+    const FileSizeLimit limit(64 * 1024);
+    Batches batches;
+    for (std::uint64_t number = 1; number <= 3; ++number) {
+      batches.push_back(batch_with_block(number, number * 10));
+    }
+    fixture.store->commit(std::move(batches));
+    fixture.close();
+  }
+  fixture.open();
+  CHECK_EQ(fixture.state.batch_number, 0);
+  CHECK(fixture.fetch(QueueId(1), 1, 100).blocks.empty());
+}
+
 TEST_CASE("a batch that was handed over before the close is committed") {
   StoreFixture fixture;
   fixture.open();

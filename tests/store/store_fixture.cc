@@ -162,8 +162,15 @@ void StoreFixture::close() {
 }
 
 CommitResult StoreFixture::commit(Batch batch) {
-  batch.number = ++last_batch;
-  store->commit(std::make_unique<Batch>(std::move(batch)));
+  batch.number = last_batch + 1;
+  Batches one;
+  one.push_back(std::make_unique<Batch>(std::move(batch)));
+  return commit_all(std::move(one));
+}
+
+CommitResult StoreFixture::commit_all(Batches batches) {
+  last_batch = batches.back()->number;
+  store->commit(std::move(batches));
   std::unique_lock<std::mutex> lock(mutex_);
   const bool done = changed_.wait_for(lock, kPatience, [this] { return committed_ || failed_; });
   REQUIRE_MESSAGE(done, "batch ", last_batch, " was not committed");

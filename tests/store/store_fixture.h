@@ -65,6 +65,8 @@ class StoreFixture {
   }
   // Numbers the batch and commits it; waits for the result.
   CommitResult commit(Batch batch);
+  // Whose numbers they have already.
+  CommitResult commit_all(Batches batches);
   FetchResult fetch(QueueId queue, Sequence from, Sequence to, std::size_t bytes_max = 1 << 20);
   std::vector<DedupRecord> load_dedup();
   CheckReport check();

@@ -1,5 +1,7 @@
 #include "support/core_fixture.h"
 
+#include <utility>
+
 #include "base/check.h"
 #include "support/virtual_time.h"
 
@@ -32,7 +34,7 @@ void CoreFixture::start() {
 
 void CoreFixture::crash() {
   core_.reset();
-  held_.reset();
+  held_.clear();
   holding_commits_ = holding_reads_ = false;
   ids_waiting_.clear();
   open_sessions_.clear();
@@ -60,8 +62,8 @@ void CoreFixture::run() {
       core_->ids_fetched(store.fetch_ids(request), now_);
     }
     if (!fetches.empty() || !ids_requests.empty()) continue;
-    if (held_ == nullptr) held_ = core_->take_batch(now_);
-    if (held_ == nullptr || holding_commits_) {
+    take_batches();
+    if (held_.empty() || holding_commits_) {
       take_effects();
       core_->effects().clear();
       return;
@@ -70,11 +72,16 @@ void CoreFixture::run() {
   }
 }
 
+void CoreFixture::take_batches() {
+  if (!held_.empty()) return;
+  while (std::unique_ptr<Batch> batch = core_->take_batch(now_)) held_.push_back(std::move(batch));
+}
+
 void CoreFixture::commit_one() {
-  if (held_ == nullptr) held_ = core_->take_batch(now_);
-  CHECK(held_ != nullptr, "nothing to commit");
-  const std::unique_ptr<Batch> batch = std::move(held_);
-  core_->committed(store.apply(*batch), now_);
+  take_batches();
+  CHECK(!held_.empty(), "nothing to commit");
+  const Batches batches = std::exchange(held_, {});
+  core_->committed(store.apply(batches), now_);
   if (holding_commits_) run();
 }
 

@@ -47,7 +47,7 @@ class CoreFixture {
   void pass(Milliseconds duration);  // wakes the core whenever it asks for it
   void hold_commits() { holding_commits_ = true; }
   void release_commits();
-  // One held batch.
+  // What is held for one commit; a batch, as long as the store is not slow.
   void commit_one();
   // Reads of blocks.
   void hold_fetches() { holding_fetches_ = true; }
@@ -113,6 +113,7 @@ class CoreFixture {
   Asker ask(SessionId session = SessionId(1));
   void open(SessionId session);
   void start();
+  void take_batches();
   void take_effects();
   MovedReply move(const std::string& queue, std::vector<Sequence> sequences, bool all,
                   std::uint32_t limit, bool redrive, Sequence to = 0);
@@ -128,7 +129,7 @@ class CoreFixture {
   bool holding_reads_ = false;
   std::vector<IdsRequest> ids_waiting_;
   bool holding_commits_ = false;
-  std::unique_ptr<Batch> held_;
+  Batches held_;
   std::vector<Received> deliveries_;
   std::vector<LeaseLostNotice> lost_leases_;
   std::vector<ConfirmReply> confirms_;

@@ -17,7 +17,7 @@ CommitResult MemoryStore::apply(const Batch& batch) {
   batch_number_ = batch.number;
   CommitResult result;
   result.number = batch.number;
-  result.duration_us = 1;
+  result.duration_us = batch_us;
   if (batch.next_id > 0) next_id_ = batch.next_id;
   for (const QueueRecord& record : batch.queues) queues_[record.id] = record;
   for (const SubscriptionRecord& record : batch.subscriptions) subscriptions_[record.id] = record;
@@ -70,6 +70,20 @@ CommitResult MemoryStore::apply(const Batch& batch) {
   for (const SubscriptionId id : batch.subscriptions_removed) subscriptions_.erase(id);
   for (const QueueId id : batch.queues_removed) queues_.erase(id);
   result.space = space;
+  return result;
+}
+
+CommitResult MemoryStore::apply(const Batches& batches) {
+  CommitResult result;
+  for (const std::unique_ptr<Batch>& batch : batches) {
+    CommitResult one = apply(*batch);
+    result.number = one.number;
+    result.duration_us += one.duration_us;
+    result.blocks_left.insert(result.blocks_left.end(), one.blocks_left.begin(),
+                              one.blocks_left.end());
+    result.dedup_left.insert(result.dedup_left.end(), one.dedup_left.begin(), one.dedup_left.end());
+    result.space = std::move(one.space);
+  }
   return result;
 }
 

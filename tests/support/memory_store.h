@@ -17,6 +17,8 @@ class MemoryStore {
  public:
   // Applies in the order that batch.h gives. The number must be the next one.
   CommitResult apply(const Batch& batch);
+  // Likewise, one after the other.
+  CommitResult apply(const Batches& batches);
   FetchResult fetch(const FetchRequest& request) const;
   IdsResult fetch_ids(const IdsRequest& request) const;
   StoredState load() const;
@@ -38,6 +40,7 @@ class MemoryStore {
   void lose_block(QueueId queue, Sequence sequence);
 
   SpaceReport space = roomy();
+  std::uint32_t batch_us = 1;  // that each batch of a commit takes
 
  private:
   static SpaceReport roomy();

@@ -1,0 +1,105 @@
+#include <doctest/doctest.h>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+constexpr std::uint32_t kSlowUs = 100'000;
+
+// A batch for each message, and a disk that takes `batch_us` for each.
+struct Waiting {
+  explicit Waiting(std::uint32_t batch_us) : core(one_message_a_batch()) {
+    core.store.batch_us = batch_us;
+    core.create_queue("orders");
+    core.hold_commits();
+    for (const char* id : {"a", "b", "c", "d", "e"})
+      published.push_back(core.publish("orders", id));
+  }
+
+  static CoreOptions one_message_a_batch() {
+    CoreOptions options;
+    options.batch_bytes_max = 1;
+    return options;
+  }
+  std::size_t confirmed() const {
+    std::size_t count = 0;
+    for (const std::uint64_t one : published) count += core.confirm_of(one).has_value() ? 1 : 0;
+    return count;
+  }
+
+  CoreFixture core;
+  std::vector<std::uint64_t> published;
+};
+
+TEST_CASE("while the disk is slow, all that waits is committed together") {
+  Waiting waiting(kSlowUs);
+  waiting.core.commit_one();  // was under way when the others came
+  CHECK(waiting.confirmed() == 1);
+  waiting.core.commit_one();
+  CHECK(waiting.confirmed() == 5);
+}
+
+TEST_CASE("on a fast disk each batch has a commit of its own") {
+  Waiting waiting(1);
+  for (std::size_t commits = 1; commits <= 5; ++commits) {
+    waiting.core.commit_one();
+    CHECK(waiting.confirmed() == commits);
+  }
+}
+
+TEST_CASE("a disk that is fast again is so with the next commit") {
+  Waiting waiting(kSlowUs);
+  waiting.core.store.batch_us = 1;
+  for (std::size_t commits = 1; commits <= 5; ++commits) {
+    waiting.core.commit_one();
+    CHECK(waiting.confirmed() == commits);
+  }
+}
+
+// One that finds no room would keep the others waiting.
+TEST_CASE("where there is little room, each batch has a commit of its own") {
+  Waiting waiting(kSlowUs);
+  waiting.core.store.space.room_bytes = 1'000;
+  waiting.core.commit_one();
+  waiting.core.commit_one();
+  CHECK(waiting.confirmed() == 2);
+}
+
+TEST_CASE("a commit of many batches is bounded") {
+  Waiting waiting(kSlowUs);
+  constexpr int kMore = 40;
+  for (int i = 0; i < kMore; ++i) {
+    waiting.published.push_back(waiting.core.publish("orders", std::to_string(i)));
+  }
+  waiting.core.commit_one();
+  waiting.core.commit_one();
+  CHECK(waiting.confirmed() == 1 + 16);
+}
+
+TEST_CASE("a crash takes all batches of a commit, or none") {
+  Waiting waiting(kSlowUs);
+  waiting.core.commit_one();
+  SUBCASE("before it") {
+    waiting.core.crash();
+    CHECK(waiting.core.report("orders").messages == 1);
+  }
+  SUBCASE("after it") {
+    waiting.core.commit_one();
+    waiting.core.crash();
+    CHECK(waiting.core.report("orders").messages == 5);
+  }
+}
+
+TEST_CASE("each batch of a commit brings what it promised, in the order of the batches") {
+  Waiting waiting(kSlowUs);
+  const ConsumerId consumer = waiting.core.subscribe("orders", 10);
+  waiting.core.commit_one();
+  waiting.core.release_commits();
+  CHECK(waiting.core.delivered() == std::vector<Sequence>{1, 2, 3, 4, 5});
+  for (Sequence sequence = 1; sequence <= 5; ++sequence) waiting.core.ack(consumer, sequence);
+  CHECK(waiting.core.report("orders").messages == 0);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

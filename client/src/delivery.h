@@ -61,6 +61,10 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   void settle_answered(wire::SettleKind kind, const Status& status);
   void lease_lost();
   void connection_lost();
+  // Likewise there: until when the program asked for its lease, in ms of the I/O thread's clock; 0:
+  // it did not, or no longer.
+  void lease_asked_for(std::uint64_t until_ms) { lease_asked_until_ms_ = until_ms; }
+  std::uint64_t lease_asked_until_ms() const { return lease_asked_until_ms_; }
 
  private:
   enum class Stage : std::uint8_t { kHeld, kSettling, kSettled, kLeaseLost, kConnectionLost };
@@ -75,6 +79,7 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   const StoredMessage message_;
   std::atomic<Stage> stage_{Stage::kHeld};
   std::atomic<std::uint8_t> flags_{0};
+  std::uint64_t lease_asked_until_ms_ = 0;
 };
 
 }  // namespace holdfast

@@ -477,6 +477,7 @@ void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::u
                            std::function<void(const Status&)> done) {
   if (find_holder(*delivery) == nullptr) return done(connection_was_lost());
   if (!delivery->is_held()) return done(not_held(*delivery));
+  delivery->lease_asked_for(lease_ms > 0 ? now_ms_ + lease_ms : 0);
   SequenceRanges ranges;
   ranges.add(delivery->sequence());
   send_extend(delivery->subscription(), delivery->consumer(), ranges, lease_ms, std::move(done));
@@ -492,6 +493,8 @@ void Subscriptions::send_extensions(Subscription& subscription) {
     ranges.clear();
   };
   for (const auto& [sequence, delivery] : subscription.held) {
+    // What the program asked for is not made shorter.
+    if (delivery->lease_asked_until_ms() > now_ms_ + subscription.lease_ms) continue;
     if (!delivery->is_held() || ranges.add(sequence)) continue;
     send();
     ranges.add(sequence);

@@ -274,6 +274,35 @@ TEST_CASE_FIXTURE(HoldsOne, "a lease that was made shorter is extended in time")
   CHECK(extend.table<wire::Extend>().lease_ms() == 60);
 }
 
+// They were made as long as all others.
+TEST_CASE("a lease that the program made longer is not made shorter") {
+  FakeBroker broker;
+  Connected c(broker);
+  Kept kept;
+  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
+  c.peer->deliver(5, 1, "x", 1, 60);
+  c.peer->deliver(5, 2, "x", 1, 60);
+  std::vector<Delivery> deliveries = kept.take(2);
+  const auto extend = [&](std::chrono::seconds lease) {
+    auto extended = std::async([&deliveries, lease] { return deliveries[0].extend(lease); });
+    // Others may be extended before it.
+    ReceivedFrame frame = c.peer->expect(wire::FrameType_Extend);
+    while (frame.table<wire::Extend>().lease_ms() == 60) {
+      frame = c.peer->expect(wire::FrameType_Extend);
+    }
+    CHECK(frame.table<wire::Extend>().lease_ms() == lease.count() * 1000);
+    CHECK(ranges_of(frame.table<wire::Extend>().ranges()) == Ranges{{1, 1}});
+    c.peer->extended(frame.correlation, 1);
+    CHECK(extended.get().ok());
+    return c.peer->expect(wire::FrameType_Extend);
+  };
+  ReceivedFrame next = extend(std::chrono::seconds(600));
+  CHECK(ranges_of(next.table<wire::Extend>().ranges()) == Ranges{{2, 2}});
+  CHECK(next.table<wire::Extend>().lease_ms() == 60);
+  next = extend(std::chrono::seconds(0));
+  CHECK(ranges_of(next.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
+}
+
 TEST_CASE("without extend_leases a lease is extended only when it is asked for") {
   FakeBroker broker;
   Connected c(broker);

@@ -1,6 +1,6 @@
-// A batch: every durable change gathered since the last commit, resolved (sequences, times and ids
-// are chosen) and numbered. The store applies it in one transaction together with its number.
-// Applying a batch to the same state gives the same state: it takes no clock and no chance.
+// A batch: every durable change gathered since the last one was sealed, resolved (sequences, times
+// and ids are chosen) and numbered. The store applies it in one transaction together with its
+// number. Applying a batch to the same state gives the same state: it takes no clock and no chance.
 //
 // The records here are also what the store hands back at start (StoredState).
 
@@ -146,7 +146,10 @@ struct Batch {
   std::size_t bytes() const;
 };
 
-// Consecutive batches that one commit makes durable, all of them or none; oldest first.
+// Consecutive batches that one commit makes durable, all of them or none; oldest first. Several
+// have at most so many bytes together, about what one with a large message may have: the store
+// keeps room in its file for that.
+inline constexpr std::size_t kJoinedBytesMax = 16 << 20;
 using Batches = std::vector<std::unique_ptr<Batch>>;
 
 // What the store knows about its room, told to the core at start, after every commit, and when a

@@ -13,14 +13,19 @@ namespace holdfast::broker {
 
 namespace {
 
-// A commit that takes so long for each batch is mostly the wait for the device, which is the same
-// for one batch and for many. (A mebibyte takes 2 to 4 ms where it is limited by its bytes.)
-constexpr std::uint32_t kSlowCommitUs = 20'000;
-// So many, of a mebibyte for the most part, are written in about the time of one such wait.
-constexpr std::size_t kBatchesOfCommitMax = 16;
+// A commit that takes so much longer than its bytes do, a mebibyte 2 to 4 ms, is mostly the wait
+// for the device, which is the same for one batch and for many.
+constexpr std::uint64_t kSlowCommitUs = 20'000;
+constexpr std::uint64_t kBytesPerUs = 256;
 // Batches are joined while there is room for this many times what waits: one that finds none would
 // hold up those that it is joined with.
 constexpr std::uint64_t kRoomToJoin = 4;
+
+std::size_t stored_bytes(const std::deque<Sealed>& batches) {
+  std::size_t bytes = 0;
+  for (const Sealed& batch : batches) bytes += batch.stored;
+  return bytes;
+}
 
 }  // namespace
 
@@ -71,6 +76,7 @@ void Core::State::seal() {
   gathering = Gathering();
   ++gathering_number;
   if (!next.batch->empty()) {
+    next.stored = next.batch->bytes();
     sealed.push_back(std::move(next));
     return;
   }
@@ -207,16 +213,19 @@ Sequence Core::State::watermark_target(const Queue& queue) const {
 }
 
 std::unique_ptr<Batch> Core::State::take_batch() {
-  if (!under_way.empty() && !joins_commit()) return nullptr;
+  if (!under_way.empty() && !may_join()) return nullptr;
   if (sealed.empty() && !gathering_is_empty()) seal();
   if (sealed.empty()) return nullptr;
+  if (!under_way.empty() && stored_bytes(under_way) + sealed.front().stored > kJoinedBytesMax) {
+    return nullptr;
+  }
   under_way.push_back(std::move(sealed.front()));
   sealed.pop_front();
   return std::move(under_way.back().batch);
 }
 
-bool Core::State::joins_commit() const {
-  return disk_is_slow && under_way.size() < kBatchesOfCommitMax && space.publishes_allowed &&
+bool Core::State::may_join() const {
+  return disk_is_slow && space.publishes_allowed &&
          pending_bytes() < space.room_bytes / kRoomToJoin;
 }
 
@@ -231,7 +240,7 @@ void Core::State::committed(const CommitResult& result, Now now) {
   space = result.space;
   commit_durations_us[commits % commit_durations_us.size()] = result.duration_us;
   ++commits;
-  disk_is_slow = result.duration_us >= kSlowCommitUs * done.size();
+  disk_is_slow = result.duration_us >= kSlowCommitUs + stored_bytes(done) / kBytesPerUs;
   for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
 }
 

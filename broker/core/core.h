@@ -36,8 +36,8 @@ struct CoreOptions {
   std::uint32_t queues_max = 100'000;  // dead-letter queues not counted
   std::uint32_t consumers_max = 100'000;
   std::size_t cache_bytes_max = 32u << 20;  // recent blocks kept in memory
-  // A batch is closed when it has so many bytes of messages. Past this the device's flush gets
-  // slower per byte (measured, see docs/ARCHITECTURE.md).
+  // A batch is closed when it has so many bytes of messages. Past this a device that is not slow
+  // flushes no more bytes a second.
   std::size_t batch_bytes_max = 1 << 20;
   // Records of a queue that one batch removes, so that removing a large one takes many short
   // commits and not one long one.
@@ -102,7 +102,7 @@ class Core {
   // ---- what must now be done ----
   // The next batch to commit; null when nothing changed, or while others are under way. But those
   // that were taken before may be committed together with this one, if their commit has not begun:
-  // while the disk is slow there is one more for each call, up to a bound.
+  // while the disk is slow there is one more for each call, up to kJoinedBytesMax.
   std::unique_ptr<Batch> take_batch(Now now);
   // What was said since the last call. The reference is valid until the next call of any method;
   // the caller clears it.

@@ -15,7 +15,7 @@
 namespace holdfast::broker {
 
 namespace {
-// A cold read: about as much as one commit writes.
+// A cold read: about as much as a batch has.
 constexpr std::size_t kReadBytes = 1 << 20;
 // Retries of one queue that one commit starts. Those given back before it count: giving back and
 // taking again costs, and ends here.

@@ -68,7 +68,8 @@ struct Gathering {
 struct Sealed {
   std::unique_ptr<Batch> batch;
   std::uint64_t number = 0;
-  std::size_t bytes = 0;
+  std::size_t bytes = 0;   // of messages
+  std::size_t stored = 0;  // that it adds to the store, about
   Promises promises;
   struct Advance {
     QueueId queue;
@@ -152,8 +153,8 @@ struct Core::State {
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
   std::unique_ptr<Batch> take_batch();
-  // Whether the next batch may be committed together with those that were taken.
-  bool joins_commit() const;
+  // Whether batches may be committed together with those that were taken.
+  bool may_join() const;
   void committed(const CommitResult& result, Now now);
   void batch_committed(Sealed done, const CommitResult& result, Now now);
   std::uint64_t pending_bytes() const;

@@ -1,7 +1,7 @@
 // The broker: sockets, sessions, core and store joined on one libuv loop.
 //
 // Happy path of a turn: the loop reads sockets, every frame becomes a request to the core; before
-// the loop waits again, the pump hands the next batch to the store, turns what the core said into
+// the loop waits again, the pump hands the next batches to the store, turns what the core said into
 // frames, and writes to each connection once. Commits and reads report back through StoreLink.
 //
 // Drain: no new connections, Goodbye to all, settles go on; when the core is drained and everything

@@ -138,10 +138,8 @@ void Committer::commit_until_done(const Batches& batches) {
 #else
 
 void Committer::commit_until_done(const Batches& batches) {
-  const Batch& first = *batches.front();
-  CHECK(first.number == progress_.batch_number + 1, "batch {} after {}", first.number,
-        progress_.batch_number);
   began_ = steady_clock::now();
+  const Batch& first = *batches.front();
   const bool is_journaled =
       batches.size() == 1 && is_for_journal(first) && commit_to_journal(first);
   if (!is_journaled) commit_to_tables(batches);
@@ -157,6 +155,8 @@ bool Committer::is_for_journal(const Batch& batch) const {
 
 // Returns false if it is the tables' after all.
 bool Committer::commit_to_journal(const Batch& batch) {
+  CHECK(batch.number == progress_.batch_number + 1, "batch {} after {}", batch.number,
+        progress_.batch_number);
   entry_.begin(batch.number);
   ProgressRecord progress = progress_;
   Outcome outcome = writer_.write(batch, &progress, &entry_);
@@ -237,6 +237,8 @@ Outcome Committer::try_commit_to_tables(const Batches& batches, TrimsLeft* left)
   ProgressRecord progress = progress_;
   for (const std::unique_ptr<Batch>& batch : batches) {
     if (!outcome.ok()) break;
+    CHECK(batch->number == progress.batch_number + 1, "batch {} after {}", batch->number,
+          progress.batch_number);
     TableWriter tables(&*catching_up_, left);
     outcome = writer_.write(*batch, &progress, &tables);
   }

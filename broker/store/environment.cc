@@ -29,7 +29,8 @@ constexpr unsigned kFreeTable = 0;  // LMDB's own table of free pages
 constexpr unsigned kReadersMax = 126;
 constexpr mode_t kFileMode = 0640;
 constexpr std::uint64_t kPageBytesMin = 4096;
-// Half of it is more than what one transaction can take: two journals' worth and a batch.
+// Half of it is more than what one transaction can take: two journals' worth and a batch, or
+// several of no more bytes.
 constexpr std::uint64_t kFileAheadBytes = 128ull << 20;
 
 // LMDB's interface takes pointers to what it does not change.

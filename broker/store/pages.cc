@@ -215,7 +215,8 @@ class PageWalk {
   PageReport report_;
   std::uint64_t page_bytes_ = 0;
   std::uint64_t transaction_ = 0;
-  std::uint64_t last_freed_by_ = 0;  // the transaction of the last record of the free table
+  std::uint64_t last_freed_by_ =
+      0;  // the transaction of the free table's last record; 0: none, or it is damaged
   std::vector<bool> claimed_;
   std::uint64_t claimed_count_ = 0;
   int read_error_ = 0;
@@ -339,7 +340,7 @@ void PageWalk::walk_tables(const Meta& meta) {
   Tree free{.name = "free", .root = meta.free_table};
   free.record = [this](ByteSpan key, ByteSpan value) { take_free_pages(key, value); };
   walk(&free);
-  check_transaction();
+  if (free.sound) check_transaction();
 }
 
 void PageWalk::walk(Tree* tree) {
@@ -519,6 +520,7 @@ void PageWalk::take_free_pages(ByteSpan key, ByteSpan value) {
   const auto freed_by = read_at<std::uint64_t>(key.data());
   const std::uint64_t room = value.size() / sizeof(std::uint64_t);
   const std::uint64_t count = room > 0 ? read_at<std::uint64_t>(value.data()) : kNoPage;
+  last_freed_by_ = 0;
   if (freed_by == 0 || freed_by > transaction_ || count >= room) {
     return find("table free", fmt::format("has a damaged record of transaction {}", freed_by));
   }

@@ -63,8 +63,9 @@ class Store {
   virtual void start(std::function<void(CommitResult)> committed, std::function<void(Status)> fatal,
                      std::function<void(SpaceReport)> space = {}) = 0;
 
-  // Hands over the next batches; their numbers follow the last one's. `committed` is called once
-  // for all of them, and there is no next commit before that.
+  // Hands over the next batch, or several of kJoinedBytesMax together; their numbers follow the
+  // last one's. `committed` is called once for all of them, and there is no next commit before
+  // that.
   virtual void commit(Batches batches) = 0;
   void commit(std::unique_ptr<Batch> batch) {
     Batches one;

@@ -462,7 +462,8 @@ Status ClientImpl::extend(std::shared_ptr<DeliveryImpl> delivery, std::chrono::m
   run_on_io([this, call, lease, delivery = std::move(delivery)](const Status& status) {
     if (!status.ok()) return call->finish(status);
     const auto lease_ms = static_cast<std::uint32_t>(lease.count());
-    subscriptions_.extend(delivery, lease_ms, [call](const Status& why) { call->finish(why); });
+    subscriptions_.extend(delivery, lease_ms, loop_.now_ms(),
+                          [call](const Status& why) { call->finish(why); });
   });
   std::optional<Status> answer = call->wait_until(deadline());
   if (answer.has_value()) return *std::move(answer);

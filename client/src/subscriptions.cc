@@ -474,10 +474,10 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
 }
 
 void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
-                           std::function<void(const Status&)> done) {
+                           std::uint64_t now_ms, std::function<void(const Status&)> done) {
   if (find_holder(*delivery) == nullptr) return done(connection_was_lost());
   if (!delivery->is_held()) return done(not_held(*delivery));
-  delivery->lease_asked_for(lease_ms > 0 ? now_ms_ + lease_ms : 0);
+  delivery->lease_asked_for(lease_ms > 0 ? now_ms + lease_ms : 0);
   SequenceRanges ranges;
   ranges.add(delivery->sequence());
   send_extend(delivery->subscription(), delivery->consumer(), ranges, lease_ms, std::move(done));

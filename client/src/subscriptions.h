@@ -75,7 +75,7 @@ class Subscriptions {
 
   void settle(std::vector<SettleItem> items);
   void extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
-              std::function<void(const Status&)> done);
+              std::uint64_t now_ms, std::function<void(const Status&)> done);
 
   // False: the frame is malformed in a way that breaks the conversation.
   bool on_deliver(const Frame& frame);

@@ -20,6 +20,7 @@ constexpr std::uint64_t kBeginMs = 1'700'000'000'000;
 // Every life takes less than this, so that all of them together are within the dedup window.
 constexpr std::uint64_t kLifeMs = 40'000;
 constexpr std::chrono::seconds kPatience{60};
+constexpr std::uint32_t kSlowUs = 1'000'000;
 constexpr std::uint32_t kQueuesMax = 4;
 constexpr std::uint32_t kCredit = 30;
 constexpr std::string_view kDefault = "default";
@@ -98,7 +99,10 @@ bool Life::open() {
     end(EntryKind::kRefusedToStart, *failure);
     return false;
   }
-  core_ = std::make_unique<Core>(CoreOptions());
+  disk_is_slow_ = random_.once_in(3);
+  CoreOptions core_options;
+  if (disk_is_slow_) core_options.batch_bytes_max = 1;
+  core_ = std::make_unique<Core>(core_options);
   core_->load(*state, now_);
   const auto load = [this](QueueId queue, std::uint64_t time_ms, Sequence first,
                            std::span<const MessageIdHash> hashes) {
@@ -180,22 +184,26 @@ void Life::settle_down() {
       core_->ids_fetched(*result, now_);
     }
     if (!fetches.empty() || !ids.empty()) continue;
-    std::unique_ptr<Batch> batch = core_->take_batch(now_);
-    if (batch == nullptr) {
+    Batches batches;
+    while (std::unique_ptr<Batch> batch = core_->take_batch(now_)) {
+      batches.push_back(std::move(batch));
+    }
+    if (batches.empty()) {
       if (core_->effects().said.empty() && core_->effects().fetches.empty()) return;
       continue;
     }
-    commit(std::move(batch));
+    commit(std::move(batches));
   }
 }
 
-void Life::commit(std::unique_ptr<Batch> batch) {
-  store_->commit(std::move(batch));
+void Life::commit(Batches batches) {
+  store_->commit(std::move(batches));
   std::unique_lock lock(mutex_);
   const bool answered =
       changed_.wait_for(lock, kPatience, [this] { return committed_ || failed_; });
   CHECK(answered, "the store has not answered a commit for {} s", kPatience.count());
   if (failed_) return end(EntryKind::kFailed, *failed_);
+  if (disk_is_slow_) committed_->duration_us = kSlowUs;
   core_->committed(*committed_, now_);
   take_effects();
   committed_.reset();

@@ -71,7 +71,7 @@ class Life {
   bool open();
   void end(EntryKind kind, const Status& why);
   void settle_down();  // until nothing is to be read or committed
-  void commit(std::unique_ptr<broker::Batch> batch);
+  void commit(broker::Batches batches);
   void take_effects();
   void take(const broker::Effect& effect);
   void take_settled(const broker::SettledReply& reply);
@@ -112,6 +112,7 @@ class Life {
   Now now_;
   std::unique_ptr<broker::Store> store_;
   std::unique_ptr<broker::Core> core_;
+  bool disk_is_slow_ = false;  // as the core is told: it has several batches committed together
   std::optional<LifeEnd> ended_;
   std::map<std::uint32_t, QueueHandle> queues_;
   std::map<std::uint32_t, std::uint32_t> queue_of_message_;

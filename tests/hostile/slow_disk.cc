@@ -221,8 +221,8 @@ class SlowDiskAttack final : public Attack {
   }
   std::string_view words_for_hits() const override { return "slow flushes"; }
   std::uint64_t hits_min() const override { return kFlushesOfCommit; }
-  // What each has published and is not confirmed: in the block, and in the buffer that it came in;
-  // the batch under way and its successor are a part of that.
+  // What each has published and is not confirmed: in the block, and in the buffer that it came in
+  // or the pages that are being written.
   std::uint64_t memory_bytes_max() const override {
     return publishers_ * (2 * kUnconfirmedBytes + kConnectionBytes) + 8 * kMebibyte;
   }

@@ -181,6 +181,11 @@ CommitResult StoreFixture::commit_all(Batches batches) {
   return result;
 }
 
+void StoreFixture::wait_for_failure() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  REQUIRE(changed_.wait_for(lock, kPatience, [this] { return failed_.has_value(); }));
+}
+
 SpaceReport StoreFixture::wait_for_space_report() {
   std::unique_lock<std::mutex> lock(mutex_);
   space_.reset();

@@ -118,8 +118,7 @@ class Delivery {
   void release_async(SettleDone done = {});
 
   // The lease ends this long from now; 0: as long as it was at first. Not durable. Synchronous. Not
-  // needed while extend_leases is on, which makes a longer one no shorter, and a shorter one
-  // longer.
+  // needed while extend_leases is on, which makes a longer one no shorter.
   Status extend(std::chrono::milliseconds lease);
 
  private:

@@ -58,6 +58,21 @@ struct HoldsOne {
   std::vector<Delivery> deliveries;
 };
 
+// Likewise two, whose leases last 60 ms.
+struct HoldsTwo {
+  HoldsTwo() {
+    c.peer->deliver(5, 1, "x", 1, 60);
+    c.peer->deliver(5, 2, "x", 1, 60);
+    deliveries = kept.take(2);
+  }
+
+  FakeBroker broker;
+  Connected c{broker};
+  Kept kept;
+  Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
+  std::vector<Delivery> deliveries;
+};
+
 struct Settling {
   std::uint64_t correlation = 0;
   wire::SettleKind kind = wire::SettleKind_Ack;
@@ -247,14 +262,8 @@ TEST_CASE_FIXTURE(HoldsOne,
   CHECK(deliveries[0].state() == DeliveryState::kSettled);
 }
 
-TEST_CASE("leases are extended while a delivery is held, and one that cannot be is lost") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
-  c.peer->deliver(5, 1, "x", 1, 60);
-  c.peer->deliver(5, 2, "x", 1, 60);
-  std::vector<Delivery> deliveries = kept.take(2);
+TEST_CASE_FIXTURE(HoldsTwo,
+                  "leases are extended while a delivery is held, and one that cannot be is lost") {
   ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
   CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
   CHECK(extend.table<wire::Extend>().lease_ms() == 60);
@@ -275,16 +284,9 @@ TEST_CASE_FIXTURE(HoldsOne, "a lease that was made shorter is extended in time")
 }
 
 // They were made as long as all others.
-TEST_CASE("a lease that the program made longer is not made shorter") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  const Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
-  c.peer->deliver(5, 1, "x", 1, 60);
-  c.peer->deliver(5, 2, "x", 1, 60);
-  std::vector<Delivery> deliveries = kept.take(2);
+TEST_CASE_FIXTURE(HoldsTwo, "a lease that the program made longer is not made shorter") {
   const auto extend = [&](std::chrono::seconds lease) {
-    auto extended = std::async([&deliveries, lease] { return deliveries[0].extend(lease); });
+    auto extended = std::async([this, lease] { return deliveries[0].extend(lease); });
     // Others may be extended before it.
     ReceivedFrame frame = c.peer->expect(wire::FrameType_Extend);
     while (frame.table<wire::Extend>().lease_ms() == 60) {

@@ -146,11 +146,11 @@ struct Batch {
   std::size_t bytes() const;
 };
 
-// Consecutive batches that one commit makes durable, all of them or none; oldest first. Several
-// have at most so many bytes together, about what one with a large message may have: the store
-// keeps room in its file for that.
-inline constexpr std::size_t kJoinedBytesMax = 16 << 20;
+// Consecutive batches that one commit makes durable, all of them or none; oldest first.
 using Batches = std::vector<std::unique_ptr<Batch>>;
+// Several have at most so many bytes together, about what one with a large message may have: the
+// store keeps room in its file for that.
+inline constexpr std::size_t kJoinedBytesMax = 16 << 20;
 
 // What the store knows about its room, told to the core at start, after every commit, and when a
 // commit begins to wait for space.

@@ -317,6 +317,11 @@ void Core::advance(Now now) { state_->advance(now); }
 std::optional<MonotonicTime> Core::next_wake() const { return state_->next_wake(); }
 
 std::unique_ptr<Batch> Core::take_batch(Now /*now*/) { return state_->take_batch(); }
+Batches Core::take_batches(Now now) {
+  Batches batches;
+  while (std::unique_ptr<Batch> batch = take_batch(now)) batches.push_back(std::move(batch));
+  return batches;
+}
 Effects& Core::effects() { return state_->effects; }
 
 void Core::begin_drain() {

@@ -104,6 +104,8 @@ class Core {
   // that were taken before may be committed together with this one, if their commit has not begun:
   // while the disk is slow there is one more for each call, up to kJoinedBytesMax.
   std::unique_ptr<Batch> take_batch(Now now);
+  // All that are to be committed together; none where take_batch() gives none.
+  Batches take_batches(Now now);
   // What was said since the last call. The reference is valid until the next call of any method;
   // the caller clears it.
   Effects& effects();

@@ -135,11 +135,7 @@ void Broker::pump() {
 bool Broker::pump_round(Now now) {
   bool did_something = false;
   if (!link_->commit_under_way() && !hurry_) {
-    Batches batches;
-    while (std::unique_ptr<Batch> batch = core_.take_batch(now)) {
-      batches.push_back(std::move(batch));
-    }
-    if (!batches.empty()) {
+    if (Batches batches = core_.take_batches(now); !batches.empty()) {
       link_->commit(std::move(batches));
       did_something = true;
     }

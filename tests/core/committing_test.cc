@@ -14,8 +14,9 @@ struct Waiting {
     core.store.batch_us = batch_us;
     core.create_queue("orders", {{QueueSetting::kMaxMessageBytes, kLargeBytes}});
     core.hold_commits();
-    for (const char* id : {"a", "b", "c", "d", "e"})
+    for (const char* id : {"a", "b", "c", "d", "e"}) {
       published.push_back(core.publish("orders", id));
+    }
   }
 
   static CoreOptions one_message_a_batch() {

@@ -184,10 +184,7 @@ void Life::settle_down() {
       core_->ids_fetched(*result, now_);
     }
     if (!fetches.empty() || !ids.empty()) continue;
-    Batches batches;
-    while (std::unique_ptr<Batch> batch = core_->take_batch(now_)) {
-      batches.push_back(std::move(batch));
-    }
+    Batches batches = core_->take_batches(now_);
     if (batches.empty()) {
       if (core_->effects().said.empty() && core_->effects().fetches.empty()) return;
       continue;

@@ -208,9 +208,7 @@ void World::tell(const Effect& effect) {
 }
 
 void World::take_batches() {
-  while (std::unique_ptr<Batch> batch = core_->take_batch(now_)) {
-    batches_.push_back(std::move(batch));
-  }
+  batches_ = core_->take_batches(now_);
   if (batches_.size() > 1) ++faults_.commits_joint;
 }
 

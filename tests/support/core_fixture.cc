@@ -73,8 +73,7 @@ void CoreFixture::run() {
 }
 
 void CoreFixture::take_batches() {
-  if (!held_.empty()) return;
-  while (std::unique_ptr<Batch> batch = core_->take_batch(now_)) held_.push_back(std::move(batch));
+  if (held_.empty()) held_ = core_->take_batches(now_);
 }
 
 void CoreFixture::commit_one() {

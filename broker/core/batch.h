@@ -157,6 +157,7 @@ inline constexpr std::size_t kJoinedBytesMax = 16 << 20;
 struct SpaceReport {
   bool publishes_allowed = true;
   bool commits_wait = false;          // the commit under way found no room, and is tried again
+  bool rewrites_allowed = true;       // publishes or not, a little may be added that frees more
   std::uint64_t used_bytes = 0;       // pages in use
   std::uint64_t file_bytes = 0;       // claimed on disk
   std::uint64_t disk_free_bytes = 0;  // of the file system

@@ -242,6 +242,7 @@ void Core::State::committed(const CommitResult& result, Now now) {
   ++commits;
   disk_is_slow = result.duration_us >= kSlowCommitUs + stored_bytes(done) / kBytesPerUs;
   for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
+  rewrite_put_off();
 }
 
 void Core::State::batch_committed(Sealed done, const CommitResult& result, Now now) {

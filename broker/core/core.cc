@@ -311,7 +311,10 @@ void Core::committed(const CommitResult& result, Now now) { state_->committed(re
 void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }
 void Core::fetched(const FetchResult& result, Now now) { state_->fetched(result, now); }
 
-void Core::space_changed(const SpaceReport& space, Now /*now*/) { state_->space = space; }
+void Core::space_changed(const SpaceReport& space, Now /*now*/) {
+  state_->space = space;
+  state_->rewrite_put_off();
+}
 
 void Core::advance(Now now) { state_->advance(now); }
 std::optional<MonotonicTime> Core::next_wake() const { return state_->next_wake(); }

@@ -35,6 +35,7 @@ struct OpenBlock {
   std::uint32_t live_bytes = 0;  // theirs
   std::uint32_t held = 0;        // of those, by consumers
   bool rewriting = false;        // its bytes are being fetched for that
+  bool put_off = false;          // it is to be looked at again whether it should be rewritten
 };
 
 // A settle request whose answer waits for moves to the dead-letter queue.

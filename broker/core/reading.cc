@@ -16,8 +16,6 @@ constexpr std::size_t kPeekReadBytes = 256 * 1024;
 constexpr std::size_t kPeekBytesMax = 1 << 20;
 // Fetches for single messages that may be under way at once, per subscription.
 constexpr std::size_t kFetchesMax = 8;
-// A block of a page or two gains nothing by being rewritten.
-constexpr std::uint32_t kRewriteBytesMin = 8192;
 }  // namespace
 
 // ---- fetches ----
@@ -133,73 +131,6 @@ void Core::State::remove_block(Queue& queue, OpenBlock& block) {
     subscription.current.reset();
   }
   queue.open_blocks.erase(first);
-}
-
-void Core::State::drop_rewritten(QueueId queue, Sequence first) {
-  std::erase_if(gathering.blocks_rewritten, [&](const std::shared_ptr<const Block>& block) {
-    return block->queue() == queue && block->first_sequence() == first;
-  });
-}
-
-// ---- rewriting ----
-
-// A block more than half of whose bytes are settled is rewritten with the rest, so that a few
-// messages that wait long do not hold up the space of many. Not while a consumer holds some of it:
-// those are about to be settled, and in the ordinary course every block passes through that state.
-void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
-  if (block.live_bytes * std::uint64_t{2} >= block.bytes || block.bytes < kRewriteBytesMin ||
-      block.held > 0 || block.rewriting || block.last >= queue.subscription.read_next ||
-      !space.publishes_allowed) {
-    return;
-  }
-  if (const std::shared_ptr<const Block> cached = cache.find(queue.record.id, block.last);
-      cached && cached->first_sequence() == block.first) {
-    rewrite(queue, block, *cached);
-    return;
-  }
-  block.rewriting = true;
-  fetch(queue, block.first, block.last, 1,
-        [this, first = block.first](Queue& read_queue, const FetchResult& result, Now now) {
-          blocks_read(read_queue, result, now);
-          const auto found = read_queue.open_blocks.find(first);
-          if (found == read_queue.open_blocks.end()) return;
-          found->second->rewriting = false;
-          if (result.blocks.empty() || result.blocks.front()->first_sequence() != first) return;
-          rewrite_if_sparse(read_queue, *found->second);
-        });
-}
-
-void Core::State::rewrite(Queue& queue, OpenBlock& open_block, const Block& block) {
-  if (!block.corrupt().empty()) return;  // its raw bytes are evidence
-  BlockBuilder builder(queue.record.id);
-  std::uint32_t live_bytes = 0;
-  for (std::size_t i = 0; i < block.entry_count(); ++i) {
-    const BlockEntry entry = block.entry(i);
-    if (queue.subscription.settled.contains(entry.sequence)) continue;
-    builder.append(entry.sequence, entry.published_at, entry.message_checksum, entry.message,
-                   entry.provenance);
-    live_bytes += static_cast<std::uint32_t>(entry.stored_bytes());
-  }
-  CHECK(builder.entry_count() == open_block.live,
-        "block {} of queue {} has {} live messages, not {}", open_block.first, queue.record.name,
-        builder.entry_count(), open_block.live);
-  const std::shared_ptr<const Block> rewritten = builder.finish();
-  const Sequence old_first = open_block.first;
-  drop_rewritten(queue.record.id, old_first);
-  gathering.blocks_removed.push_back({queue.record.id, old_first});
-  gathering.blocks_rewritten.push_back(rewritten);
-  gathering.bytes += rewritten->bytes().size();
-  touch(queue);
-  cache.erase(queue.record.id, old_first);
-  // What is left of it waits for a retry, which would otherwise read it back.
-  cache.insert(rewritten);
-  auto node = queue.open_blocks.extract(old_first);
-  open_block.first = rewritten->first_sequence();
-  open_block.last = rewritten->last_sequence();
-  open_block.bytes = static_cast<std::uint32_t>(rewritten->bytes().size());
-  open_block.live_bytes = live_bytes;
-  node.key() = open_block.first;
-  queue.open_blocks.insert(std::move(node));
 }
 
 // ---- peek ----

@@ -7,7 +7,8 @@
 //   delivering.cc    subscribe, credit, first deliveries and retries
 //   settling.cc      settle, extend, attempts that end otherwise
 //   dead_letters.cc  moves to the dead-letter queue, corrupt messages, redrive, discard
-//   reading.cc       fetches, open blocks, rewriting, peek
+//   reading.cc       fetches, open blocks, peek
+//   rewriting.cc     blocks of which little is left
 //   queues.cc        create, edit, delete, purge, reports
 
 #pragma once
@@ -60,7 +61,8 @@ struct Gathering {
   std::vector<BlockKey> blocks_removed;
   std::vector<std::shared_ptr<const Block>> blocks_rewritten;
   std::uint32_t next_id = 0;
-  std::size_t bytes = 0;  // of messages
+  std::size_t bytes = 0;            // of messages
+  std::size_t rewritten_bytes = 0;  // likewise, in blocks that were rewritten
   Promises promises;
 };
 
@@ -275,14 +277,22 @@ struct Core::State {
   void report_lost(Queue& queue, Sequence first, Sequence last, Now now);
   // Null if nothing in it is unsettled.
   OpenBlock* open(Queue& queue, const Block& block);
-  void rewrite_if_sparse(Queue& queue, OpenBlock& block);
-  void rewrite(Queue& queue, OpenBlock& open_block, const Block& block);
   void remove_block(Queue& queue, OpenBlock& block);
-  // Takes back a rewritten block that has not been sealed.
-  void drop_rewritten(QueueId queue, Sequence first);
   void peek(const PeekRequest& request);
   void continue_peek(Queue& queue, const PeekTask& task);
   void peek_read(Queue& queue, PeekTask task, const FetchResult& result);
+
+  // ---- rewriting.cc ----
+  void rewrite_if_sparse(Queue& queue, OpenBlock& block);
+  // Looks again at blocks whose turn did not come.
+  void rewrite_put_off();
+  bool is_sparse(const Queue& queue, const OpenBlock& block) const;
+  bool may_rewrite(const OpenBlock& block) const;
+  void rewrite(Queue& queue, OpenBlock& open_block, const Block& block);
+  // Takes back a rewritten block that has not been sealed.
+  void drop_rewritten(QueueId queue, Sequence first);
+  // Of messages, that the next batch takes in with rewritten blocks.
+  std::size_t rewritten_bytes() const { return gathering.rewritten_bytes + rewrites_read_bytes; }
 
   // ---- queues.cc ----
   void create_queue(const CreateQueueRequest& request, Now now);
@@ -325,6 +335,9 @@ struct Core::State {
   std::deque<Sealed> sealed;           // oldest first
   std::deque<Sealed> under_way;        // likewise: one commit's
   std::uint32_t next_id = 1;
+
+  std::deque<BlockKey> rewrites_put_off;  // may be gone meanwhile
+  std::size_t rewrites_read_bytes = 0;    // of the messages left in blocks that are read for that
 
   SpaceReport space;
   bool draining = false;

@@ -157,19 +157,28 @@ Result<SpaceReport> Space::measure_now() {
   return report(use, disk, growable);
 }
 
+std::uint64_t Space::unused_bytes(const PageUse& use, std::uint64_t pages) const {
+  return minus(pages * use.page_bytes, used_since_count_);
+}
+
 std::uint64_t Space::room_bytes(const PageUse& use, std::uint64_t growable) const {
-  const auto unused = [this, &use](std::uint64_t pages) {
-    return minus(pages * use.page_bytes, used_since_count_);
-  };
-  const std::uint64_t left = minus(growable + unused(free_.usable), reserve_bytes_);
+  const std::uint64_t left = minus(growable + unused_bytes(use, free_.usable), reserve_bytes_);
   // The longest stretch and the next: growth is one, and any run may be.
-  const std::uint64_t longest = std::max(growable, unused(free_.longest_run));
-  const std::uint64_t other = std::min(
-      longest, std::max(unused(free_.second_run), std::min(growable, unused(free_.longest_run))));
+  const std::uint64_t run = unused_bytes(use, free_.longest_run);
+  const std::uint64_t longest = std::max(growable, run);
+  const std::uint64_t other =
+      std::min(longest, std::max(unused_bytes(use, free_.second_run), std::min(growable, run)));
   const std::uint64_t stretch = other >= margin_bytes_ ? longest : minus(longest, margin_bytes_);
   // Single pages may be taken from the stretch meanwhile.
   return std::min(left / kPageOverheadNumerator * kPageOverheadDenominator,
                   minus(stretch, kCommitTreeBytes));
+}
+
+// Half of the reserve, and a margin, are kept for what frees nothing at first.
+bool Space::can_rewrite(const PageUse& use, std::uint64_t growable) const {
+  const std::uint64_t left = growable + unused_bytes(use, free_.usable);
+  const std::uint64_t longest = std::max(growable, unused_bytes(use, free_.longest_run));
+  return left >= reserve_bytes_ / 2 && longest >= margin_bytes_ + kCommitTreeBytes;
 }
 
 SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable) {
@@ -180,6 +189,7 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
 
   SpaceReport report;
   report.publishes_allowed = allowed_;
+  report.rewrites_allowed = can_rewrite(use, growable);
   report.used_bytes = minus(use.end_page, free_.pages) * use.page_bytes;
   report.file_bytes = allocated_bytes();
   report.disk_free_bytes = disk.free_bytes;

@@ -18,6 +18,9 @@
 // allowed again when it is at least a quarter of the reserve. Where the file system cannot claim
 // ahead, its free space stands in for it.
 //
+// While publishes are refused, blocks of which little is left may be written anew, which frees more
+// than it takes two commits later: out of half of the reserve.
+//
 // Belongs to the committer thread (before that to whoever opens the store).
 
 #pragma once
@@ -71,7 +74,10 @@ class Space {
   std::uint64_t growable_bytes(std::uint64_t end_bytes, const Disk& disk) const;
   bool is_near_limit(std::uint64_t growable) const;
   Status count_free_pages(bool runs);
+  // Of so many free pages, what no commit has used since they were counted.
+  std::uint64_t unused_bytes(const PageUse& use, std::uint64_t pages) const;
   std::uint64_t room_bytes(const PageUse& use, std::uint64_t growable) const;
+  bool can_rewrite(const PageUse& use, std::uint64_t growable) const;
   SpaceReport report(const PageUse& use, const Disk& disk, std::uint64_t growable);
 
   Environment* environment_;

@@ -262,27 +262,5 @@ TEST_CASE("settling and extending the largest sequence there is comes to an end"
   CHECK(f.report("q").messages == 0);
 }
 
-TEST_CASE("a block of which little is left unsettled is rewritten with that") {
-  CoreFixture f;
-  f.create_queue("q");
-  f.hold_commits();
-  for (int i = 0; i < 101; ++i) f.publish("q", "m" + std::to_string(i), std::string(1'000, 'x'));
-  f.release_commits();
-  const ConsumerId consumer = f.subscribe("q", 200);
-  f.delivered();
-  const std::size_t full = f.store.block_bytes();
-  f.settle(consumer, wire::SettleKind_Nack, {{50, 50}}, "", Milliseconds(600'000));
-  f.settle(consumer, wire::SettleKind_Ack, {{1, 49}});
-  f.settle(consumer, wire::SettleKind_Ack, {{51, 101}});
-  CHECK(f.store.block_bytes() < full / 20);
-  f.restart();
-  f.pass(Milliseconds(600'000));
-  f.subscribe("q", 10);
-  const auto received = f.deliveries();
-  REQUIRE(received.size() == 1);
-  CHECK(received[0].sequence == 50);
-  CHECK(received[0].attempt == 2);
-}
-
 }  // namespace
 }  // namespace holdfast::broker

@@ -32,6 +32,7 @@ constexpr std::uint64_t kRoomBytesMax = kDiskBytes / 32 + 4 * 65'536;
 // What may stay of a filling when everything is settled: records of the ids until they are trimmed,
 // pages of the trees that held it, the free list itself.
 constexpr std::uint64_t kLeftBytesMax = kDiskBytes / 16;
+constexpr std::uint64_t kOneWaitsOf = 100;
 
 }  // namespace
 
@@ -86,19 +87,13 @@ void Trial::run() {
 }
 
 void Trial::steps() {
-  start();
-  // A short window, so that the ids of the first filling are gone when pages are counted.
-  must(client_->admin().create_queue(
-      "q", {{"dedup-window", 1'000}, {"backoff-min", 1}, {"backoff-max", 1}, {"max-attempts", 0}}));
-  store_bytes_empty_ = must(client_->admin().status()).store_bytes;
-  // docs/STORAGE.md: more than four fifths the first time. Beside small messages their ids take
-  // space, too.
-  fill("first", plan_.body_bytes < 1'000 ? 0.75 : 0.8);
+  begin();
+  fill("first", share_of_new_store());
   settle_some();
   kill_while_settling();
   still_full();
   drain();
-  resume();
+  resume("resumed");
   pages_are_free("between");
   // Less after much deleting here and there: what is free lies in pieces, which on a disk as small
   // as this count. Of 204 such fillings one took 13 %, the others 27 to 86; with a quota of 768 MiB
@@ -107,9 +102,29 @@ void Trial::steps() {
   drain();
   discard_dead_letters();
   pages_are_free("end");
+
+  kill();
+  for (const auto& entry : std::filesystem::directory_iterator(broker_.data_directory())) {
+    std::filesystem::remove_all(entry.path());
+  }
+  begin();
+  fill("anew", share_of_new_store());
+  retries_hold_no_space();
+  pages_are_free("last");
 }
 
+// docs/STORAGE.md: more than four fifths. Beside small messages their ids take space, too.
+double Trial::share_of_new_store() const { return plan_.body_bytes < 1'000 ? 0.75 : 0.8; }
+
 // ---- the broker ----
+
+void Trial::begin() {
+  start();
+  // A short window, so that the ids of a filling are gone when pages are counted.
+  must(client_->admin().create_queue(
+      "q", {{"dedup-window", 1'000}, {"backoff-min", 1}, {"backoff-max", 1}, {"max-attempts", 0}}));
+  store_bytes_empty_ = must(client_->admin().status()).store_bytes;
+}
 
 void Trial::start() {
   must(broker_.start());
@@ -303,6 +318,11 @@ void Trial::consume_until(const std::function<bool()>& enough) {
   options.lease = std::chrono::minutes(5);
   Consumer consumer =
       must(client_->consume("q", options, [this](Delivery delivery) { ack(delivery); }));
+  wait_while_delivered(consumer, enough);
+  consumer.stop();
+}
+
+void Trial::wait_while_delivered(const Consumer& consumer, const std::function<bool()>& enough) {
   std::uint64_t delivered = 0;
   auto deadline = steady_clock::now() + kStandstill;
   while (steady_clock::now() < deadline) {
@@ -317,7 +337,6 @@ void Trial::consume_until(const std::function<bool()>& enough) {
     if (must(client_->admin().queue("q")).messages == 0) break;
     std::this_thread::sleep_for(kLook);
   }
-  consumer.stop();
 }
 
 // Checks what came, and acks it. Of an ack without an answer nobody knows.
@@ -359,15 +378,40 @@ void Trial::compare() {
 
 // ---- afterwards ----
 
-void Trial::resume() {
+void Trial::resume(const std::string& id) {
   const auto deadline = steady_clock::now() + kPatience;
-  Result<PublishReceipt> receipt = publish("resumed");
+  Result<PublishReceipt> receipt = publish(id);
   while (!receipt.ok() && steady_clock::now() < deadline) {
     if (receipt.status().code() != ErrorCode::kStorageFull) must(receipt.status());
     std::this_thread::sleep_for(kLook);
-    receipt = publish("resumed");
+    receipt = publish(id);
   }
   checks_.check(receipt.ok() && !receipt->duplicate, "publishing resumes by itself");
+}
+
+// A backlog is drained but for one message in a hundred, which waits for its retry.
+void Trial::retries_hold_no_space() {
+  {
+    ConsumeOptions options;
+    options.prefetch = 512;
+    options.lease = std::chrono::minutes(5);
+    Consumer consumer = must(client_->consume("q", options, [this](Delivery delivery) {
+      if (delivery.message().sequence % kOneWaitsOf != 0) return ack(delivery);
+      must(delivery.nack("later", std::chrono::hours(1)));
+      const std::lock_guard lock(mutex_);
+      ++delivered_;
+      waiting_.insert(delivery.message().id);
+    }));
+    wait_while_delivered(consumer, [this] { return owed_.size() <= waiting_.size(); });
+    consumer.stop();
+  }
+  const QueueReport report = must(client_->admin().queue("q"));
+  checks_.check(report.waiting == waiting_.size() && report.messages == waiting_.size(),
+                fmt::format("all but {} messages of {} bytes are settled; these wait",
+                            report.waiting, plan_.body_bytes));
+  resume("beside-retries");
+  must(client_->admin().purge_queue("q"));
+  owed_.clear();
 }
 
 void Trial::discard_dead_letters() {

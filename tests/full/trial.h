@@ -3,7 +3,8 @@
 // What is checked: what was confirmed comes, once it is owed, byte for byte and with its sequence
 // (I1, I2); what was acked with a confirmation, before or after the disk was full, never comes
 // again (I3); what was refused never comes (I4); publishing resumes by itself; after the drain the
-// queue is empty and its pages are free again (I11).
+// queue is empty and its pages are free again (I11); what waits for a retry holds up no more of
+// them than it takes.
 
 #pragma once
 
@@ -61,6 +62,8 @@ class Trial {
 
  private:
   void steps();
+  double share_of_new_store() const;
+  void begin();
   void start();
   void kill();
   void fill(const std::string& prefix, double share_min);
@@ -70,11 +73,13 @@ class Trial {
   void kill_while_settling();
   void still_full();
   void drain();
-  // Consumes until `enough`, or nothing more comes.
+  // Both until `enough`, or nothing more comes.
   void consume_until(const std::function<bool()>& enough);
+  void wait_while_delivered(const Consumer& consumer, const std::function<bool()>& enough);
   void ack(Delivery& delivery);
   void compare();
-  void resume();
+  void resume(const std::string& id);
+  void retries_hold_no_space();
   void discard_dead_letters();
   void pages_are_free(const std::string& prefix);
 
@@ -106,6 +111,7 @@ class Trial {
   std::set<std::string> acked_;
   std::set<std::string> dead_;
   std::set<std::string> refused_;
+  std::set<std::string> waiting_;  // given back, for later than the trial lasts
   std::uint64_t delivered_ = 0;
   std::vector<std::string> wrong_;  // sentences; the first few are shown
 };

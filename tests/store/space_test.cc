@@ -150,6 +150,13 @@ class Load {
     commit(std::move(batch));
   }
 
+  // What takes space though publishes are refused.
+  void use_reserve() {
+    Batch batch;
+    batch.blocks = {block_of(kDeadQueue, {++dead_}, 64 * 1024)};
+    commit(std::move(batch));
+  }
+
   void empty_dead_queue() {
     Batch batch;
     batch.block_trims = {{kDeadQueue, dead_ + 1, 100'000}};
@@ -259,8 +266,12 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk, "the reserve is the store's even when others
   }
   CHECK_FALSE(load.space().publishes_allowed);
   CHECK_NE(load.space().reason.find("full"), std::string::npos);
+  // The reserve is for this, too, but for the half of it that settles may need.
+  CHECK(load.space().rewrites_allowed);
   load.settle_here_and_there(200);
   load.check_stored();
+  for (int i = 0; i < 1'000 && load.space().rewrites_allowed; ++i) load.use_reserve();
+  CHECK_FALSE(load.space().rewrites_allowed);
   for (int i = 0; i < 10; ++i) load.drain_one(true);
   // Room comes back without a commit once the others have gone.
   disk.remove_filler();
@@ -329,6 +340,7 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk,
   fixture.store->commit(make_batch(2));
   const SpaceReport waits = fixture.wait_until_commits_wait();
   CHECK_FALSE(waits.publishes_allowed);
+  CHECK_FALSE(waits.rewrites_allowed);
   CHECK_NE(waits.reason.find("is full"), std::string::npos);
   fixture.reopen();
   CHECK_EQ(fixture.state.batch_number, 1);

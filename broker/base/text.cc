@@ -353,6 +353,13 @@ bool is_valid_utf8(std::string_view bytes) {
   return true;
 }
 
+std::string_view cut_utf8(std::string_view text, std::size_t bytes_max) {
+  if (text.size() <= bytes_max) return text;
+  std::size_t end = bytes_max;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) --end;
+  return text.substr(0, end);
+}
+
 std::string printable(std::string_view text) {
   std::string out;
   while (!text.empty()) text.remove_prefix(append_printable(text, out));

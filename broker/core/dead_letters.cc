@@ -208,10 +208,9 @@ void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
 
 void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task) {
   Sequence from = task->next;
-  Sequence to = task->stop;
   if (task->all) {
-    if (task->left == 0 || from > to) {
-      task->reply.next = from <= to ? from : 0;
+    if (task->left == 0 || from > task->stop) {
+      task->reply.next = from <= task->stop ? from : 0;
       finish_move_task(*task);
       return;
     }
@@ -226,10 +225,11 @@ void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask
       finish_move_task(*task);
       return;
     }
-    from = to = task->sequences.back();
+    from = task->sequences.back();
   }
+  // Up to the queue's end, which tells where a block that is not legible ends.
   fetch(
-      dead, from, to, task->all ? kMoveReadBytes : 1,
+      dead, from, dead.committed_to, task->all ? kMoveReadBytes : 1,
       [this, task](Queue& read_queue, const FetchResult& result, Now now) {
         move_task_read(read_queue, task, result, now);
       },

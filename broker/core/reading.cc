@@ -43,7 +43,9 @@ void Core::State::fetched(const FetchResult& result, Now now) {
 void Core::State::fetch_for(Queue& queue, Sequence sequence) {
   std::set<Sequence>& fetching = queue.subscription.fetching;
   if (fetching.size() >= kFetchesMax || !fetching.insert(sequence).second) return;
-  fetch(queue, sequence, sequence, 1,
+  // One block, looked for up to the queue's end: where one that is not legible ends is told by the
+  // next one.
+  fetch(queue, sequence, queue.committed_to, 1,
         [this, sequence](Queue& read_queue, const FetchResult& result, Now now) {
           Subscription& subscription = read_queue.subscription;
           subscription.fetching.erase(sequence);

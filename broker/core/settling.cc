@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "holdfast/text.h"
 #include "schema/field_limits.h"
 
 namespace holdfast::broker {
@@ -172,7 +173,7 @@ void Core::State::record_attempt(Queue& queue, Outstanding& entry, wire::Cause c
   }
   // On a full disk the reserve is for what must be stored: the count. Handlers that fail because
   // the disk is full, each with its reason, would use it up.
-  if (space.publishes_allowed) attempt.error = error.substr(0, kHistoryErrorBytesMax);
+  if (space.publishes_allowed) attempt.error = cut_utf8(error, kHistoryErrorBytesMax);
   history.attempts.push_back(std::move(attempt));
   if (history.attempts.size() > kHistoryMax) history.attempts.erase(history.attempts.begin());
   touch_retry(queue, entry);

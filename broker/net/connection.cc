@@ -232,8 +232,8 @@ void Connection::cut_frames(Now now) {
     }
     if (!next->has_value()) break;
     ++frames_in_;
-    if (owner_.on_frame(**next, now) == FrameVerdict::kHold) {
-      if (state_ == State::kOpen) hold(now);
+    if (owner_.on_frame(**next, now) == FrameVerdict::kHold && state_ == State::kOpen) {
+      hold(now);
       return;
     }
   }

@@ -110,7 +110,8 @@ Status Listener::bind_socket() {
     error = uv_listen(&socket_.stream, kBacklog, [](uv_stream_t* stream, int status) {
       auto* const self = static_cast<Listener*>(stream->data);
       if (status < 0) {
-        self->reopen_later(status);
+        self->reopen_later(fmt::format("Accepting a connection on {} failed: {}.",
+                                       self->address_text_, uv_strerror(status)));
       } else {
         self->on_connection_(*self, *stream);
       }
@@ -140,23 +141,23 @@ Status Listener::listen() {
   return Status();
 }
 
-void Listener::reopen_later(int error) {
+void Listener::reopen_later(std::string_view why) {
   if (closing_ || reopening_) return;
-  log_.warning("Accepting a connection on {} failed: {}. Listening again in {} ms.", address_text_,
-               uv_strerror(error), kReopenPause.count());
+  log_.warning("{} Listening again in {} ms.", why, kReopenPause.count());
   reopening_ = true;
   uv_close(&socket_.handle, [](uv_handle_t* handle) {
     auto* const self = static_cast<Listener*>(handle->data);
     self->socket_open_ = false;
+    const bool closing = self->closing_;
     self->handle_closed();
-    if (self->closing_) return;
+    if (closing) return;
     uv_timer_start(
         &self->reopen_timer_,
         [](uv_timer_t* timer) {
           auto* const listener = static_cast<Listener*>(timer->data);
           listener->reopening_ = false;
           const Status status = listener->listen();
-          if (!status.ok()) listener->reopen_later(UV_EADDRINUSE);
+          if (!status.ok()) listener->reopen_later(status.message());
         },
         static_cast<std::uint64_t>(kReopenPause.count()), 0);
   });

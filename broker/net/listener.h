@@ -18,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "holdfast/status.h"
@@ -56,7 +57,8 @@ class Listener {
   Listener(uv_loop_t& loop, Log& log, OnConnection on_connection);
   Status listen();
   Status bind_socket();
-  void reopen_later(int error);
+  // `why`: a sentence for the log.
+  void reopen_later(std::string_view why);
   void handle_closed();
 
   uv_loop_t& loop_;

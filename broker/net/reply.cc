@@ -2,17 +2,11 @@
 
 #include <algorithm>
 
+#include "holdfast/text.h"
+
 namespace holdfast::broker {
 
 namespace {
-
-// `text` cut to `bytes_max` without cutting a character of UTF-8 in two.
-std::string_view cut(std::string_view text, std::size_t bytes_max) {
-  if (text.size() <= bytes_max) return text;
-  std::size_t end = bytes_max;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0u) == 0x80u) --end;
-  return text.substr(0, end);
-}
 
 wire::DeliverEnvelope envelope_of(const BlockEntry& entry, ConsumerId consumer, QueueId queue,
                                   std::uint32_t attempt, std::uint32_t lease_ms,
@@ -175,7 +169,8 @@ std::size_t ReplyEncoder::append(const ListEndReply& reply, FrameWriter& out) {
 
 std::size_t ReplyEncoder::append(const MovedReply& reply, FrameWriter& out) {
   auto& builder = begin();
-  const auto message = builder.CreateString(cut(reply.first_refusal.message(), kErrorTextBytesMax));
+  const auto message =
+      builder.CreateString(cut_utf8(reply.first_refusal.message(), kErrorTextBytesMax));
   return finish(wire::FrameType_Moved, reply.to.correlation,
                 wire::CreateMoved(builder, reply.moved, reply.skipped_in_flight, reply.not_found,
                                   reply.refused, reply.next,
@@ -200,7 +195,7 @@ std::size_t ReplyEncoder::append(const ConsumerReply& reply, FrameWriter& out) {
 
 std::size_t ReplyEncoder::append(const ConsumerEndedNotice& notice, FrameWriter& out) {
   auto& builder = begin();
-  const auto message = builder.CreateString(cut(notice.why.message(), kErrorTextBytesMax));
+  const auto message = builder.CreateString(cut_utf8(notice.why.message(), kErrorTextBytesMax));
   return finish(wire::FrameType_ConsumerEnded, 0,
                 wire::CreateConsumerEnded(builder, notice.consumer.value,
                                           static_cast<std::uint16_t>(notice.why.code()), message),
@@ -210,7 +205,7 @@ std::size_t ReplyEncoder::append(const ConsumerEndedNotice& notice, FrameWriter&
 std::size_t ReplyEncoder::append_error(std::uint64_t correlation, const Status& error, bool fatal,
                                        FrameWriter& out) {
   auto& builder = begin();
-  const auto message = builder.CreateString(cut(error.message(), kErrorTextBytesMax));
+  const auto message = builder.CreateString(cut_utf8(error.message(), kErrorTextBytesMax));
   return finish(wire::FrameType_Error, correlation,
                 wire::CreateError(builder, static_cast<std::uint16_t>(error.code()),
                                   error.retryable(), message, fatal),

@@ -26,13 +26,9 @@ Status check_reason(std::string_view reason) {
 }
 
 // What of an exception's text can travel.
-std::string as_reason(std::string text) {
-  if (text.size() > kReasonBytesMax) text.resize(kReasonBytesMax);
-  // A character cut in two has at most three bytes left.
-  for (int cut = 0; cut < 4 && !text.empty(); ++cut) {
-    if (is_valid_utf8(text)) return text;
-    text.pop_back();
-  }
+std::string as_reason(std::string_view text) {
+  const std::string_view reason = cut_utf8(text, kReasonBytesMax);
+  if (is_valid_utf8(reason)) return std::string(reason);
   return "The handler threw an exception whose text is not UTF-8.";
 }
 

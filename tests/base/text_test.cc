@@ -155,6 +155,17 @@ TEST_CASE("UTF-8 is accepted as RFC 3629 has it") {
   }
 }
 
+TEST_CASE("text is cut between two characters") {
+  CHECK(cut_utf8("grün", 10) == "grün");
+  CHECK(cut_utf8("grün", 5) == "grün");
+  CHECK(cut_utf8("grün", 4) == "grü");
+  CHECK(cut_utf8("grün", 3) == "gr");
+  CHECK(cut_utf8("a€", 3) == "a");
+  CHECK(cut_utf8("a€", 4) == "a€");
+  CHECK(cut_utf8("😀", 3).empty());
+  CHECK(cut_utf8("ab", 0).empty());
+}
+
 TEST_CASE("quoted text shows what cannot be seen and is bounded") {
   CHECK(quoted("plain") == "\"plain\"");
   CHECK(quoted("a\"b\\c\n\t\x1b") == "\"a\\\"b\\\\c\\n\\t\\x1b\"");

@@ -307,6 +307,45 @@ TEST_CASE("a message that was in flight when its block was damaged leaves no byt
   CHECK(f.report("q").bytes <= bytes / 5);
 }
 
+// A read for one of them ended with it, and each of the others was set aside by itself.
+TEST_CASE("a damaged block whose messages were in flight made a dead letter for each") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  for (int i = 0; i < 21; ++i) f.publish("q", "m" + std::to_string(i));
+  f.release_commits();
+  f.subscribe("q", 100);
+  REQUIRE(f.delivered().size() == 21);
+  f.store.flip_bit_in_block_header(f.id_of("q"), 2);  // the first message has a block of its own
+  f.restart();
+  const ConsumerId consumer = f.subscribe("q", 100, 600'000);
+  f.pass(Milliseconds(120'000));
+  CHECK(f.delivered() == std::vector<Sequence>{1});
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].id == "corrupt:q:2");
+  CHECK(letters[0].error.find("messages 2 to 21, 20 of them unsettled") != std::string::npos);
+  CHECK(f.report("q").counters.corrupt == 20);
+  f.ack(consumer, 1);
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q").bytes == 0);
+}
+
+TEST_CASE("a damaged block of dead letters is one dead letter to a redrive of one of them") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 0; i < 4; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  REQUIRE(f.delivered().size() == 4);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 4}});
+  REQUIRE(f.dead_letters("q").size() == 4);
+  f.store.flip_bit_in_block_header(f.id_of("q.dead"), 1);
+  f.restart();
+  CHECK(f.redrive("q", {2}).not_found == 1);
+  CHECK(f.report("q.dead").counters.corrupt == 4);
+  CHECK(f.dead_letters("q").size() == 1);
+}
+
 TEST_CASE("a corrupt dead letter is set aside in the same queue") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});

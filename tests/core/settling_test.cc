@@ -238,6 +238,19 @@ TEST_CASE("on a full disk failed attempts are counted, without their reasons") {
   CHECK(letters[0].history_errors[1] == "broken");
 }
 
+TEST_CASE("the text of an attempt's error was cut within a character") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  std::string error(255, 'x');
+  error += "ü";
+  f.nack(f.subscribe("q", 1), 1, error);
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  REQUIRE(letters[0].history_errors.size() == 1);
+  CHECK(letters[0].history_errors[0] == std::string(255, 'x'));
+}
+
 TEST_CASE("a delay out of bounds is refused") {
   CoreFixture f;
   f.create_queue("q");

@@ -35,6 +35,9 @@ std::string_view nearest_word(std::string_view word, std::span<const std::string
 
 // Whether these bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms).
 bool is_valid_utf8(std::string_view bytes);
+// The first `bytes_max` bytes of well-formed UTF-8, or up to three fewer, so that no character is
+// cut in two.
+std::string_view cut_utf8(std::string_view text, std::size_t bytes_max);
 
 // Text that may be shown on a terminal: control characters, those that turn the direction of
 // writing, and malformed UTF-8 are escaped (\n, \t, \x1b, \u202e); everything else stays.

@@ -5,6 +5,7 @@
 // and a batch is a function of state.
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "core/state.h"
@@ -20,6 +21,9 @@ constexpr std::uint64_t kBytesPerUs = 256;
 // Batches are joined while there is room for this many times what waits: one that finds none would
 // hold up those that it is joined with.
 constexpr std::uint64_t kRoomToJoin = 4;
+// What moves and rewrites messages reads no faster than they are stored: with so many full batches
+// on their way it waits for the next commit.
+constexpr std::size_t kBatchesAhead = 8;
 
 std::size_t stored_bytes(const std::deque<Sealed>& batches) {
   std::size_t bytes = 0;
@@ -57,6 +61,26 @@ std::uint64_t Core::State::pending_bytes() const {
   for (const Sealed& waiting : under_way) bytes += waiting.bytes;
   for (const Sealed& waiting : sealed) bytes += waiting.bytes;
   return bytes;
+}
+
+bool Core::State::commits_lag() const {
+  return pending_bytes() - gathering.bytes >= kBatchesAhead * options.batch_bytes_max;
+}
+
+void Core::State::go_on() {
+  rewrite_put_off();
+  // A queue that is put off once more is for the next commit.
+  for (const QueueId id : std::exchange(moves_put_off, {})) {
+    if (Queue* const queue = find_queue(id)) read_for_moves(*queue);
+  }
+  for (const std::shared_ptr<MoveTask>& task : std::exchange(move_tasks_put_off, {})) {
+    Queue* const dead = find_queue(task->dead_queue);
+    if (dead == nullptr || dead->record.deleted) {
+      move_task_gone(*task);
+    } else {
+      continue_move_task(*dead, task);
+    }
+  }
 }
 
 void Core::State::seal_if_full() {
@@ -242,7 +266,7 @@ void Core::State::committed(const CommitResult& result, Now now) {
   ++commits;
   disk_is_slow = result.duration_us >= kSlowCommitUs + stored_bytes(done) / kBytesPerUs;
   for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
-  rewrite_put_off();
+  go_on();
 }
 
 void Core::State::batch_committed(Sealed done, const CommitResult& result, Now now) {

@@ -53,8 +53,19 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
   if (block && block->find(sequence)) {
     open(queue, *block);
     finish_moves(queue, *block, now);
+  } else if (commits_lag()) {
+    moves_put_off.insert(queue.record.id);
   } else {
     fetch_for(queue, sequence);
+  }
+}
+
+void Core::State::read_for_moves(Queue& queue) {
+  if (queue.subscription.moves.empty()) return;
+  if (commits_lag()) {
+    moves_put_off.insert(queue.record.id);
+  } else {
+    fetch_for(queue, queue.subscription.moves.begin()->first);
   }
 }
 
@@ -207,6 +218,10 @@ void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
 }
 
 void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task) {
+  if (commits_lag()) {
+    move_tasks_put_off.push_back(task);
+    return;
+  }
   Sequence from = task->next;
   if (task->all) {
     if (task->left == 0 || from > task->stop) {
@@ -233,10 +248,12 @@ void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask
       [this, task](Queue& read_queue, const FetchResult& result, Now now) {
         move_task_read(read_queue, task, result, now);
       },
-      [this, task] {
-        refuse(task->reply.to, ErrorCode::kQueueNotFound,
-               "The queue was deleted while its dead letters were moved.");
-      });
+      [this, task] { move_task_gone(*task); });
+}
+
+void Core::State::move_task_gone(const MoveTask& task) {
+  refuse(task.reply.to, ErrorCode::kQueueNotFound,
+         "The queue was deleted while its dead letters were moved.");
 }
 
 void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task,

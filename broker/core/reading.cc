@@ -54,7 +54,7 @@ void Core::State::fetch_for(Queue& queue, Sequence sequence) {
               result.blocks.begin(), result.blocks.end(),
               [sequence](const auto& block) { return block->find(sequence).has_value(); });
           if (!found) report_lost(read_queue, sequence, sequence, now);
-          if (!subscription.moves.empty()) fetch_for(read_queue, subscription.moves.begin()->first);
+          read_for_moves(read_queue);
           pump(read_queue, now);
         });
 }

@@ -3,7 +3,8 @@
 //
 // A block is looked at when one of its messages is settled or begins to wait. While publishes are
 // refused this takes from the reserve before it gives back, so only a little of it is done for each
-// batch; the blocks whose turn did not come are put off, and looked at again after each commit.
+// batch; and while commits lag none. The blocks whose turn did not come are put off, and looked at
+// again after each commit.
 
 #include <algorithm>
 
@@ -30,7 +31,9 @@ bool Core::State::is_sparse(const Queue& queue, const OpenBlock& block) const {
 }
 
 bool Core::State::may_rewrite(const OpenBlock& block) const {
-  if (space.publishes_allowed) return true;
+  if (space.publishes_allowed) {
+    return !commits_lag() && rewrites_read_bytes < options.batch_bytes_max;
+  }
   return space.rewrites_allowed && rewritten_bytes() + block.live_bytes <= kRewrittenWhenFullMax;
 }
 

@@ -159,7 +159,12 @@ struct Core::State {
   bool may_join() const;
   void committed(const CommitResult& result, Now now);
   void batch_committed(Sealed done, const CommitResult& result, Now now);
+  // Of messages that are not durable yet.
   std::uint64_t pending_bytes() const;
+  // Whether so much waits to be committed that nothing should be read which adds to it.
+  bool commits_lag() const;
+  // Goes on with what was put off because of that.
+  void go_on();
 
   // ---- publishing.cc ----
   void publish(const PublishRequest& request, Now now);
@@ -252,8 +257,11 @@ struct Core::State {
   void drop_unreadable(Queue& queue, Sequence sequence, std::size_t stored_bytes);
   void append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw, std::string_view error,
                       Now now);
+  // Goes on with the moves that need a block to be read.
+  void read_for_moves(Queue& queue);
   void start_move_task(const MoveRequest& request, bool redrive);
   void continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task);
+  void move_task_gone(const MoveTask& task);
   void move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task, const FetchResult& result,
                       Now now);
   void move_task_entry(MoveTask& task, Queue& dead, const Block& block, std::size_t index, Now now);
@@ -336,8 +344,11 @@ struct Core::State {
   std::deque<Sealed> under_way;        // likewise: one commit's
   std::uint32_t next_id = 1;
 
-  std::deque<BlockKey> rewrites_put_off;  // may be gone meanwhile
-  std::size_t rewrites_read_bytes = 0;    // of the messages left in blocks that are read for that
+  // What was put off because commits lag, or there is little room; may be gone meanwhile.
+  std::set<QueueId> moves_put_off;
+  std::deque<std::shared_ptr<MoveTask>> move_tasks_put_off;
+  std::deque<BlockKey> rewrites_put_off;
+  std::size_t rewrites_read_bytes = 0;  // of the messages left in blocks that are read for that
 
   SpaceReport space;
   bool draining = false;

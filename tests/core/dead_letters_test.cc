@@ -382,5 +382,69 @@ TEST_CASE("peek looks and changes nothing") {
   CHECK(f.peek("q", 4, 9).size() == 2);
 }
 
+// Many messages, each more than a batch, which must be read to be moved.
+struct ManyToMove : CoreFixture {
+  static constexpr int kMessages = 40;
+
+  static CoreOptions small_cache() {
+    CoreOptions options;
+    options.cache_bytes_max = 1;
+    return options;
+  }
+  ManyToMove() : CoreFixture(small_cache()) {
+    create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+    for (int i = 0; i < kMessages; ++i) {
+      publish("q", "m" + std::to_string(i), std::string((1 << 20) - 1'000, 'x'));
+    }
+    consumer = subscribe("q", kMessages, 600'000);
+    REQUIRE(delivered().size() == kMessages);
+  }
+  void reject_all() { settle(consumer, wire::SettleKind_Reject, {{1, kMessages}}); }
+
+  ConsumerId consumer;
+};
+
+TEST_CASE_FIXTURE(ManyToMove, "dead letters were read faster than they could be stored") {
+  hold_commits();
+  const std::size_t before = fetches();
+  reject_all();
+  // Eight batches, and eight reads that were under way.
+  CHECK(fetches() - before <= 17);
+  CHECK(last_settled().settled == 0);
+  release_commits();
+  CHECK(last_settled().settled == kMessages);
+  CHECK(report("q.dead").messages == kMessages);
+  CHECK(report("q").messages == 0);
+}
+
+TEST_CASE_FIXTURE(ManyToMove, "a redrive reads no faster than what it moves is stored") {
+  reject_all();
+  REQUIRE(report("q.dead").messages == kMessages);
+  hold_commits();
+  const std::size_t before = fetches();
+  redrive_all("q");
+  CHECK(fetches() - before <= 10);
+  SUBCASE("and goes on") {
+    release_commits();
+    CHECK(report("q").messages == kMessages);
+    CHECK(report("q.dead").messages == 0);
+  }
+  SUBCASE("and is told when its queue is deleted meanwhile") {
+    delete_queue("q");
+    release_commits();
+    CHECK(last_error().code() == ErrorCode::kQueueNotFound);
+  }
+}
+
+TEST_CASE_FIXTURE(ManyToMove, "moves that were put off are forgotten with their queue") {
+  hold_commits();
+  reject_all();
+  SUBCASE("when it is purged") { purge("q"); }
+  SUBCASE("when it is deleted") { delete_queue("q"); }
+  release_commits();
+  CHECK(last_settled().settled == kMessages);
+  CHECK(store.block_bytes() < kMessages << 20);
+}
+
 }  // namespace
 }  // namespace holdfast::broker

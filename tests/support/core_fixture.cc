@@ -48,6 +48,7 @@ void CoreFixture::run() {
     take_effects();
     const std::vector<FetchRequest>& asked = core_->effects().fetches;
     fetches_waiting_.insert(fetches_waiting_.end(), asked.begin(), asked.end());
+    fetches_ += asked.size();
     for (const IdsRequest& request : core_->effects().ids_requests) {
       ids_waiting_.push_back(request);
       ++ids_requests_;

@@ -103,6 +103,8 @@ class CoreFixture {
   QueueReport report(const std::string& queue);
   QueueId id_of(const std::string& queue) { return report(queue).id; }
 
+  // Reads of blocks so far.
+  std::size_t fetches() const { return fetches_; }
   // Reads of older ids so far.
   std::size_t ids_requests() const { return ids_requests_; }
 
@@ -123,6 +125,7 @@ class CoreFixture {
   std::unique_ptr<Core> core_;
   std::map<SessionId, bool> open_sessions_;
   std::uint64_t last_correlation_ = 0;
+  std::size_t fetches_ = 0;
   std::size_t ids_requests_ = 0;
   bool holding_fetches_ = false;
   std::vector<FetchRequest> fetches_waiting_;

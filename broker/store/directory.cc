@@ -132,11 +132,12 @@ Status check_format(const std::string& store_path) {
   if (error != std::errc() || end != text.data() + text.size() - 1 || version == 0) {
     return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path));
   }
-  if (version > kFormatVersion) {
-    return Status(ErrorCode::kDirectoryNewer,
-                  fmt::format("{} has format {}, written by a newer Holdfast; this one ({}) knows "
-                              "formats up to {}. Run the newer version.",
-                              store_path, version, HOLDFAST_VERSION, kFormatVersion));
+  if (version != kFormatVersion) {
+    return Status(
+        version > kFormatVersion ? ErrorCode::kDirectoryNewer : ErrorCode::kDirectoryForeign,
+        fmt::format("{} has format {}; this Holdfast ({}) knows format {}. Run the "
+                    "version that wrote it.",
+                    store_path, version, HOLDFAST_VERSION, kFormatVersion));
   }
   return Status();
 }

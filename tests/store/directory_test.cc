@@ -78,7 +78,8 @@ TEST_CASE("a store without its format file, or with another's, is refused") {
   for (const std::string& format :
        {std::string(), std::string("holdfast store\n"), std::string("holdfast store 0\n"),
         std::string("holdfast store 1"), std::string("holdfast store 1x\n"),
-        std::string("another program's\n"), std::string(200, 'x')}) {
+        std::string("holdfast store 2\n"), std::string("another program's\n"),
+        std::string(200, 'x')}) {
     const TemporaryDirectory temporary;
     REQUIRE(open_status(temporary.path()).ok());
     write_file(temporary.path() + "/store/format", format);

@@ -620,6 +620,15 @@ def test_bench(tool):
     CHECK.that(json.loads(behind.out)["backlog"] == 5000, behind)
     left = [queue["queue"] for queue in tool.ok("queue", "ls") if queue["queue"].startswith("bench")]
     CHECK.that(left == [], f"the bench deletes its queues: {left}")
+    # A queue of somebody else's was deleted with its messages.
+    for options, name in (([], "bench"), (["--queues", "3", "--active", "1"], "bench-00001")):
+        tool.ok("queue", "create", name)
+        expect(tool.run("bench", "sync", "--count", "10", *options), 65, "queue_exists", name,
+               "--queue")
+        left = [queue["queue"] for queue in tool.ok("queue", "ls")
+                if queue["queue"].startswith("bench")]
+        CHECK.that(left == [name], f"and that it found stays: {left}")
+        tool.ok("queue", "rm", name, "--yes")
     expect(tool.run("bench", "gallop"), 64, "There is no workload", "gallop")
     expect(Tool(tool.binary, "127.0.0.1:1").run("bench", "pipe"), 69, "127.0.0.1:1")
 

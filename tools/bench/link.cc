@@ -70,6 +70,12 @@ ByteSpan finished(const flatbuffers::FlatBufferBuilder& builder) {
   return {builder.GetBufferPointer(), builder.GetSize()};
 }
 
+bool is_error(const Frame& frame, ErrorCode code) {
+  if (frame.type != wire::FrameType_Error) return false;
+  const auto* error = read_table<wire::Error>(frame.body);
+  return error != nullptr && static_cast<ErrorCode>(error->code()) == code;
+}
+
 }  // namespace
 
 // ---- opening ----
@@ -121,20 +127,30 @@ Status Link::wait_until(const std::function<bool()>& done) {
 }
 
 Result<std::vector<std::uint32_t>> Link::make_queues(std::span<const std::string> names) {
-  if (Status status = delete_queues(names); !status.ok()) return status;
   std::vector<std::uint32_t> ids;
-  ids.reserve(names.size());
+  std::vector<std::string> made;
+  std::string existing;
   for (const std::string& name : names) {
-    create_queue(name, [this, &ids](const Frame& frame) {
+    create_queue(name, [&, name](const Frame& frame) {
+      if (is_error(frame, ErrorCode::kQueueExists)) {
+        if (existing.empty()) existing = name;
+        return;
+      }
       const auto* info = read_table<wire::QueueInfo>(frame.body);
       if (frame.type != wire::FrameType_QueueInfo || info == nullptr) {
         return fail_with_answer(frame);
       }
       ids.push_back(info->queue());
+      made.push_back(name);
     });
   }
   if (Status status = wait_answered(); !status.ok()) return status;
-  return ids;
+  if (existing.empty()) return ids;
+  if (Status status = delete_queues(made); !status.ok()) return status;
+  return Status(ErrorCode::kQueueExists,
+                fmt::format("The queue '{}' exists, and the bench makes its queue and deletes it. "
+                            "Name another with --queue, or delete this one first.",
+                            existing));
 }
 
 Status Link::delete_queues(std::span<const std::string> names) {
@@ -154,11 +170,9 @@ void Link::delete_queue(std::string_view name) {
   const auto text = builder.CreateString(name.data(), name.size());
   builder.Finish(wire::CreateQueueDelete(builder, text));
   ask(wire::FrameType_QueueDelete, finished(builder), [this](const Frame& frame) {
-    if (frame.type == wire::FrameType_Ok) return;
-    const auto* error = read_table<wire::Error>(frame.body);
-    const bool was_none = frame.type == wire::FrameType_Error && error != nullptr &&
-                          static_cast<ErrorCode>(error->code()) == ErrorCode::kQueueNotFound;
-    if (!was_none) fail_with_answer(frame);
+    if (frame.type != wire::FrameType_Ok && !is_error(frame, ErrorCode::kQueueNotFound)) {
+      fail_with_answer(frame);
+    }
   });
 }
 

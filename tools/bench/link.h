@@ -41,7 +41,8 @@ class Link {
   Link& operator=(const Link&) = delete;
 
   // ---- waiting for the answer ----
-  // Makes each of these queues anew, empty, with the default settings; returns their ids.
+  // Makes these queues with the default settings; returns their ids. kQueueExists if one of them is
+  // there: then none was made.
   Result<std::vector<std::uint32_t>> make_queues(std::span<const std::string> names);
   Status delete_queues(std::span<const std::string> names);
   Result<QueueFacts> look_at_queue(std::string_view name);

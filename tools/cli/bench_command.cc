@@ -195,7 +195,7 @@ void add_bench_command(const Command& tool) {
   command.take({.name = "--broker", .meaning = "The holdfastd that it starts", .value = "FILE"},
                arguments->binary);
   command.take(
-      {.name = "--queue", .meaning = "Made anew and deleted (default bench)", .value = "NAME"},
+      {.name = "--queue", .meaning = "Made and deleted; must not exist (default bench)", .value = "NAME"},
       arguments->queue);
   command.take({.name = "--label", .meaning = "Names the broker in the output", .value = "NAME"},
                arguments->label);

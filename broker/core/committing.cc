@@ -25,9 +25,9 @@ constexpr std::uint64_t kRoomToJoin = 4;
 // on their way it waits for the next commit.
 constexpr std::size_t kBatchesAhead = 8;
 
-std::size_t stored_bytes(const std::deque<Sealed>& batches) {
+std::size_t growth_of(const std::deque<Sealed>& batches) {
   std::size_t bytes = 0;
-  for (const Sealed& batch : batches) bytes += batch.stored;
+  for (const Sealed& batch : batches) bytes += batch.growth;
   return bytes;
 }
 
@@ -100,7 +100,7 @@ void Core::State::seal() {
   gathering = Gathering();
   ++gathering_number;
   if (!next.batch->empty()) {
-    next.stored = next.batch->bytes();
+    next.growth = next.batch->bytes();
     sealed.push_back(std::move(next));
     return;
   }
@@ -140,33 +140,36 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
   advance.delivered_to = subscription.record.delivered_to;
   if (!queue.record.deleted) subscription.settled.collect(batch.acks_removed, batch.acks);
   seal_retries(queue, batch);
+  if (queue.trim_blocks) {
+    advance.trimmed_below = queue.record.trim_below;
+    batch.block_trims.push_back({queue.record.id, queue.record.trim_below, options.trim_limit});
+    queue.trim_blocks = false;
+  }
+  advance.trims_dedup = queue.trim_dedup;
+  seal_ids(queue, batch);
+  if (queue.record_touched) {
+    batch.queues.push_back(queue.record);
+    queue.record_touched = false;
+  }
+  next.advances.push_back(std::move(advance));
+}
+
+void Core::State::seal_ids(Queue& queue, Batch& batch) {
   for (DedupRecord& record : queue.dedup_gathered) {
     // On a slow disk the window may have moved past what still waits to be stored.
     if (IdKey(record.time_ms, record.first) < queue.dedup_begin()) continue;
     batch.dedup.push_back(std::move(record));
   }
   queue.dedup_gathered.clear();
-  if (queue.trim_blocks) {
-    advance.trimmed_below = queue.record.trim_below;
-    batch.block_trims.push_back({queue.record.id, queue.record.trim_below, options.trim_limit});
-    queue.trim_blocks = false;
-  }
-  if (queue.trim_dedup) {
-    const auto [time_ms, first] = queue.dedup_begin();
-    const std::uint64_t before_ms = queue.record.deleted ? ~std::uint64_t{0} : time_ms;
-    batch.dedup_trims.push_back({queue.record.id, before_ms, first, options.trim_limit});
-    advance.trims_dedup = true;
-    ++queue.dedup_trims_under_way;
-    queue.trim_dedup = false;
-    queue.record.dedup_from_ms = before_ms;
-    queue.record.dedup_from = first;
-    queue.record_touched = true;
-  }
-  if (queue.record_touched) {
-    batch.queues.push_back(queue.record);
-    queue.record_touched = false;
-  }
-  next.advances.push_back(std::move(advance));
+  if (!queue.trim_dedup) return;
+  const auto [time_ms, first] = queue.dedup_begin();
+  const std::uint64_t before_ms = queue.record.deleted ? ~std::uint64_t{0} : time_ms;
+  batch.dedup_trims.push_back({queue.record.id, before_ms, first, options.trim_limit});
+  ++queue.dedup_trims_under_way;
+  queue.trim_dedup = false;
+  queue.record.dedup_from_ms = before_ms;
+  queue.record.dedup_from = first;
+  queue.record_touched = true;
 }
 
 void Core::State::seal_retries(Queue& queue, Batch& batch) {
@@ -240,7 +243,7 @@ std::unique_ptr<Batch> Core::State::take_batch() {
   if (!under_way.empty() && !may_join()) return nullptr;
   if (sealed.empty() && !gathering_is_empty()) seal();
   if (sealed.empty()) return nullptr;
-  if (!under_way.empty() && stored_bytes(under_way) + sealed.front().stored > kJoinedBytesMax) {
+  if (!under_way.empty() && growth_of(under_way) + sealed.front().growth > kJoinedBytesMax) {
     return nullptr;
   }
   under_way.push_back(std::move(sealed.front()));
@@ -264,7 +267,7 @@ void Core::State::committed(const CommitResult& result, Now now) {
   space = result.space;
   commit_durations_us[commits % commit_durations_us.size()] = result.duration_us;
   ++commits;
-  disk_is_slow = result.duration_us >= kSlowCommitUs + stored_bytes(done) / kBytesPerUs;
+  disk_is_slow = result.duration_us >= kSlowCommitUs + growth_of(done) / kBytesPerUs;
   for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
   go_on();
 }

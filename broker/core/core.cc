@@ -80,49 +80,54 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
     }
   }
   if (queue.record.deleted) return;
+  const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
   std::vector<Outstanding*> exhausted;
-  const auto recover = [&](Sequence sequence) {
-    Outstanding& entry = subscription.outstanding.insert(sequence);
-    entry.attempts = 1;
-    bool was_in_flight = true;
-    entry.deadline = now.monotonic;
-    if (const auto found = by_sequence.find(sequence); found != by_sequence.end()) {
-      RetryRecord& record = *found->second;
-      entry.has_record = true;
-      entry.attempts = record.attempts;
-      was_in_flight = record.in_flight;
-      entry.ensure_history().attempts = std::move(record.history);
-      if (!was_in_flight && record.due > now.wall) {
-        // Not longer than was chosen when the last attempt ended, however far the wall clock was
-        // set back since.
-        const std::vector<AttemptRecord>& ended = entry.history->attempts;
-        const Milliseconds chosen = ended.empty() ? kWaitMax : record.due - ended.back().ended_at;
-        entry.wait_ms =
-            static_cast<std::uint32_t>(std::clamp(chosen, Milliseconds(0), kWaitMax).count());
-        entry.deadline += std::min(record.due - now.wall, Milliseconds(entry.wait_ms));
-      }
-    }
-    if (was_in_flight) {
-      entry.delivered_at = WallTime();
-      record_attempt(queue, entry, wire::Cause_BrokerRestarted, "", now);
-    }
-    // Also when its last attempt had ended: a stop may have come between the commit that says so
-    // and the one that moves it.
-    const std::uint64_t limit = queue.setting(QueueSetting::kMaxAttempts);
-    if (limit > 0 && entry.attempts >= limit) {
-      exhausted.push_back(&entry);
-      return;
-    }
-    const bool due = entry.deadline <= now.monotonic;
-    entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
-    (due ? subscription.ready : subscription.waiting).emplace(entry.deadline, sequence);
-    if (!due) arm(queue, entry.deadline);
-  };
   const Sequence watermark = std::min(subscription.record.delivered_to, queue.last_sequence());
-  subscription.settled.for_each_unsettled(subscription.settled.floor() + 1, watermark, recover);
+  subscription.settled.for_each_unsettled(
+      subscription.settled.floor() + 1, watermark, [&](Sequence sequence) {
+        const auto found = by_sequence.find(sequence);
+        Outstanding& entry = recover_attempts(
+            queue, sequence, found == by_sequence.end() ? nullptr : found->second, now);
+        // Also when its last attempt had ended: a stop may have come between the commit that says
+        // so and the one that moves it.
+        if (attempts_max > 0 && entry.attempts >= attempts_max) {
+          exhausted.push_back(&entry);
+          return;
+        }
+        const bool due = entry.deadline <= now.monotonic;
+        entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
+        (due ? subscription.ready : subscription.waiting).emplace(entry.deadline, sequence);
+        if (!due) arm(queue, entry.deadline);
+      });
   for (Outstanding* entry : exhausted) {
     start_move(queue, *entry, wire::Cause_RetryLimit, "", nullptr, now);
   }
+}
+
+Outstanding& Core::State::recover_attempts(Queue& queue, Sequence sequence, RetryRecord* record,
+                                           Now now) {
+  Outstanding& entry = queue.subscription.outstanding.insert(sequence);
+  entry.attempts = 1;
+  entry.deadline = now.monotonic;
+  if (record != nullptr) {
+    entry.has_record = true;
+    entry.attempts = record->attempts;
+    entry.ensure_history().attempts = std::move(record->history);
+    if (!record->in_flight && record->due > now.wall) {
+      // Not longer than was chosen when the last attempt ended, however far the wall clock was set
+      // back since.
+      const std::vector<AttemptRecord>& ended = entry.history->attempts;
+      const Milliseconds chosen = ended.empty() ? kWaitMax : record->due - ended.back().ended_at;
+      entry.wait_ms =
+          static_cast<std::uint32_t>(std::clamp(chosen, Milliseconds(0), kWaitMax).count());
+      entry.deadline += std::min(record->due - now.wall, Milliseconds(entry.wait_ms));
+    }
+  }
+  if (record == nullptr || record->in_flight) {
+    entry.delivered_at = WallTime();
+    record_attempt(queue, entry, wire::Cause_BrokerRestarted, "", now);
+  }
+  return entry;
 }
 
 // ---- sessions ----
@@ -289,8 +294,8 @@ void Core::edit_queue(const EditQueueRequest& request, Now /*now*/) { state_->ed
 void Core::delete_queue(Asker asker, std::string_view name, Now now) {
   state_->delete_queue(asker, name, now);
 }
-void Core::purge_queue(Asker asker, std::string_view name, Now now) {
-  state_->purge_queue(asker, name, now);
+void Core::purge_queue(Asker asker, std::string_view name, Now /*now*/) {
+  state_->purge_queue(asker, name);
 }
 void Core::list_queues(Asker asker, bool dead_only, Now /*now*/) {
   state_->list_queues(asker, dead_only);

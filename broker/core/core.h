@@ -12,7 +12,8 @@
 // - What depends on a batch is said in committed() of that batch, not before.
 // - At most one commit is under way; meanwhile the next batch gathers.
 // - A request that is refused changes nothing and is answered with an ErrorReply.
-// - `now.monotonic` never goes back from call to call.
+// - Every event is told with its time, whether or not it depends on it; `now.monotonic` never goes
+//   back from call to call.
 //
 // One thread owns a Core. After every call the owner takes the effects, and the batch if there is
 // one.

@@ -113,17 +113,17 @@ void Core::State::edit_queue(const EditQueueRequest& request) {
   say_after_commit(QueueReply{request.asker, report(*queue)});
 }
 
-void Core::State::purge_queue(Asker asker, std::string_view name, Now now) {
+void Core::State::purge_queue(Asker asker, std::string_view name) {
   Queue* const queue = queue_or_refuse(asker, name);
   if (queue == nullptr) return;
   MovedReply reply;
   reply.to = asker;
-  reply.moved = empty_queue(*queue, now);
+  reply.moved = empty_queue(*queue);
   queue->counters.purged += reply.moved;
   say_after_commit(std::move(reply));
 }
 
-std::uint64_t Core::State::empty_queue(Queue& queue, Now now) {
+std::uint64_t Core::State::empty_queue(Queue& queue) {
   Subscription& subscription = queue.subscription;
   const std::uint64_t count = queue.messages();
   for (Consumer* consumer : subscription.consumers) {
@@ -161,7 +161,6 @@ std::uint64_t Core::State::empty_queue(Queue& queue, Now now) {
   queue.trim_blocks = true;
   touch(queue);
   for (const auto& [sequence, move] : moves) moves_done(move.operation);
-  static_cast<void>(now);
   return count;
 }
 
@@ -176,7 +175,7 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
     return;
   }
   for (Queue* going : {queue, &dead_queue_of(*queue)}) {
-    empty_queue(*going, now);
+    empty_queue(*going);
     for (Consumer* consumer : going->subscription.consumers) consumer->writable = false;
     leave_line(*going);
     while (!going->subscription.consumers.empty()) {

@@ -71,7 +71,7 @@ struct Sealed {
   std::unique_ptr<Batch> batch;
   std::uint64_t number = 0;
   std::size_t bytes = 0;   // of messages
-  std::size_t stored = 0;  // that it adds to the store, about
+  std::size_t growth = 0;  // of the store by it, in bytes, about
   Promises promises;
   struct Advance {
     QueueId queue;
@@ -126,6 +126,8 @@ struct Core::State {
   // ---- core.cc ----
   void load(const StoredState& state, Now now);
   void recover_outstanding(Queue& queue, std::vector<RetryRecord> records, Now now);
+  // `record` is null for a message that was in its first attempt.
+  Outstanding& recover_attempts(Queue& queue, Sequence sequence, RetryRecord* record, Now now);
   void session_closed(SessionId id, Now now);
   void session_writable(SessionId id, bool writable, Now now);
   void advance(Now now);
@@ -152,6 +154,7 @@ struct Core::State {
   void seal();
   void seal_queue(Queue& queue, Sealed& sealed);
   void seal_retries(Queue& queue, Batch& batch);
+  void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
   std::unique_ptr<Batch> take_batch();
@@ -307,9 +310,9 @@ struct Core::State {
   Queue& add_queue(std::string name, const QueueSettings& settings, QueueId source, Now now);
   void edit_queue(const EditQueueRequest& request);
   void delete_queue(Asker asker, std::string_view name, Now now);
-  void purge_queue(Asker asker, std::string_view name, Now now);
+  void purge_queue(Asker asker, std::string_view name);
   // Settles everything; returns how many messages that were.
-  std::uint64_t empty_queue(Queue& queue, Now now);
+  std::uint64_t empty_queue(Queue& queue);
   void list_queues(Asker asker, bool dead_only);
   void list_consumers(Asker asker, std::string_view name, Now now);
   std::shared_ptr<const QueueReport> report(const Queue& queue) const;

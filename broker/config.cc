@@ -72,7 +72,7 @@ constexpr std::array kSettings = {
     number("limits", "dedup_ids_max", Type::kCount, &Config::dedup_ids_max, 32'000'000, 1'000,
            1'000'000'000,
            "Message ids remembered in the dedup windows of all queues together; beyond it the "
-           "oldest are forgotten before their time, which is counted."),
+           "oldest of the queue with the most are forgotten before their time, which is counted."),
     number("limits", "cache_bytes_max", Type::kBytes, &Config::cache_bytes_max, 32 * kMiB, kMiB,
            kTiB, "Recent messages kept in memory, so that live traffic is not read from disk."),
     number(

@@ -188,11 +188,16 @@ void Core::State::advance(Now now) {
 }
 
 void Core::State::once_a_second(Now now) {
+  std::size_t ids = 0;
   for (const auto& [id, queue] : queues) {
     queue->publish_rate.tick(queue->counters.published);
     queue->deliver_rate.tick(queue->counters.delivered);
     queue->ack_rate.tick(queue->counters.acked);
     expire_dedup(*queue, now);
+    if (queue->dedup.size() > ids) {
+      ids = queue->dedup.size();
+      most_ids = id;
+    }
   }
 }
 

@@ -154,10 +154,23 @@ void Core::State::remember_id(Queue& queue, const MessageIdHash& hash, Sequence 
     records.push_back({queue.record.id, time_ms, sequence, {}});
   }
   records.back().hashes.push_back(hash);
-  if (dedup_totals.ids <= options.dedup.ids_max) return;
+  if (dedup_totals.ids > options.dedup.ids_max) cut_window_short(queue);
+}
+
+// Of the queue with the most ids, so that a busy one does not cost the others their windows. What
+// waits there is decided by what was known when it came, so then it is the one that is published
+// to.
+void Core::State::cut_window_short(Queue& publishing) {
+  Queue* const largest = find_queue(most_ids);
+  const bool is_larger = largest != nullptr && !largest->record.deleted &&
+                         largest->publishes_waiting.empty() &&
+                         largest->dedup.size() > publishing.dedup.size();
+  Queue& queue = is_larger ? *largest : publishing;
   const std::size_t dropped = queue.dedup.drop_oldest();
+  if (dropped == 0) return;
   queue.dedup_cut_short += dropped;
-  queue.trim_dedup = queue.trim_dedup || dropped > 0;
+  queue.trim_dedup = true;
+  touch(queue);
 }
 
 void Core::State::confirm(Asker asker, Sequence sequence, std::uint64_t bytes) {

@@ -179,6 +179,7 @@ struct Core::State {
   Sequence append(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                   ByteSpan message, ByteSpan provenance);
   void remember_id(Queue& queue, const MessageIdHash& hash, Sequence sequence, Now now);
+  void cut_window_short(Queue& publishing);
   void confirm(Asker asker, Sequence sequence, std::uint64_t bytes);
   // Ids of that time or earlier are too old for the window.
   std::uint64_t dedup_cutoff_ms(const Queue& queue, std::uint64_t now_ms) const;
@@ -323,6 +324,7 @@ struct Core::State {
   Effects effects;
 
   DedupTotals dedup_totals;  // outlives the queues
+  QueueId most_ids;          // of all queues, when they were last looked at
   std::map<QueueId, std::unique_ptr<Queue>> queues;
   std::map<std::string, Queue*, std::less<>> queues_by_name;
   std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted

@@ -205,6 +205,27 @@ TEST_CASE("ids that leave the window by its bound on count are counted") {
   CHECK(f.confirm_of(f.publish("q", "m5999"))->duplicate);
 }
 
+TEST_CASE("a busy queue cost a quiet one its dedup window") {
+  CoreOptions options;
+  options.dedup.ids_max = 5'000;
+  CoreFixture f(options);
+  f.create_queue("busy");
+  f.create_queue("quiet");
+  for (int i = 0; i < 4'900; ++i) f.publish("busy", "b" + std::to_string(i));
+  f.pass(Milliseconds(1'000));
+  for (int i = 0; i < 500; ++i) f.publish("quiet", "q" + std::to_string(i));
+  CHECK(f.report("quiet").dedup_ids == 500);
+  CHECK(f.report("quiet").dedup_cut_short == 0);
+  const QueueReport busy = f.report("busy");
+  CHECK(busy.dedup_ids <= 4'500);
+  CHECK(busy.dedup_cut_short + busy.dedup_ids == 4'900);
+  // And so it is after a restart.
+  f.restart();
+  CHECK(f.confirm_of(f.publish("quiet", "q0"))->duplicate);
+  CHECK(f.confirm_of(f.publish("busy", "b4899"))->duplicate);
+  CHECK_FALSE(f.confirm_of(f.publish("busy", "b0"))->duplicate);
+}
+
 TEST_CASE("a dedup window of zero stores every message") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kDedupWindow, 0}});

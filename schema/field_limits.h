@@ -1,6 +1,6 @@
 // The bounds of what a frame's fields may say, for both sides: the client refuses before it sends,
-// the broker refuses whatever it was sent. docs/PROTOCOL.md tells them; the settings of a queue
-// have theirs in queue_settings.cc, and frames in frame.h.
+// the broker refuses whatever it was sent. protocol.fbs tells them field by field; the settings of
+// a queue have theirs in queue_settings.cc, and frames in frame.h.
 
 #pragma once
 

@@ -18,7 +18,7 @@ constexpr std::array<QueueSettingInfo, kQueueSettingCount> kTable{{
      kLeaseMsMax, false,
      "time in which a delivery must be settled, unless the consumer names its own"},
     {QueueSetting::kMaxAttempts, "max-attempts", SettingUnit::kCount, 10, 1, 1'000, true,
-     "deliveries after which a message that was never settled goes to the dead-letter queue"},
+     "deliveries after which a message that was not acked goes to the dead-letter queue"},
     {QueueSetting::kBackoffMin, "backoff-min", SettingUnit::kMilliseconds, kSecond, 0, kHour, false,
      "wait before the second attempt; it doubles with each further one"},
     {QueueSetting::kBackoffMax, "backoff-max", SettingUnit::kMilliseconds, 10 * kMinute, 0,

@@ -3,7 +3,7 @@
 //   auto client = holdfast::Client::connect(holdfast::ClientOptions("127.0.0.1:7411"));
 //   auto receipt = client->publish("orders", holdfast::Message("hello"));
 //   auto consumer = client->consume("orders", holdfast::ConsumeOptions(),
-//                                   [](holdfast::Delivery delivery) { delivery.ack(); });
+//                                   [](holdfast::Delivery delivery) { delivery.ack_async(); });
 //
 // A Client owns one connection and one I/O thread. When the connection is lost it reconnects with
 // backoff, publishes again what was not confirmed (message ids make that safe: within the dedup
@@ -19,9 +19,8 @@
 // - A lost connection and a draining broker never reach a publisher: the message waits for the next
 //   connection. A request that must not happen twice and was under way when the connection was lost
 //   returns kConnectionLost, because nobody knows whether it happened; any other is asked again.
-// - storage_full and queue_full: publish() tries again with backoff until `timeout`;
-// publish_async()
-//   reports them at once, the caller decides.
+// - storage_full and queue_full: publish() tries again with backoff until `timeout`, and
+//   publish_async() reports them at once: the caller decides.
 //
 // Errors are values: holdfast/status.h, codes in holdfast/error_code.h. No method throws.
 

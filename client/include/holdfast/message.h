@@ -14,8 +14,8 @@ namespace holdfast {
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
 // What a program publishes. Bounds: id 1 to 128 bytes of UTF-8 (empty: the client chooses one),
-// at most 64 headers with 16 KiB in all, body up to the queue's max-message-bytes (1 MiB by
-// default).
+// at most 64 headers of UTF-8 with 16 KiB in all, their names not empty, body up to the queue's
+// max-message-bytes (1 MiB by default).
 struct Message {
   Message() = default;
   explicit Message(std::string body_bytes) : body(std::move(body_bytes)) {}
@@ -36,7 +36,7 @@ struct PublishReceipt {
 // One ended attempt of a message, as recorded by the broker.
 struct AttemptReport {
   std::uint32_t number = 0;
-  std::string cause;  // lease_expired, nacked, rejected, connection_lost, broker_restarted, corrupt
+  std::string cause;  // lease_expired, nacked, rejected, connection_lost, broker_restarted
   std::string consumer;
   std::string error;
   std::chrono::system_clock::time_point delivered_at;  // epoch: not known

@@ -12,7 +12,7 @@ namespace holdfast {
 enum class ErrorCode : std::uint16_t {
   kOk = 0,
 
-  // The request is wrong: the same request fails again.
+  // The request is wrong: the same request fails again, but for kLimitReached, which may pass.
   kInvalidArgument = 1,
   kQueueNotFound = 2,
   kQueueExists = 3,

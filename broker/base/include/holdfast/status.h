@@ -2,8 +2,8 @@
 //
 // A Status is either ok or an ErrorCode with a sentence that names the thing, the value, the limit
 // and what to do. A Result<T> is a T or such a Status. Both are [[nodiscard]]: an error that nobody
-// looks at does not compile. Values may be copied and moved between threads; one object is not for
-// two threads at a time.
+// looks at is a warning. Values may be copied and moved between threads; one object is not for two
+// threads at a time.
 
 #pragma once
 

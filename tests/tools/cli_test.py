@@ -449,6 +449,9 @@ def test_dead_letters(tool):
     expect(tool.run("dlq", "discard", "risky", "--all"), 64, "--yes")
     discarded = tool.ok("dlq", "discard", "risky", "--all", "--yes")[0]
     CHECK.that(discarded["discarded"] == 1, discarded)
+    # What went back is counted by the other queue, so it said 0.
+    shown = tool.run("dlq", "show", "risky").out
+    CHECK.that("1 redriven, 1 discarded" in shown, shown)
     expect(tool.run("dlq", "ls"), 0)
     CHECK.that(tool.report("risky.dead")["messages"] == 0, "discarded")
     expect(tool.run("dlq", "peek", "nowhere"), 65, "queue_not_found")

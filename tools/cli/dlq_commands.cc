@@ -51,6 +51,9 @@ ExitCode show_dead(Session& session, const std::string& queue) {
   const std::string dead_queue = dead_queue_name(queue);
   const Result<QueueReport> report = session.admin().queue(dead_queue);
   if (!report.ok()) return session.fail(report.status(), dead_queue);
+  // What went back is counted where it went.
+  const Result<QueueReport> source = session.admin().queue(report->source_queue);
+  if (!source.ok()) return session.fail(source.status(), report->source_queue);
   const Result<PeekPage> oldest = session.admin().peek(dead_queue, 1);
   if (!oldest.ok()) return session.fail(oldest.status(), dead_queue);
   const StoredMessage* first = oldest->messages.empty() ? nullptr : &oldest->messages.front();
@@ -67,7 +70,7 @@ ExitCode show_dead(Session& session, const std::string& queue) {
       {"Messages", fmt::format("{} ({}), {} in flight", report->messages, size_cell(report->bytes),
                                report->in_flight)},
       {"Since start",
-       fmt::format("{} redriven, {} discarded", report->redriven, report->discarded)},
+       fmt::format("{} redriven, {} discarded", source->redriven, report->discarded)},
   };
   if (first != nullptr) {
     fields.emplace_back(

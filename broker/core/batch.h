@@ -220,7 +220,6 @@ struct UnreadableBlock {
 
 struct FetchResult {
   FetchId id;
-  QueueId queue;
   Sequence from = 1;
   // Ascending, each holding at least one sequence >= from. Empty: there is none up to `to`.
   std::vector<std::shared_ptr<const Block>> blocks;

@@ -146,12 +146,8 @@ void Core::State::peek(const PeekRequest& request) {
                        kPeekMessagesMax));
     return;
   }
-  PeekTask task{request.asker,
-                queue->record.id,
-                std::max(request.from, queue->subscription.settled.floor() + 1),
-                request.limit,
-                0,
-                kPeekBytesMax};
+  PeekTask task{request.asker, std::max(request.from, queue->subscription.settled.floor() + 1),
+                request.limit, 0, kPeekBytesMax};
   continue_peek(*queue, task);
 }
 

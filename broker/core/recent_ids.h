@@ -56,7 +56,6 @@ class RecentIds {
   void clear();
 
   std::size_t size() const { return hashes_.size(); }
-  std::uint64_t newest_time_ms() const { return runs_.empty() ? 0 : runs_.back().last_time_ms; }
   // Where the window begins, as the store's records are keyed: everything before it may go. When
   // the window is empty, past everything that was in it.
   std::pair<std::uint64_t, Sequence> begin_key() const;

@@ -88,7 +88,6 @@ struct Sealed {
 // A peek that is being answered.
 struct PeekTask {
   Asker asker;
-  QueueId queue;
   Sequence next = 1;
   std::uint32_t left = 0;
   std::uint32_t count = 0;

@@ -49,8 +49,6 @@ class StoreLink {
   bool commit_under_way() const { return commit_under_way_; }
   void fetch(const FetchRequest& request);
   void fetch_ids(const IdsRequest& request);
-  // Wakes the loop from any thread.
-  void wake();
 
   // Closes the store, which waits for a commit under way; its result is not told any more, but a
   // failure is. Then run the loop until closed(): only then may the object be destroyed.
@@ -62,6 +60,8 @@ class StoreLink {
   template <typename Request, typename Answer>
   struct Fetch;
 
+  // Wakes the loop from any thread.
+  void wake();
   void open_mailbox();
   // Reads on a worker thread, then tells the owner.
   template <typename Request, typename Answer>

@@ -48,7 +48,6 @@ class DataDirectory {
   DataDirectory& operator=(const DataDirectory&) = delete;
   ~DataDirectory();  // unlocks
 
-  const std::string& path() const { return path_; }
   std::string store_path() const { return path_ + "/store"; }
 
  private:

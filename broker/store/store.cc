@@ -402,11 +402,7 @@ Result<FetchResult> LmdbStore::fetch_blocking(const FetchRequest& request) {
   JournaledBlocks journaled;
   Result<std::vector<RawBlock>> copied = copy_blocks(request, &journaled);
   if (!copied) return copied.status();
-  FetchResult result{.id = request.id,
-                     .queue = request.queue,
-                     .from = request.from,
-                     .blocks = {},
-                     .unreadable = {}};
+  FetchResult result{.id = request.id, .from = request.from, .blocks = {}, .unreadable = {}};
   std::size_t bytes = 0;
   auto next = journaled.begin();
   const auto take_journaled = [&](Sequence before) {

@@ -23,7 +23,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "core/batch.h"
 #include "holdfast/status.h"
@@ -67,11 +66,6 @@ class Store {
   // last one's. `committed` is called once for all of them, and there is no next commit before
   // that.
   virtual void commit(Batches batches) = 0;
-  void commit(std::unique_ptr<Batch> batch) {
-    Batches one;
-    one.push_back(std::move(batch));
-    commit(std::move(one));
-  }
 
   // Reads blocks in a short read transaction of its own and checks them. kStorageFailed if LMDB
   // cannot read. Any thread.

@@ -87,7 +87,6 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   void shut_down();
 
   bool turn() override;
-  void timer() override {}
   void take_mail();
   bool send();
   void drop_if_drained();

@@ -392,7 +392,6 @@ void Connection::drop_after(std::uint64_t delay_ms, const Status& why) {
 void Connection::lose(const Status& why, bool final) {
   if (stage_ == Stage::kEnded || stage_ == Stage::kWaiting) return;
   const bool stood = stage_ == Stage::kReady;
-  last_error_ = why;
   abandon_attempt();
   output_.clear();
   uv_timer_stop(&timers_->departure);

@@ -76,8 +76,6 @@ class Connection {
 
   // The largest frame body that the broker accepts; while ready().
   std::size_t frame_bytes_max() const { return frame_bytes_max_; }
-  // Why the last attempt failed or the last connection was lost; ok if there was none.
-  const Status& last_error() const { return last_error_; }
 
   // Defined beside the implementation, for its callbacks.
   struct Socket;
@@ -117,7 +115,6 @@ class Connection {
   std::uint64_t received_at_ms_ = 0;
   bool overdue_ = false;  // the broker was found silent once
   std::uint64_t pause_ms_ = 0;
-  Status last_error_;
   std::minstd_rand jitter_;
 };
 

@@ -20,15 +20,6 @@ struct IoLoop::Handles {
   bool opened = false;
 };
 
-namespace {
-
-template <typename Handle>
-IoLoop::Handles* handles_of(Handle* handle) {
-  return static_cast<IoLoop::Handles*>(handle->data);
-}
-
-}  // namespace
-
 IoLoop::IoLoop(IoTurns& turns) : handles_(std::make_unique<Handles>(turns)) {}
 
 IoLoop::~IoLoop() {
@@ -53,9 +44,9 @@ Status IoLoop::open() {
   uv_prepare_init(&h.loop, &h.prepare);
   uv_idle_init(&h.loop, &h.idle);
   uv_timer_init(&h.loop, &h.timer);
-  h.wake.data = h.prepare.data = h.idle.data = h.timer.data = &h;
+  h.prepare.data = &h;
   uv_prepare_start(&h.prepare, [](uv_prepare_t* prepare) {
-    Handles* handles = handles_of(prepare);
+    auto* handles = static_cast<Handles*>(prepare->data);
     const bool more = handles->turns.turn();
     if (uv_is_closing(reinterpret_cast<uv_handle_t*>(&handles->idle)) != 0) return;
     if (more) {
@@ -79,8 +70,7 @@ void IoLoop::set_timer(std::uint64_t at_ms) {
   h.timer_at_ms = at_ms;
   const std::uint64_t now = now_ms();
   uv_timer_start(
-      &h.timer, [](uv_timer_t* timer) { handles_of(timer)->turns.timer(); },
-      at_ms > now ? at_ms - now : 0, 0);
+      &h.timer, [](uv_timer_t*) {}, at_ms > now ? at_ms - now : 0, 0);
 }
 
 void IoLoop::clear_timer() { uv_timer_stop(&handles_->timer); }

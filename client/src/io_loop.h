@@ -18,8 +18,6 @@ class IoTurns {
  public:
   // Called before the loop sleeps. True: there is more to do, poll without sleeping.
   virtual bool turn() = 0;
-  // The time that set_timer() named has come.
-  virtual void timer() = 0;
 
  protected:
   ~IoTurns() = default;
@@ -41,16 +39,15 @@ class IoLoop {
   void wake();
   // Monotonic, as of this turn.
   std::uint64_t now_ms() const;
-  // Replaces the time at which timer() is called.
+  // Replaces the time at which the loop wakes for a turn if nothing else wakes it.
   void set_timer(std::uint64_t at_ms);
   void clear_timer();
   void close();
 
   uv_loop_s* raw();
 
-  struct Handles;  // defined beside the implementation, for its callbacks
-
  private:
+  struct Handles;
   std::unique_ptr<Handles> handles_;
 };
 

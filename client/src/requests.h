@@ -60,8 +60,6 @@ class Requests {
 
   void connection_lost(const Status& why);
   void fail_all(const Status& why);
-  // Nothing is under way or waits to be sent.
-  bool idle() const { return sent_.empty() && unsent_.empty(); }
   std::size_t under_way() const { return sent_.size(); }
 
  private:

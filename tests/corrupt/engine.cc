@@ -93,7 +93,9 @@ Status Engine::take_effects(bool* did_something) {
 }
 
 Status Engine::commit(std::unique_ptr<broker::Batch> batch) {
-  store_->commit(std::move(batch));
+  broker::Batches batches;
+  batches.push_back(std::move(batch));
+  store_->commit(std::move(batches));
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [this] { return committed_ || failed_; });
   if (failed_) return *failed_;

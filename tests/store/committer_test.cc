@@ -58,7 +58,7 @@ TEST_CASE("a write error is fatal: it is told, and its batch is neither reported
                   [&failed](Status status) { failed.set_value(std::move(status)); });
   {
     const FileSizeLimit limit(64 * 1024);
-    (*store)->commit(batch_with_block(2, 11));
+    (*store)->commit(only(batch_with_block(2, 11)));
     std::future<Status> told = failed.get_future();
     REQUIRE((told.wait_for(std::chrono::seconds(30)) == std::future_status::ready));
     const Status status = told.get();
@@ -83,7 +83,7 @@ TEST_CASE("what the journal holds outlives a write error of the tables") {
   }
   {
     const FileSizeLimit limit(64 * 1024);
-    fixture.store->commit(batch_with_block(4, 31));
+    fixture.store->commit(only(batch_with_block(4, 31)));
     fixture.close();
   }
   fixture.open();
@@ -133,7 +133,7 @@ TEST_CASE("a batch that was handed over before the close is committed") {
   StoreFixture fixture;
   fixture.open();
   for (std::uint64_t number = 1; number <= 20; ++number) {
-    fixture.store->commit(batch_with_block(number, number * 10));
+    fixture.store->commit(only(batch_with_block(number, number * 10)));
     fixture.reopen();
     CHECK_EQ(fixture.state.batch_number, number);
   }

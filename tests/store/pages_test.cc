@@ -133,7 +133,7 @@ TEST_CASE("a block whose overflow page is damaged is not freed: the commit fails
   std::promise<std::string> failed;
   (*store)->start([&](CommitResult) { failed.set_value("committed"); },
                   [&](Status status) { failed.set_value(status.message()); });
-  (*store)->commit(removal_of_blocks(state->batch_number + 1));
+  (*store)->commit(only(removal_of_blocks(state->batch_number + 1)));
   std::future<std::string> outcome = failed.get_future();
   REQUIRE(outcome.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
   CHECK_NE(outcome.get().find(data_file_of(fixture)), std::string::npos);
@@ -158,10 +158,10 @@ TEST_CASE("nothing is confirmed after a change that the journal took and the tab
         auto next = std::make_unique<Batch>();
         next->number = number + 1;
         next->blocks = {block_of(QueueId(1), range(1001, 1010))};
-        store.commit(std::move(next));
+        store.commit(only(std::move(next)));
       },
       [&](Status status) { failed.set_value(status.message()); });
-  store.commit(removal_of_blocks(number));
+  store.commit(only(removal_of_blocks(number)));
   std::future<std::string> outcome = failed.get_future();
   REQUIRE(outcome.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
   CHECK_NE(outcome.get().find(fmt::format("batch {}", number)), std::string::npos);

@@ -337,7 +337,7 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk,
     batch->blocks = {block_of(QueueId(1), range(1, 10), kMiB)};
     return batch;
   };
-  fixture.store->commit(make_batch(2));
+  fixture.store->commit(only(make_batch(2)));
   const SpaceReport waits = fixture.wait_until_commits_wait();
   CHECK_FALSE(waits.publishes_allowed);
   CHECK_FALSE(waits.rewrites_allowed);

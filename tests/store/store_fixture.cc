@@ -98,6 +98,12 @@ Bounds bounds_of(const FetchResult& result) {
   return bounds;
 }
 
+Batches only(std::unique_ptr<Batch> batch) {
+  Batches batches;
+  batches.push_back(std::move(batch));
+  return batches;
+}
+
 std::vector<Records> dump(const std::string& directory) {
   const std::unique_ptr<Environment> environment = open_environment(directory);
   Result<Transaction> transaction = environment->begin_read();
@@ -163,9 +169,7 @@ void StoreFixture::close() {
 
 CommitResult StoreFixture::commit(Batch batch) {
   batch.number = last_batch + 1;
-  Batches one;
-  one.push_back(std::make_unique<Batch>(std::move(batch)));
-  return commit_all(std::move(one));
+  return commit_all(only(std::make_unique<Batch>(std::move(batch))));
 }
 
 CommitResult StoreFixture::commit_all(Batches batches) {

@@ -42,6 +42,9 @@ std::vector<Sequence> range(Sequence first, Sequence last);
 using Bounds = std::vector<std::pair<Sequence, Sequence>>;
 Bounds bounds_of(const FetchResult& result);
 
+// A commit of one batch alone.
+Batches only(std::unique_ptr<Batch> batch);
+
 // Every record of a table, key and value.
 using Records = std::vector<std::pair<std::vector<std::uint8_t>, std::vector<std::uint8_t>>>;
 // Of a directory that no store has open.

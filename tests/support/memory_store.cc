@@ -90,7 +90,6 @@ CommitResult MemoryStore::apply(const Batches& batches) {
 FetchResult MemoryStore::fetch(const FetchRequest& request) const {
   FetchResult result;
   result.id = request.id;
-  result.queue = request.queue;
   result.from = request.from;
   std::size_t bytes = 0;
   auto at = blocks_.upper_bound({request.queue.value, request.from});

@@ -222,10 +222,10 @@ class LmdbStore : public Store {
   void commit(Batches batches) override;
   Result<FetchResult> fetch_blocking(const FetchRequest& request) override;
   Result<IdsResult> fetch_ids_blocking(const IdsRequest& request) override;
-  const std::string& data_file() const override { return environment_->data_file(); }
   void close() override;
 
  private:
+  const std::string& data_file() const { return environment_->data_file(); }
   // Calls `take` with each record of the table; it returns whether the record could be trusted.
   template <typename Take>
   Result<std::uint64_t> for_each_record(Transaction* transaction, Table table, const Take& take);

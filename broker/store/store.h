@@ -73,9 +73,6 @@ class Store {
   // Likewise the ids of a part of a dedup window. Damaged records are left out and counted.
   virtual Result<IdsResult> fetch_ids_blocking(const IdsRequest& request) = 0;
 
-  // The file that is mapped into memory, see faults.h. Valid as long as the store.
-  virtual const std::string& data_file() const = 0;
-
   // Waits for the commit under way (one that waits for space is given up), stops the committer,
   // releases the directory. May call `fatal` a last time: bringing what is journaled into the
   // tables may fail, too.

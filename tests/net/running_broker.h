@@ -47,13 +47,11 @@ class HeldStore final : public broker::Store {
   void commit(broker::Batches batches) override;
   Result<broker::FetchResult> fetch_blocking(const broker::FetchRequest& request) override;
   Result<broker::IdsResult> fetch_ids_blocking(const broker::IdsRequest& request) override;
-  const std::string& data_file() const override { return data_file_; }
   void close() override;
 
  private:
   void run();
 
-  std::string data_file_ = "memory";
   std::mutex mutex_;
   std::condition_variable changed_;
   broker::MemoryStore memory_;

@@ -113,7 +113,7 @@ TEST_CASE("a data file that was cut short is refused before it is read") {
   Batch batch;
   batch.blocks = {block_of(QueueId(1), range(1, 100), 1000)};
   fixture.commit(std::move(batch));
-  const std::string data = fixture.store->data_file();
+  const std::string data = fixture.options.directory + "/store/data.mdb";
   fixture.close();
   std::filesystem::resize_file(data, 3 * 4096);
   check_refused(fixture.options.directory, ErrorCode::kStorageFailed, "cut short");

@@ -1,3 +1,5 @@
+#include "store/checker.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,7 +13,6 @@
 #include "store/owner_sums.h"
 #include "store/pages.h"
 #include "store/record.h"
-#include "store/store.h"
 
 namespace holdfast::broker {
 

@@ -24,7 +24,7 @@
 #include <vector>
 
 #include "holdfast/status.h"
-#include "store/store.h"
+#include "store/finding.h"
 
 namespace holdfast::broker {
 

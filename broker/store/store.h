@@ -79,26 +79,4 @@ class Store {
   virtual void close() = 0;
 };
 
-// What `holdfast check` reports.
-struct CheckFinding {
-  std::string where;  // table and key in words
-  std::string what;
-};
-struct CheckReport {
-  std::uint64_t queues = 0;
-  std::uint64_t blocks = 0;
-  std::uint64_t messages = 0;
-  std::uint64_t unsettled = 0;
-  std::uint64_t bytes = 0;
-  std::uint64_t batch_number = 0;
-  std::uint64_t batches_journaled =
-      0;  // behind that one; the next start brings them into the tables
-  std::vector<CheckFinding> findings;
-};
-// Walks everything in a directory that no broker has open, read-only: every record's checksum,
-// every message's, sequences and counts against one another. Errors as in open(); findings are no
-// error. `progress` (may be empty) is called with blocks done so far.
-Result<CheckReport> check_directory(const std::string& directory,
-                                    const std::function<void(std::uint64_t)>& progress);
-
 }  // namespace holdfast::broker

@@ -16,8 +16,8 @@
 
 #include "base/check.h"
 #include "corrupt/serving.h"
+#include "store/checker.h"
 #include "store/faults.h"
-#include "store/store.h"
 
 namespace holdfast::corrupt {
 

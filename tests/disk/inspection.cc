@@ -7,6 +7,7 @@
 #include "core/core.h"
 #include "disk/life.h"
 #include "disk/messages.h"
+#include "store/checker.h"
 #include "store/store.h"
 
 namespace holdfast::disk {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "store/checker.h"
 #include "store/environment.h"
 #include "store/store.h"
 

@@ -8,8 +8,8 @@
 #include "cli/cell.h"
 #include "cli/json_form.h"
 #include "cli/session.h"
+#include "store/checker.h"
 #include "store/faults.h"
-#include "store/store.h"
 
 namespace holdfast::cli {
 namespace {

@@ -26,7 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kLockName = "holdfast.lock";
-constexpr std::string_view kStoreName = "store";
 constexpr std::string_view kNewStoreName = "store.new";
 constexpr std::string_view kFormatName = "format";
 constexpr std::string_view kFormatPrefix = "holdfast store ";
@@ -35,26 +34,6 @@ constexpr std::string_view kLostAndFound = "lost+found";
 
 constexpr std::array<std::string_view, 4> kStoreFiles = {kFormatName, kDataFileName, kLockFileName,
                                                          kJournalFileName};
-
-// A file descriptor that closes itself.
-class File {
- public:
-  File(const std::string& path, int flags, mode_t mode = 0)
-      : descriptor_(::open(path.c_str(), flags | O_CLOEXEC, mode)), error_(errno) {}
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-  bool ok() const { return descriptor_ >= 0; }
-  int error() const { return error_; }
-  int descriptor() const { return descriptor_; }
-  int release() { return std::exchange(descriptor_, -1); }
-
- private:
-  int descriptor_;
-  int error_;
-};
 
 std::string error_text(int error) { return std::strerror(error); }
 
@@ -287,9 +266,7 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
   return directory;
 }
 
-DataDirectory::~DataDirectory() {
-  if (lock_descriptor_ >= 0) ::close(lock_descriptor_);
-}
+std::string DataDirectory::store_path() const { return path_ + "/" + std::string(kStoreName); }
 
 // The lock is on the open file, so that it goes with the process, however that ends. A reader of a
 // directory that cannot be written, or that has no lock file, needs none: no broker can run there.
@@ -317,7 +294,7 @@ Status DataDirectory::lock(bool read_only) {
       static_cast<void>(::pwrite(file.descriptor(), pid.data(), pid.size(), 0) < 0);
     }
   }
-  lock_descriptor_ = file.release();
+  lock_ = std::move(file);
   return Status();
 }
 

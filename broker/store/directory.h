@@ -20,8 +20,12 @@
 #include <string_view>
 
 #include "holdfast/status.h"
+#include "store/file.h"
 
 namespace holdfast::broker {
+
+// The store's directory in the data directory.
+inline constexpr std::string_view kStoreName = "store";
 
 // The name of a network file system by the magic number that statfs(2) gives, e.g. "NFS"; empty for
 // any other. LMDB's locks and its map cannot be trusted on those.
@@ -33,7 +37,7 @@ struct DirectoryOptions {
   bool allow_network_file_system = false;
 };
 
-// A data directory that this object has locked for itself.
+// A data directory that this object keeps locked for itself as long as it lives.
 class DataDirectory {
  public:
   // Makes the contents of a new store in this existing, empty directory and flushes its files.
@@ -46,9 +50,8 @@ class DataDirectory {
                                                      const Creator& create);
   DataDirectory(const DataDirectory&) = delete;
   DataDirectory& operator=(const DataDirectory&) = delete;
-  ~DataDirectory();  // unlocks
 
-  std::string store_path() const { return path_ + "/store"; }
+  std::string store_path() const;
 
  private:
   explicit DataDirectory(std::string path) : path_(std::move(path)) {}
@@ -56,7 +59,7 @@ class DataDirectory {
   Status create_store(const Creator& create);
 
   std::string path_;
-  int lock_descriptor_ = -1;
+  File lock_;
 };
 
 }  // namespace holdfast::broker

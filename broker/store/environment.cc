@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "holdfast/text.h"
+#include "store/file.h"
 #include "store/page_set.h"
 #include "store/pages.h"
 
@@ -88,10 +89,9 @@ Status open_error(int code, const EnvironmentOptions& options, const std::string
 Status claim_lock_file(const EnvironmentOptions& options) {
   constexpr off_t kLockFileBytes = 16 * 1024;
   const std::string path = options.directory + "/" + std::string(kLockFileName);
-  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, kFileMode);
-  if (file < 0) return open_error(errno, options, path);
-  const int code = ::posix_fallocate(file, 0, kLockFileBytes);
-  ::close(file);
+  const File file(path, O_RDWR | O_CREAT, kFileMode);
+  if (!file.ok()) return open_error(file.error(), options, path);
+  const int code = ::posix_fallocate(file.descriptor(), 0, kLockFileBytes);
   return code == 0 ? Status() : Outcome(code).to_status("Claiming the blocks of " + path);
 }
 

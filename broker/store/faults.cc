@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 
+#include "store/directory.h"
 #include "store/environment.h"
 
 namespace holdfast::broker {
@@ -56,7 +57,7 @@ std::string sentence_of(const Fault& fault, std::string_view program, std::strin
 
 void explain_faults(std::string_view program, const std::string& data_directory) {
   const std::string data_file =
-      fmt::format("{}/store/{}", data_directory, kDataFileName).substr(0, kPathBytesMax);
+      fmt::format("{}/{}/{}", data_directory, kStoreName, kDataFileName).substr(0, kPathBytesMax);
   for (Fault& fault : faults) {
     const std::string sentence = sentence_of(fault, program, data_file);
     fault.sentence_bytes = sentence.copy(fault.sentence.data(), fault.sentence.size());

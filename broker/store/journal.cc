@@ -80,13 +80,12 @@ Outcome write_all(int descriptor, const std::uint8_t* bytes, std::size_t count, 
 
 // Opens a file to be read and written past the page cache. Not every file system can: one does not
 // open it (tmpfs), another opens it and then refuses; there it goes through the cache.
-int open_directly(const std::string& path) {
-  const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
-  if (file < 0 && errno != EINVAL) return file;
+File open_directly(const std::string& path) {
+  File file(path, O_RDWR | O_DIRECT);
+  if (!file.ok() && file.error() != EINVAL) return file;
   PageBytes page(kPageBytes);
-  if (file >= 0 && ::pread(file, page.data(), page.size(), 0) >= 0) return file;
-  if (file >= 0) ::close(file);
-  return ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (file.ok() && ::pread(file.descriptor(), page.data(), page.size(), 0) >= 0) return file;
+  return File(path, O_RDWR);
 }
 
 Outcome read_all(int descriptor, PageBytes* bytes) {
@@ -153,43 +152,39 @@ Outcome JournalEntry::trim_dedup(const DedupTrim& trim) {
 
 Status Journal::create(const std::string& path, const JournalRecord& record) {
   constexpr std::size_t kStepBytes = 1 << 20;
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode);
-  if (file < 0) return Outcome(errno).to_status("Creating " + path);
+  const File file(path, O_WRONLY | O_CREAT | O_EXCL, kFileMode);
+  if (!file.ok()) return Outcome(file.error()).to_status("Creating " + path);
   const std::vector<std::uint8_t> zeroes(kStepBytes);
   Outcome outcome;
   for (std::uint64_t at = 0; outcome.ok() && at < record.bytes; at += kStepBytes) {
     outcome = write_all(
-        file, zeroes.data(),
+        file.descriptor(), zeroes.data(),
         static_cast<std::size_t>(std::min<std::uint64_t>(kStepBytes, record.bytes - at)), at);
   }
-  if (outcome.ok() && ::fsync(file) != 0) outcome = Outcome(errno);
-  ::close(file);
+  if (outcome.ok() && ::fsync(file.descriptor()) != 0) outcome = Outcome(errno);
   return outcome.ok() ? Status() : outcome.to_status("Creating " + path);
 }
 
 Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalRecord& record,
                                                bool read_only) {
-  const int file = read_only ? ::open(path.c_str(), O_RDONLY | O_CLOEXEC) : open_directly(path);
-  if (file < 0) {
-    if (errno != ENOENT) return Outcome(errno).to_status("Opening " + path);
+  File file = read_only ? File(path, O_RDONLY) : open_directly(path);
+  if (!file.ok()) {
+    if (file.error() != ENOENT) return Outcome(file.error()).to_status("Opening " + path);
     return Status(ErrorCode::kStorageFailed,
                   fmt::format("{} is missing: what was confirmed last may stand nowhere else. "
                               "Restore the whole data directory from a backup.",
                               path));
   }
-  std::unique_ptr<Journal> journal(new Journal(file, record));
   struct stat info {};
-  if (::fstat(file, &info) != 0) return Outcome(errno).to_status("Looking at " + path);
+  if (::fstat(file.descriptor(), &info) != 0) return Outcome(errno).to_status("Looking at " + path);
   if (static_cast<std::uint64_t>(info.st_size) != record.bytes) {
     return Status(ErrorCode::kStorageFailed,
                   fmt::format("{} has {} bytes instead of {}: it was cut short, or belongs to "
                               "another store. Restore the whole data directory from a backup.",
                               path, info.st_size, record.bytes));
   }
-  return journal;
+  return std::unique_ptr<Journal>(new Journal(std::move(file), record));
 }
-
-Journal::~Journal() { ::close(descriptor_); }
 
 Outcome Journal::append(JournalEntry* entry) {
   PageBytes& bytes = entry->bytes_;
@@ -201,9 +196,9 @@ Outcome Journal::append(JournalEntry* entry) {
   header.changes_checksum = checksum_of(record_.salt, bytes.data() + sizeof(Header), changes);
   header.checksum = checksum_of(record_.salt, &header, offsetof(Header, checksum));
   std::memcpy(bytes.data(), &header, sizeof(header));
-  const Outcome outcome = write_all(descriptor_, bytes.data(), bytes.size(), end_);
+  const Outcome outcome = write_all(file_.descriptor(), bytes.data(), bytes.size(), end_);
   if (!outcome.ok()) return outcome;
-  if (::fdatasync(descriptor_) != 0) return Outcome(errno);
+  if (::fdatasync(file_.descriptor()) != 0) return Outcome(errno);
   end_ += bytes.size();
   return Outcome();
 }
@@ -231,7 +226,7 @@ std::uint64_t Journal::batch_at(ByteSpan file, std::size_t at) const {
 Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeSink* sink) {
   Replayed replayed;
   PageBytes file(static_cast<std::size_t>(record_.bytes));
-  replayed.outcome = read_all(descriptor_, &file);
+  replayed.outcome = read_all(file_.descriptor(), &file);
   if (!replayed.outcome.ok()) return replayed;
 
   std::size_t at = 0;

@@ -28,9 +28,11 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "store/change_sink.h"
 #include "store/environment.h"
+#include "store/file.h"
 #include "store/page_bytes.h"
 #include "store/record.h"
 
@@ -68,9 +70,6 @@ class Journal {
   // kStorageFailed: it is missing, or has another size.
   static Result<std::unique_ptr<Journal>> open(const std::string& path, const JournalRecord& record,
                                                bool read_only);
-  Journal(const Journal&) = delete;
-  Journal& operator=(const Journal&) = delete;
-  ~Journal();
 
   std::uint64_t bytes_max() const { return record_.bytes; }
   // Nothing was appended since the last clear().
@@ -97,7 +96,7 @@ class Journal {
   }
 
  private:
-  Journal(int descriptor, const JournalRecord& record) : descriptor_(descriptor), record_(record) {}
+  Journal(File file, const JournalRecord& record) : file_(std::move(file)), record_(record) {}
   // The bytes of the entry's changes at this place of `file`, if a whole entry stands there.
   struct Found {
     std::uint64_t batch_number = 0;
@@ -108,7 +107,7 @@ class Journal {
   std::uint64_t batch_at(ByteSpan file, std::size_t at) const;
   static Outcome make_changes(ByteSpan changes, ChangeSink* sink);
 
-  int descriptor_;
+  File file_;
   JournalRecord record_;
   std::uint64_t end_ = 0;  // where the next entry is to stand
 };

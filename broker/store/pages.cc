@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "store/environment.h"
+#include "store/file.h"
 
 namespace holdfast::broker {
 
@@ -590,20 +591,17 @@ std::uint64_t overflow_run(const std::uint8_t* header, std::uint64_t page) {
 
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
                                const std::function<void(const PageSeen&)>& seen) {
-  const int file = ::open(data_file.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return Outcome(errno).to_status("Opening " + data_file);
+  const File file(data_file, O_RDONLY);
+  if (!file.ok()) return Outcome(file.error()).to_status("Opening " + data_file);
   struct stat status {};
-  if (::fstat(file, &status) != 0) {
-    const Outcome outcome(errno);
-    ::close(file);
-    return outcome.to_status("Looking at " + data_file);
+  if (::fstat(file.descriptor(), &status) != 0) {
+    return Outcome(errno).to_status("Looking at " + data_file);
   }
   // The pages of a tree lie between others, which reading ahead would bring along.
-  static_cast<void>(::posix_fadvise(file, 0, 0, POSIX_FADV_RANDOM));
-  Result<PageReport> report =
-      PageWalk(file, static_cast<std::uint64_t>(status.st_size), data_file, scope, seen).run();
-  ::close(file);
-  return report;
+  static_cast<void>(::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_RANDOM));
+  return PageWalk(file.descriptor(), static_cast<std::uint64_t>(status.st_size), data_file, scope,
+                  seen)
+      .run();
 }
 
 }  // namespace holdfast::broker

@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include "store/directory.h"
+#include "store/file.h"
 
 namespace holdfast::cli {
 namespace {
@@ -44,37 +45,35 @@ class Pages {
  public:
   explicit Pages(const std::string& directory) : path_(directory + "/.holdfast-diskcheck-XXXXXX") {}
   ~Pages() {
-    if (file_ < 0) return;
-    ::close(file_);
-    ::unlink(path_.c_str());
+    if (file_.ok()) ::unlink(path_.c_str());
   }
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
 
   Status create() {
-    file_ = ::mkostemp(path_.data(), O_CLOEXEC);
-    if (file_ < 0) return system_error("Creating", path_, errno);
+    file_ = broker::File(::mkostemp(path_.data(), O_CLOEXEC));
+    if (!file_.ok()) return system_error("Creating", path_, file_.error());
     for (std::size_t i = 0; i < kPages; ++i) {
       if (Status status = write(i); !status.ok()) return status;
     }
-    return ::fsync(file_) == 0 ? Status() : system_error("Flushing", path_, errno);
+    return ::fsync(file_.descriptor()) == 0 ? Status() : system_error("Flushing", path_, errno);
   }
 
   Status write(std::size_t page) {
     bytes_[0] = static_cast<char>(bytes_[0] + 1);
-    const ssize_t written = ::pwrite(file_, bytes_.data(), bytes_.size(),
+    const ssize_t written = ::pwrite(file_.descriptor(), bytes_.data(), bytes_.size(),
                                      static_cast<off_t>(page % kPages * kPageBytes));
     if (written == static_cast<ssize_t>(bytes_.size())) return Status();
     return system_error("Writing", path_, written < 0 ? errno : ENOSPC);
   }
 
   Status flush() {
-    return ::fdatasync(file_) == 0 ? Status() : system_error("Flushing", path_, errno);
+    return ::fdatasync(file_.descriptor()) == 0 ? Status() : system_error("Flushing", path_, errno);
   }
 
  private:
   std::string path_;
-  int file_ = -1;
+  broker::File file_;
   std::array<char, kPageBytes> bytes_{};
 };
 

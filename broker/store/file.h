@@ -1,0 +1,41 @@
+// A file descriptor that closes itself.
+
+#pragma once
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+namespace holdfast::broker {
+
+class File {
+ public:
+  File() = default;  // none is open
+  // What a call that opens has just answered: a descriptor, or -1 and errno.
+  explicit File(int descriptor) : descriptor_(descriptor), error_(descriptor < 0 ? errno : 0) {}
+  File(const std::string& path, int flags, mode_t mode = 0)
+      : File(::open(path.c_str(), flags | O_CLOEXEC, mode)) {}
+  File(File&& other) noexcept
+      : descriptor_(std::exchange(other.descriptor_, -1)), error_(other.error_) {}
+  File& operator=(File&& other) noexcept {
+    std::swap(descriptor_, other.descriptor_);
+    std::swap(error_, other.error_);
+    return *this;
+  }
+  ~File() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+
+  bool ok() const { return descriptor_ >= 0; }
+  int error() const { return error_; }  // why it is not open
+  int descriptor() const { return descriptor_; }
+
+ private:
+  int descriptor_ = -1;
+  int error_ = 0;
+};
+
+}  // namespace holdfast::broker

@@ -1,6 +1,7 @@
 // The bounds of what a frame's fields may say, for both sides: the client refuses before it sends,
-// the broker refuses whatever it was sent. protocol.fbs tells them field by field; the settings of
-// a queue have theirs in queue_settings.cc, and frames in frame.h.
+// the broker refuses whatever it was sent; and how long a peer may be silent. protocol.fbs tells
+// them field by field; the settings of a queue have theirs in queue_settings.cc, and frames in
+// frame.h.
 
 #pragma once
 
@@ -21,5 +22,8 @@ inline constexpr std::uint32_t kLeaseMsMax = 12 * 3'600'000;
 inline constexpr std::int64_t kNackDelayMsMax = 7LL * 24 * 3'600'000;
 inline constexpr std::uint32_t kPeekMessagesMax = 1'000;
 inline constexpr std::uint32_t kMoveSequencesMax = 256;
+
+// So many heartbeat intervals without a byte, and the peer counts as dead.
+inline constexpr int kHeartbeatsMissedMax = 3;
 
 }  // namespace holdfast

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "schema/field_limits.h"
+
 namespace holdfast::broker {
 
 Deadlines::Deadlines(const DeadlineOptions& options, MonotonicTime now)

@@ -23,9 +23,6 @@ struct DeadlineOptions {
   Milliseconds linger{1'000};     // to send a last Error frame and see the peer's end of stream
 };
 
-// So many heartbeat intervals without a byte, and the peer counts as dead.
-inline constexpr int kHeartbeatsMissedMax = 3;
-
 enum class Due : std::uint8_t {
   kNothing,
   kHeartbeat,  // send something

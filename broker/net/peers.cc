@@ -8,6 +8,7 @@
 #include "holdfast/text.h"
 #include "net/listener.h"
 #include "net/system_clock.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 

@@ -49,8 +49,6 @@ struct TrimValue {
 };
 static_assert(sizeof(TrimValue) == 24);
 
-std::size_t padded(std::size_t bytes) { return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes; }
-
 std::uint64_t checksum_of(std::uint64_t salt, const void* bytes, std::size_t count) {
   return XXH3_64bits_withSeed(bytes, count, salt);
 }
@@ -109,7 +107,7 @@ void JournalEntry::begin(std::uint64_t batch_number) {
   bytes_.resize(sizeof(Header));
 }
 
-std::size_t JournalEntry::bytes() const { return padded(bytes_.size()); }
+std::size_t JournalEntry::bytes() const { return padded(bytes_.size(), kPageBytes); }
 
 void JournalEntry::add(Kind kind, Table table, ByteSpan key, ByteSpan value) {
   const ChangeHeader header{.kind = static_cast<std::uint8_t>(kind),
@@ -189,7 +187,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
 Outcome Journal::append(JournalEntry* entry) {
   PageBytes& bytes = entry->bytes_;
   const std::size_t changes = bytes.size() - sizeof(Header);
-  bytes.resize(padded(bytes.size()));
+  bytes.resize(padded(bytes.size(), kPageBytes));
   Header header;
   header.bytes = static_cast<std::uint32_t>(changes);
   header.batch_number = entry->batch_number_;
@@ -237,7 +235,7 @@ Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeS
     if (!replayed.outcome.ok()) return replayed;
     ++replayed.batches;
     replayed.last_batch = found.batch_number;
-    at += padded(sizeof(Header) + found.changes.size());
+    at += padded(sizeof(Header) + found.changes.size(), kPageBytes);
   }
   // Behind the last entry stand older ones, and at most one that was cut short: it is the next. A
   // later one was written when that had been flushed.

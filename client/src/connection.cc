@@ -8,14 +8,13 @@
 #include <vector>
 
 #include "base/check.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::client {
 
 namespace {
 
 constexpr std::size_t kReadBytesMin = 64 * 1024;
-// A broker that says nothing for so many intervals is lost.
-constexpr std::uint64_t kSilentIntervalsMax = 3;
 constexpr std::uint64_t kHeartbeatMsDefault = 10'000;
 // After a message larger than this the output buffer is given back.
 constexpr std::size_t kOutputBytesKept = 4u << 20;
@@ -360,7 +359,7 @@ void Connection::broker_error(const Frame& frame) {
 // broker's bytes only after this: so silence counts when it was found twice, with a poll between.
 void Connection::heartbeat() {
   const std::uint64_t now = loop_.now_ms();
-  if (now - received_at_ms_ >= kSilentIntervalsMax * heartbeat_ms_) {
+  if (now - received_at_ms_ >= kHeartbeatsMissedMax * heartbeat_ms_) {
     if (overdue_) {
       return lose(Status(ErrorCode::kConnectionLost,
                          fmt::format("The broker at {} has been silent for {} ms.",

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -13,6 +11,7 @@
 #include "bench/own_broker.h"
 #include "bench/plan.h"
 #include "bench/run.h"
+#include "cli/interrupt.h"
 #include "cli/json_form.h"
 #include "cli/session.h"
 
@@ -33,13 +32,6 @@ struct BenchArguments {
   std::string binary;
   bool json = false;
 };
-
-volatile std::sig_atomic_t interrupted = 0;
-
-double rounded(double value, int digits) {
-  const double scale = std::pow(10, digits);
-  return std::round(value * scale) / scale;
-}
 
 Json optional_json(const std::optional<double>& value, int digits) {
   return value ? Json(rounded(*value, digits)) : Json();
@@ -126,12 +118,10 @@ ExitCode run_bench(Session& session, const BenchArguments& arguments) {
       own != nullptr ? own->pid() : static_cast<std::uint32_t>(arguments.server_pid);
   options.disk = disk ? &*disk : nullptr;
   // An interrupt ends the run, so that a broker of its own is stopped and its data removed.
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    std::signal(signal, [](int) { interrupted = 1; });
-  }
+  catch_interrupts();
   options.go_on = [&session](std::uint64_t messages) {
     session.console().progress("Messages", messages);
-    return interrupted == 0;
+    return !interrupted();
   };
   Result<Figures> figures = bench::Run(*plan, options).execute();
   session.console().end_progress();
@@ -194,9 +184,10 @@ void add_bench_command(const Command& tool) {
                arguments->parent);
   command.take({.name = "--broker", .meaning = "The holdfastd that it starts", .value = "FILE"},
                arguments->binary);
-  command.take(
-      {.name = "--queue", .meaning = "Made and deleted; must not exist (default bench)", .value = "NAME"},
-      arguments->queue);
+  command.take({.name = "--queue",
+                .meaning = "Made and deleted; must not exist (default bench)",
+                .value = "NAME"},
+               arguments->queue);
   command.take({.name = "--label", .meaning = "Names the broker in the output", .value = "NAME"},
                arguments->label);
   command.take_flag("--json", arguments->json, "One JSON object in one line");

@@ -2,14 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <csignal>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cli/cell.h"
 #include "cli/disk_check.h"
+#include "cli/interrupt.h"
 #include "cli/json_form.h"
 #include "cli/session.h"
 #include "cli/table.h"
@@ -17,19 +16,15 @@
 namespace holdfast::cli {
 namespace {
 
-volatile std::sig_atomic_t interrupted = 0;
-
-double rounded(double value) { return std::round(value * 10) / 10; }
-
 Json check_json(const std::string& directory, const DiskCheck& check) {
   Json json;
   json["directory"] = directory;
   json["file_system"] = check.file_system;
   json["flushes"] = check.flush_us.size();
-  json["median_us"] = rounded(check.median_us());
-  json["p99_us"] = rounded(check.p99_us());
-  json["max_us"] = rounded(check.max_us());
-  json["flushes_per_second"] = rounded(check.flushes_per_second());
+  json["median_us"] = rounded(check.median_us(), 1);
+  json["p99_us"] = rounded(check.p99_us(), 1);
+  json["max_us"] = rounded(check.max_us(), 1);
+  json["flushes_per_second"] = rounded(check.flushes_per_second(), 1);
   json["warnings"] = check.warnings();
   return json;
 }
@@ -49,10 +44,8 @@ std::string check_text(const std::string& directory, const DiskCheck& check) {
 
 ExitCode diskcheck(Session& session, const std::string& directory) {
   // An interrupt ends it, so that its file is removed.
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    std::signal(signal, [](int) { interrupted = 1; });
-  }
-  const Result<DiskCheck> check = check_disk(directory, [] { return interrupted == 0; });
+  catch_interrupts();
+  const Result<DiskCheck> check = check_disk(directory, [] { return !interrupted(); });
   if (!check.ok()) return session.fail(check.status());
   if (session.output().is_table()) {
     session.output().text(check_text(directory, *check));

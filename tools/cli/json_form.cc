@@ -1,5 +1,6 @@
 #include "cli/json_form.h"
 
+#include <cmath>
 #include <cstdint>
 
 #include "cli/cell.h"
@@ -209,6 +210,11 @@ Json connection_json(const ConnectionReport& report) {
   json["output_bytes"] = report.output_bytes;
   json["unconfirmed_bytes"] = report.unconfirmed_bytes;
   return json;
+}
+
+double rounded(double value, int decimals) {
+  const double scale = std::pow(10, decimals);
+  return std::round(value * scale) / scale;
 }
 
 std::string dump(const Json& json) {

@@ -26,6 +26,9 @@ Json broker_json(const BrokerReport& report);
 Json consumer_json(const ConsumerReport& report);
 Json connection_json(const ConnectionReport& report);
 
+// A measured number, of which no more than so many decimals are worth showing.
+double rounded(double value, int decimals);
+
 // One line, without the line's end. Bytes that are not UTF-8 become U+FFFD.
 std::string dump(const Json& json);
 

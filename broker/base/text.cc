@@ -1,5 +1,6 @@
 #include "holdfast/text.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -266,6 +267,12 @@ std::string format_duration_ms(std::uint64_t duration_ms) {
     text += unit.name;
   }
   return text;
+}
+
+std::string format_time(std::chrono::system_clock::time_point time) {
+  const auto second = std::chrono::floor<std::chrono::seconds>(time);
+  const auto fraction = std::chrono::floor<std::chrono::milliseconds>(time - second);
+  return fmt::format("{:%FT%T}.{:03}Z", second, fraction.count());
 }
 
 Result<std::uint64_t> parse_bytes(std::string_view text) {

@@ -1,7 +1,9 @@
 #include "net/log.h"
 
-#include <ctime>
+#include <chrono>
 #include <string>
+
+#include "holdfast/text.h"
 
 namespace holdfast::broker {
 
@@ -24,13 +26,8 @@ bool Log::peer_line_allowed(MonotonicTime now) {
 
 void Log::write(std::string_view level, std::string_view sentence) {
   if (out_ == nullptr) return;
-  timespec time{};
-  clock_gettime(CLOCK_REALTIME, &time);
-  tm utc{};
-  gmtime_r(&time.tv_sec, &utc);
-  const std::string line = fmt::format(
-      "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z {:<7} {}\n", utc.tm_year + 1900, utc.tm_mon + 1,
-      utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, time.tv_nsec / 1'000'000, level, sentence);
+  const std::string line =
+      fmt::format("{} {:<7} {}\n", format_time(std::chrono::system_clock::now()), level, sentence);
   // One call a line, so that lines of several processes on one stderr stay whole.
   std::fwrite(line.data(), 1, line.size(), out_);
   std::fflush(out_);

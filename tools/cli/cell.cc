@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <ctime>
 
 #include "holdfast/text.h"
 
@@ -58,16 +57,9 @@ std::string age_cell(std::chrono::milliseconds age) {
 }
 
 std::string timestamp(std::chrono::system_clock::time_point time) {
-  const auto since_epoch =
-      std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch()).count();
-  if (since_epoch == 0) return {};
-  const auto milliseconds = ((since_epoch % 1'000) + 1'000) % 1'000;
-  const std::time_t seconds = static_cast<std::time_t>((since_epoch - milliseconds) / 1'000);
-  std::tm utc{};
-  if (gmtime_r(&seconds, &utc) == nullptr) return {};
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900,
-                     utc.tm_mon + 1, utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec,
-                     milliseconds);
+  const bool is_known =
+      std::chrono::floor<std::chrono::milliseconds>(time.time_since_epoch()).count() != 0;
+  return is_known ? format_time(time) : std::string();
 }
 
 }  // namespace holdfast::cli

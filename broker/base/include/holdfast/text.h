@@ -1,8 +1,9 @@
-// Text that people type and read: durations, sizes, names. Shared by configuration, command line
-// and settings so that "10m" means the same everywhere.
+// Text that people type and read: durations, times, sizes, names. Shared by configuration, command
+// line and settings so that "10m" means the same everywhere.
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,6 +20,9 @@ namespace holdfast {
 Result<std::uint64_t> parse_duration_ms(std::string_view text);
 // Exact, in the largest units: 90000 → "1m30s", 1500 → "1.5s", 250 → "250ms", 0 → "0".
 std::string format_duration_ms(std::uint64_t duration_ms);
+
+// RFC 3339 in UTC with milliseconds, e.g. "2026-03-01T12:00:00.250Z".
+std::string format_time(std::chrono::system_clock::time_point time);
 
 // "512", "64KiB", "1MiB", "2GiB", "1.5GiB", "10kB", "10MB": binary units up to PiB and decimal ones
 // up to PB, in either case of letters. Result in bytes; errors are kInvalidArgument.

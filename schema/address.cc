@@ -10,8 +10,7 @@ namespace holdfast {
 namespace {
 
 constexpr std::string_view kUnixPrefix = "unix:";
-// The kernel's bound on the path of a unix socket, its closing zero included.
-constexpr std::size_t kUnixPathBytesMax = sizeof(sockaddr_un::sun_path) - 1;
+static_assert(kUnixPathBytesMax + 1 == sizeof(sockaddr_un::sun_path));  // with its closing zero
 
 Status not_an_address(std::string_view text, std::string_view why) {
   return Status(ErrorCode::kInvalidArgument,
@@ -28,7 +27,7 @@ std::string Address::to_string() const {
   return fmt::format("{}:{}", host, port);
 }
 
-Result<Address> parse_address(std::string_view text) {
+Result<Address> parse_address(std::string_view text, std::uint16_t port_min) {
   Address address;
   if (text.starts_with(kUnixPrefix)) {
     address.unix_path = text.substr(kUnixPrefix.size());
@@ -51,8 +50,8 @@ Result<Address> parse_address(std::string_view text) {
   const std::string_view digits = text.substr(colon + 1);
   const auto [end, error] =
       std::from_chars(digits.data(), digits.data() + digits.size(), address.port);
-  if (error != std::errc() || end != digits.data() + digits.size() || address.port == 0) {
-    return not_an_address(text, "the port is not a number from 1 to 65535");
+  if (error != std::errc() || end != digits.data() + digits.size() || address.port < port_min) {
+    return not_an_address(text, fmt::format("the port is not a number from {} to 65535", port_min));
   }
   address.host = host;
   return address;

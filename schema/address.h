@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -19,7 +20,11 @@ struct Address {
   std::string to_string() const;
 };
 
-// kInvalidArgument with a sentence that shows the forms.
-Result<Address> parse_address(std::string_view text);
+// The longest path that a unix socket can have, from the kernel's sockaddr_un.
+inline constexpr std::size_t kUnixPathBytesMax = 107;
+
+// kInvalidArgument with a sentence that shows the forms. With a `port_min` of 0 it is an address to
+// listen on: port 0 asks the system for a free one.
+Result<Address> parse_address(std::string_view text, std::uint16_t port_min = 1);
 
 }  // namespace holdfast

@@ -5,52 +5,32 @@
 #include <netdb.h>
 #include <netinet/in.h>
 
-#include <charconv>
 #include <cstring>
+
+#include "schema/address.h"
 
 namespace holdfast::broker {
 
-namespace {
-
-Status not_an_address(std::string_view text) {
-  return Status(ErrorCode::kInvalidArgument,
-                fmt::format("\"{}\" is not an address to listen on: it must be HOST:PORT with a "
-                            "port from 0 to 65535, e.g. 127.0.0.1:7411 or [::1]:7411.",
-                            text));
-}
-
-}  // namespace
-
 Result<sockaddr_storage> resolve_listen_address(std::string_view text) {
-  const std::size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos || colon == 0) return not_an_address(text);
-  std::string_view host = text.substr(0, colon);
-  const std::string_view port_text = text.substr(colon + 1);
-  std::uint16_t port = 0;
-  const auto [end, error] =
-      std::from_chars(port_text.data(), port_text.data() + port_text.size(), port);
-  if (port_text.empty() || error != std::errc() || end != port_text.data() + port_text.size()) {
-    return not_an_address(text);
+  const Result<Address> parsed = parse_address(text, 0);
+  if (!parsed.ok() || parsed->is_unix()) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("\"{}\" is not an address to listen on: it must be HOST:PORT with a "
+                              "port from 0 to 65535, e.g. 127.0.0.1:7411 or [::1]:7411.",
+                              text));
   }
-  if (host.front() == '[') {
-    if (host.size() < 3 || host.back() != ']') return not_an_address(text);
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find(':') != std::string_view::npos) {
-    return not_an_address(text);
-  }
-
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   const int result =
-      getaddrinfo(std::string(host).c_str(), std::string(port_text).c_str(), &hints, &found);
+      getaddrinfo(parsed->host.c_str(), std::to_string(parsed->port).c_str(), &hints, &found);
   if (result != 0 || found == nullptr) {
     return Status(
         ErrorCode::kInvalidArgument,
-        fmt::format("The host \"{}\" of the listen address \"{}\" cannot be resolved: {}.", host,
-                    text, gai_strerror(result)));
+        fmt::format("The host \"{}\" of the listen address \"{}\" cannot be resolved: {}.",
+                    parsed->host, text, gai_strerror(result)));
   }
   sockaddr_storage address{};
   std::memcpy(&address, found->ai_addr, found->ai_addrlen);

@@ -11,9 +11,6 @@
 
 namespace holdfast::broker {
 
-// The longest path that a unix socket can have, from the kernel's sockaddr_un.
-inline constexpr std::size_t kUnixPathBytesMax = 107;
-
 // "127.0.0.1:7411", "[::1]:7411", "localhost:7411"; port 0 asks the system for a free one.
 // Resolves names, which may block. kInvalidArgument if it is no address or the name is unknown.
 Result<sockaddr_storage> resolve_listen_address(std::string_view text);

@@ -202,6 +202,19 @@ RawBlock copy_block(const BlockKey& key, ByteSpan record) {
   return raw;
 }
 
+// To the queue's first block that may hold `request.from` or what follows it: the one before the
+// first that begins there or later may reach up to it. Whether the cursor then stands on a record,
+// which may be another queue's.
+bool seek_first(Cursor* cursor, const FetchRequest& request) {
+  const bool found = cursor->seek(block_key(request.queue, request.from));
+  std::optional<BlockKey> key = found ? read_block_key(cursor->key()) : std::nullopt;
+  if (key && key->queue == request.queue && key->first == request.from) return true;
+  const bool before = found ? cursor->previous() : cursor->last();
+  if (!before) return cursor->outcome().ok() && cursor->first();
+  key = read_block_key(cursor->key());
+  return (key && key->queue == request.queue) || cursor->next();
+}
+
 class LmdbStore : public Store {
  public:
   LmdbStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Environment> environment,
@@ -351,24 +364,10 @@ Result<std::vector<RawBlock>> LmdbStore::copy_blocks(const FetchRequest& request
   Result<Cursor> cursor = transaction->cursor(Table::kBlocks);
   if (!cursor) return cursor.status();
 
-  // The block before the first that begins at or after `from` may reach up to it.
-  const RecordKey from = block_key(request.queue, request.from);
-  bool found = cursor->seek(from);
-  std::optional<BlockKey> key = found ? read_block_key(cursor->key()) : std::nullopt;
-  if (!found || !key || key->queue != request.queue || key->first != request.from) {
-    const bool before = found ? cursor->previous() : cursor->last();
-    key = before ? read_block_key(cursor->key()) : std::nullopt;
-    if (before && (!key || key->queue != request.queue)) {
-      found = cursor->next();
-    } else {
-      found = before || (cursor->outcome().ok() && cursor->first());
-    }
-  }
-
   std::size_t bytes = 0;
   bool last_unreadable = false;
-  for (; found; found = cursor->next()) {
-    key = read_block_key(cursor->key());
+  for (bool found = seek_first(&*cursor, request); found; found = cursor->next()) {
+    const std::optional<BlockKey> key = read_block_key(cursor->key());
     if (!key || key->queue != request.queue) break;
     if (last_unreadable) copied.back().last_if_unreadable = key->first - 1;
     const bool enough = bytes > 0 && bytes >= request.bytes_max;

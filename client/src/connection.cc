@@ -4,6 +4,7 @@
 #include <uv.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,19 @@ sockaddr_storage copy_of(const sockaddr* address) {
       address->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
   std::memcpy(&storage, address, bytes);
   return storage;
+}
+
+// Of a host that is written as a number; nullopt: it is a name, to be looked up.
+std::optional<sockaddr_storage> numeric_address(const Address& address) {
+  sockaddr_in v4{};
+  if (uv_ip4_addr(address.host.c_str(), address.port, &v4) == 0) {
+    return copy_of(reinterpret_cast<const sockaddr*>(&v4));
+  }
+  sockaddr_in6 v6{};
+  if (uv_ip6_addr(address.host.c_str(), address.port, &v6) == 0) {
+    return copy_of(reinterpret_cast<const sockaddr*>(&v6));
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -107,18 +121,15 @@ void Connection::attempt() {
       options_.handshake_ms, 0);
 
   if (options_.address.is_unix()) return connect_to(nullptr);
+  resolve();
+}
+
+void Connection::resolve() {
   resolving_ = new Resolving;
   resolving_->owner = this;
   resolving_->request.data = resolving_;
-  const char* host = options_.address.host.c_str();
-  sockaddr_in v4{};
-  sockaddr_in6 v6{};
-  if (uv_ip4_addr(host, options_.address.port, &v4) == 0) {
-    resolving_->addresses.push_back(copy_of(reinterpret_cast<const sockaddr*>(&v4)));
-    return try_next_address();
-  }
-  if (uv_ip6_addr(host, options_.address.port, &v6) == 0) {
-    resolving_->addresses.push_back(copy_of(reinterpret_cast<const sockaddr*>(&v6)));
+  if (const auto address = numeric_address(options_.address)) {
+    resolving_->addresses.push_back(*address);
     return try_next_address();
   }
   addrinfo hints{};
@@ -130,33 +141,37 @@ void Connection::attempt() {
       [](uv_getaddrinfo_t* request, int result, addrinfo* found) {
         auto* resolving = static_cast<Resolving*>(request->data);
         resolving->running = false;
-        Connection* self = resolving->owner;
-        if (result != UV_EAI_CANCELED) --self->lookups_;
+        if (result != UV_EAI_CANCELED) --resolving->owner->lookups_;
         if (resolving->abandoned) {
           delete resolving;
-        } else if (result != 0) {
-          self->lose(Status(ErrorCode::kUnreachable,
-                            fmt::format("The host \"{}\" cannot be found: {}.",
-                                        self->options_.address.host, uv_strerror(result))),
-                     false);
         } else {
-          for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
-            resolving->addresses.push_back(copy_of(at->ai_addr));
-          }
-          std::reverse(resolving->addresses.begin(), resolving->addresses.end());
-          self->try_next_address();
+          resolving->owner->resolved(result, found);
         }
         uv_freeaddrinfo(found);
       },
-      host, port.c_str(), &hints);
+      options_.address.host.c_str(), port.c_str(), &hints);
   if (failure == 0) {
     ++lookups_;
   } else {
     resolving_->running = false;
     lose(Status(ErrorCode::kUnreachable, fmt::format("The host \"{}\" cannot be looked up: {}.",
-                                                     host, uv_strerror(failure))),
+                                                     options_.address.host, uv_strerror(failure))),
          false);
   }
+}
+
+void Connection::resolved(int failure, const addrinfo* found) {
+  if (failure != 0) {
+    return lose(
+        Status(ErrorCode::kUnreachable, fmt::format("The host \"{}\" cannot be found: {}.",
+                                                    options_.address.host, uv_strerror(failure))),
+        false);
+  }
+  for (; found != nullptr; found = found->ai_next) {
+    resolving_->addresses.push_back(copy_of(found->ai_addr));
+  }
+  std::reverse(resolving_->addresses.begin(), resolving_->addresses.end());
+  try_next_address();
 }
 
 void Connection::try_next_address() {

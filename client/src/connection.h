@@ -24,6 +24,8 @@
 #include "schema/address.h"
 #include "schema/frame.h"
 
+struct addrinfo;
+
 namespace holdfast::client {
 
 struct ConnectionOptions {
@@ -86,6 +88,8 @@ class Connection {
   enum class Stage { kIdle, kConnecting, kShakingHands, kReady, kWaiting, kEnded };
 
   void attempt();
+  void resolve();
+  void resolved(int failure, const addrinfo* found);
   void connect_to(const void* socket_address);
   void try_next_address();
   void connect_finished(int failure);

@@ -124,11 +124,11 @@ StoreOptions store_options_of(const Config& config) {
   return options;
 }
 
-// SIGTERM and SIGINT: the first drains, the second stops at once.
+// SIGTERM, SIGINT and SIGHUP: the first drains, the second stops at once.
 class StopSignals {
  public:
   StopSignals(uv_loop_t& loop, Broker& broker) : loop_(loop) {
-    const int numbers[] = {SIGTERM, SIGINT};
+    const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
     for (std::size_t index = 0; index < std::size(signals_); ++index) {
       uv_signal_init(&loop_, &signals_[index]);
       signals_[index].data = &broker;
@@ -147,7 +147,7 @@ class StopSignals {
 
  private:
   uv_loop_t& loop_;
-  uv_signal_t signals_[2];
+  uv_signal_t signals_[3];
 };
 
 std::string joined(const std::vector<std::string>& words) {
@@ -157,6 +157,9 @@ std::string joined(const std::vector<std::string>& words) {
 int serve(const Config& config) {
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is told as an error
+  // With other programs they mean "look again" and the like; here they must not end it undrained.
+  signal(SIGUSR1, SIG_IGN);
+  signal(SIGUSR2, SIG_IGN);
   BrokerOptions options = options_of(config);
   explain_faults("holdfastd", config.data);
   Result<std::unique_ptr<Store>> store = Store::open(store_options_of(config));

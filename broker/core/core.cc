@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "holdfast/text.h"
 
 namespace holdfast::broker {
 
@@ -232,9 +233,12 @@ Queue* Core::State::find_queue(std::string_view name) const {
 Queue* Core::State::queue_or_refuse(Asker asker, std::string_view name) {
   Queue* const queue = find_queue(name);
   if (queue == nullptr) {
-    refuse(asker, ErrorCode::kQueueNotFound,
-           fmt::format("There is no queue '{}'. Create it first: holdfast queue create {}", name,
-                       name));
+    refuse(
+        asker, ErrorCode::kQueueNotFound,
+        is_dead_queue_name(name)
+            ? fmt::format("There is no queue '{}': a dead-letter queue comes with its queue.", name)
+            : fmt::format("There is no queue '{}'. Create it first: holdfast queue create {}", name,
+                          name));
   }
   return queue;
 }
@@ -316,6 +320,7 @@ void Core::list_consumers(Asker asker, std::string_view queue, Now now) {
   state_->list_consumers(asker, queue, now);
 }
 CoreReport Core::report(Now /*now*/) const { return state_->report(); }
+std::uint64_t Core::corrupt_found() const { return state_->corrupt_found; }
 
 void Core::committed(const CommitResult& result, Now now) { state_->committed(result, now); }
 void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }

@@ -85,6 +85,8 @@ class Core {
   void discard(const MoveRequest& request, Now now);
   void list_consumers(Asker asker, std::string_view queue, Now now);
   CoreReport report(Now now) const;
+  // Messages found damaged or lost since the start, of all queues there ever were.
+  std::uint64_t corrupt_found() const;
 
   // ---- the store's answers ----
   // Of all batches that were taken, up to the one with that number.

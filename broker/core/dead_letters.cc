@@ -157,6 +157,7 @@ void Core::State::set_aside_unreadable(Queue& queue, const UnreadableBlock& bloc
 
 void Core::State::drop_unreadable(Queue& queue, Sequence sequence, std::size_t stored_bytes) {
   ++queue.counters.corrupt;
+  ++corrupt_found;
   Outstanding* const entry = queue.subscription.outstanding.find(sequence);
   if (entry == nullptr) {
     settle_sequence(queue, sequence, stored_bytes);

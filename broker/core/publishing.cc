@@ -121,6 +121,13 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) co
                     queue.record.name, queue.messages())};
   }
   const std::uint64_t bytes_max = queue.setting(QueueSetting::kMaxBytes);
+  if (bytes_max > 0 && message_bytes > bytes_max) {
+    return {
+        ErrorCode::kMessageTooLarge,
+        fmt::format("The message has {} bytes with its id and headers; queue '{}' holds at most "
+                    "{} (max-bytes).",
+                    message_bytes, queue.record.name, bytes_max)};
+  }
   if (bytes_max > 0 && queue.record.bytes + message_bytes > bytes_max) {
     return {ErrorCode::kQueueFull,
             fmt::format("Queue '{}' holds {} bytes of its limit of {} (max-bytes); the message has "

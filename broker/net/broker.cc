@@ -15,6 +15,7 @@ namespace {
 
 // Rounds of a pump before the loop looks at its sockets again.
 constexpr int kPumpRoundsMax = 4;
+constexpr Milliseconds kTellCorruptInterval{10'000};
 
 }  // namespace
 
@@ -61,6 +62,13 @@ Status Broker::load() {
         state->records_corrupt);
   }
   options_.session.node_id = state->node_id;
+  if (state->batch_number == 0) {
+    log_.info("The store in {} is new: nothing was ever stored in it.", options_.data_directory);
+  } else {
+    log_.info(
+        "The store in {} has {} queues, those of dead letters included; its last batch is {}.",
+        options_.data_directory, state->queues.size(), state->batch_number);
+  }
   const Now now = read_clocks();
   core_.load(*state, now);
   note_space(state->space);
@@ -123,6 +131,7 @@ void Broker::pump() {
   answer_drain_requests(now);
   if (const auto wake = core_.next_wake(); wake && *wake <= now.monotonic) core_.advance(now);
   peers_.begin_turn(now);
+  tell_corrupt(now);
   int rounds = 0;
   while (rounds < kPumpRoundsMax && pump_round(now)) ++rounds;
   if (phase_ != Phase::kServing) advance_drain(now);
@@ -169,6 +178,19 @@ void Broker::arm_timer(Now now) {
   // A millisecond more, because the loop's clock is coarser and may fire early.
   uv_timer_start(
       &timer_, [](uv_timer_t*) {}, static_cast<std::uint64_t>(wait_ms) + 1, 0);
+}
+
+// At most a line in ten seconds: a disk that fails damages many.
+void Broker::tell_corrupt(Now now) {
+  const std::uint64_t found = core_.corrupt_found();
+  if (found == corrupt_told_ || now.monotonic < tell_corrupt_at_) return;
+  log_.error(
+      "{} stored messages no longer match their checksums or can no longer be read; what is left "
+      "of "
+      "them is in the dead-letter queues, with the reason corrupt. Check the disk.",
+      found - corrupt_told_);
+  corrupt_told_ = found;
+  tell_corrupt_at_ = now.monotonic + kTellCorruptInterval;
 }
 
 void Broker::on_committed(const CommitResult& result) {
@@ -250,6 +272,7 @@ std::size_t Broker::append_status(std::uint64_t correlation, FrameWriter& out, N
   info.add_store_bytes(report.space.used_bytes);
   info.add_store_file_bytes(report.space.file_bytes);
   info.add_disk_free_bytes(report.space.disk_free_bytes);
+  info.add_room_bytes(report.space.room_bytes);
   info.add_publishes_allowed(report.space.publishes_allowed);
   info.add_draining(report.draining);
   info.add_batch_number(report.batch_number);

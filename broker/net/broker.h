@@ -91,6 +91,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   bool pump_round(Now now);
   void arm_timer(Now now);
   void note_space(const SpaceReport& space);
+  void tell_corrupt(Now now);
   void answer_drain_requests(Now now);
   void advance_drain(Now now);
   void close_listeners();
@@ -120,6 +121,8 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   bool hurry_ = false;
   bool publishes_allowed_ = true;
   bool commits_wait_ = false;
+  std::uint64_t corrupt_told_ = 0;
+  MonotonicTime tell_corrupt_at_{};
   bool torn_down_ = false;
   MonotonicTime started_at_;
   MonotonicTime drain_until_;

@@ -118,6 +118,12 @@ Status Listener::bind_socket() {
     });
   }
   if (error == 0) return Status();
+  // libuv tells a directory that is not there as one that may not be written.
+  if (is_unix_ && error == UV_EACCES) {
+    const std::size_t slash = path_.rfind('/');
+    const std::string directory = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
+    if (::access(directory.c_str(), F_OK) != 0) error = UV_ENOENT;
+  }
   if (error == UV_EADDRINUSE) {
     return Status(ErrorCode::kAddressInUse,
                   fmt::format("The address {} is in use: another process listens on it. Choose "

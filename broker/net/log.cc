@@ -1,6 +1,10 @@
 #include "net/log.h"
 
+#include <poll.h>
+#include <unistd.h>
+
 #include <chrono>
+#include <climits>
 #include <string>
 
 #include "holdfast/text.h"
@@ -26,11 +30,25 @@ bool Log::peer_line_allowed(MonotonicTime now) {
 
 void Log::write(std::string_view level, std::string_view sentence) {
   if (out_ == nullptr) return;
-  const std::string line =
-      fmt::format("{} {:<7} {}\n", format_time(std::chrono::system_clock::now()), level, sentence);
+  if (lines_unread_ > 0 &&
+      write_now("warning",
+                fmt::format("{} lines were left out: nobody read the log.", lines_unread_))) {
+    lines_unread_ = 0;
+  }
+  if (lines_unread_ > 0 || !write_now(level, sentence)) ++lines_unread_;
+}
+
+bool Log::write_now(std::string_view level, std::string_view sentence) {
+  std::string line =
+      fmt::format("{} {:<7} {}", format_time(std::chrono::system_clock::now()), level, sentence);
+  // What a pipe takes whole if it takes anything.
+  line.resize(cut_utf8(line, PIPE_BUF - 1).size());
+  line += '\n';
+  pollfd out{::fileno(out_), POLLOUT, 0};
+  if (::poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0) return false;
   // One call a line, so that lines of several processes on one stderr stay whole.
-  std::fwrite(line.data(), 1, line.size(), out_);
-  std::fflush(out_);
+  static_cast<void>(::write(out.fd, line.data(), line.size()) < 0);
+  return true;
 }
 
 }  // namespace holdfast::broker

@@ -183,6 +183,7 @@ bool Space::can_rewrite(const PageUse& use, std::uint64_t growable) const {
 
 SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable) {
   const std::uint64_t room = room_bytes(use, growable);
+  const std::uint64_t end_bytes = use.end_page * use.page_bytes;
   allowed_ = room >= (allowed_ ? kRoomMin : reserve_bytes_ / 4);
   ample_ = allowed_ && !is_near_limit(growable);
   short_ = !allowed_ || room < kFrameBytesMax;
@@ -195,11 +196,18 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
   report.disk_free_bytes = disk.free_bytes;
   report.room_bytes = allowed_ ? room : 0;
   if (!allowed_) {
+    const std::uint64_t left = minus(growable + unused_bytes(use, free_.usable), reserve_bytes_);
+    const std::string pieces =
+        left < kRoomMin
+            ? ""
+            : fmt::format(" {} more are free, in pieces that are too small.", format_bytes(left));
     report.reason = fmt::format(
-        "The store in {} is full: {} of its {} are in use, its disk has {} free, and {} are kept "
-        "for settling what is stored. Consume or delete messages, or give it more space.",
-        options_.directory, format_bytes(report.used_bytes), format_bytes(report.file_bytes),
-        format_bytes(disk.free_bytes), format_bytes(reserve_bytes_));
+        "The store in {} is full: {} of the {} that {} are in use, and {} are kept for settling "
+        "what is stored.{} Consume or delete messages, or give it more space.",
+        options_.directory, format_bytes(report.used_bytes), format_bytes(end_bytes + growable),
+        end_bytes + growable == options_.size_bytes_max ? "disk_bytes_max allows"
+                                                        : "its disk has for it",
+        format_bytes(reserve_bytes_), pieces);
   }
   return report;
 }

@@ -117,6 +117,7 @@ BrokerReport decode(const wire::StatusInfo& info) {
   report.store_bytes = info.store_bytes();
   report.store_file_bytes = info.store_file_bytes();
   report.disk_free_bytes = info.disk_free_bytes();
+  report.room_bytes = info.room_bytes();
   report.publishes_allowed = info.publishes_allowed();
   report.draining = info.draining();
   report.batch_number = info.batch_number();

@@ -226,6 +226,15 @@ TEST_CASE("a busy queue cost a quiet one its dedup window") {
   CHECK_FALSE(f.confirm_of(f.publish("busy", "b0"))->duplicate);
 }
 
+TEST_CASE("a message that its queue can never hold was to be published again") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxBytes, 1'024}});
+  CHECK(f.error_of(f.publish("q", "a", std::string(2'000, 'x')))->code() ==
+        ErrorCode::kMessageTooLarge);
+  f.publish("q", "b", std::string(600, 'x'));
+  CHECK(f.error_of(f.publish("q", "c", std::string(600, 'x')))->code() == ErrorCode::kQueueFull);
+}
+
 TEST_CASE("a dedup window of zero stores every message") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kDedupWindow, 0}});

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "core/block.h"
 #include "corrupt/serving.h"
 #include "store/checker.h"
 #include "store/faults.h"

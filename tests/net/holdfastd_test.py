@@ -96,16 +96,20 @@ def check_refused(result, code, *words):
 
 
 def test_it_says_when_it_is_ready_and_stops_when_told(directory):
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
             line = broker.ready()
             check(line.endswith(f", data in {directory}/d"), line)
             client, frame = greet(("127.0.0.1", int(re.search(r":(\d+),", line)[1])))
             check(frame[4] == WELCOME, f"frame {frame[4]}")
+            for ignored in (signal.SIGUSR1, signal.SIGUSR2):
+                broker.process.send_signal(ignored)
             code, out, err = broker.end(number)
             client.close()
             check(code == 0, f"exit code {code}: {err}")
             check(out == "", out)
+            check(err.rstrip().endswith("Stopped."), err)
+            check("is new: nothing was ever stored in it." in err, err)
 
 
 def test_a_wrong_command_line_is_explained(directory):

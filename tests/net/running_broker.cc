@@ -60,6 +60,11 @@ void HeldStore::tell_space(broker::SpaceReport report) {
   space_(std::move(report));
 }
 
+void HeldStore::flip_bit_in_message(QueueId queue, Sequence sequence) {
+  const std::scoped_lock lock(mutex_);
+  memory_.flip_bit_in_message(queue, sequence);
+}
+
 Result<broker::StoredState> HeldStore::load() {
   const std::scoped_lock lock(mutex_);
   return memory_.load();

@@ -39,6 +39,7 @@ class HeldStore final : public broker::Store {
   // on.
   void tell_space(broker::SpaceReport report);
   void set_room_of_commits(broker::SpaceReport report);
+  void flip_bit_in_message(QueueId queue, Sequence sequence);
 
   Result<broker::StoredState> load() override;
   Result<std::uint64_t> load_dedup(const broker::DedupLoader& loader) override;

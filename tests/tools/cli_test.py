@@ -14,6 +14,7 @@ import pty
 import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,7 @@ def test_bad_queues(tool):
 
 def test_send_one(tool):
     tool.make("one")
+    expect(tool.run("message", "send", "one", "hello", "--id", ""), 65, "message_id_invalid", "--id")
     receipt = tool.send("one", "hello", "--id", "first", "-H", "type=greeting", "-H", "x=a=b")
     CHECK.that(receipt == {"queue": "one", "sequence": 1, "id": "first", "duplicate": False},
                receipt)
@@ -432,6 +434,11 @@ def test_dead_letters(tool):
         expect(tool.run("dlq", "export", "nowhere", path), 65, "queue_not_found")
         CHECK.that(os.listdir(directory) == ["dead.jsonl"], "nothing beside it after an error")
         expect(tool.run("dlq", "export", "risky", os.path.join(directory, "no", "file")), 64)
+    # A device was replaced by a file.
+    expect(tool.run("dlq", "export", "risky", "/dev/full"), 70, "/dev/full")
+    expect(tool.run("dlq", "export", "risky", "/dev/null"), 0, "2 dead letters")
+    CHECK.that(all(stat.S_ISCHR(os.stat(device).st_mode) for device in ("/dev/full", "/dev/null")),
+               "devices stay devices")
 
     dry = tool.ok("dlq", "redrive", "risky", "--all", "--dry-run")[0]
     CHECK.that(dry["redriven"] == 2 and dry["dry_run"] is True, dry)

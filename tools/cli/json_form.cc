@@ -172,6 +172,7 @@ Json broker_json(const BrokerReport& report) {
   json["store_bytes"] = report.store_bytes;
   json["store_file_bytes"] = report.store_file_bytes;
   json["disk_free_bytes"] = report.disk_free_bytes;
+  json["room_bytes"] = report.room_bytes;
   json["batch_number"] = report.batch_number;
   json["commit_us_p50"] = report.commit_us_p50;
   json["commit_us_p99"] = report.commit_us_p99;

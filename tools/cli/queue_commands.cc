@@ -255,8 +255,10 @@ ExitCode purge_queue(Session& session, const RemoveArguments& arguments) {
   if (!purged.ok()) return session.fail(purged.status(), arguments.queue);
   Output& output = session.output();
   if (output.is_table()) {
-    session.console().note(
-        fmt::format("{} messages are removed from queue {}.", *purged, arguments.queue));
+    session.console().note(fmt::format(
+        "{} messages are removed from queue {}. Their ids stay in its dedup window: the same "
+        "messages, sent again within it, are duplicates and are not stored.",
+        *purged, arguments.queue));
   } else {
     Json json;
     json["queue"] = arguments.queue;

@@ -36,7 +36,7 @@ ExitCode report_lines(Session& session, const LineSender::Outcome& outcome,
                       std::uint64_t lines_read, bool is_cut_short) {
   session.output().end_list();
   if (outcome.failed == 0 && !is_cut_short) {
-    session.console().note(fmt::format("{} messages are stored, {} of them were duplicates.",
+    session.console().note(fmt::format("{} messages are stored; {} of them were before.",
                                        outcome.stored, outcome.duplicates));
     return session.finish();
   }
@@ -127,6 +127,11 @@ ExitCode send_message(Session& session, const SendArguments& arguments) {
   Result<Headers> headers = parse_headers(arguments.headers);
   if (!headers.ok()) return session.fail(headers.status());
   message.headers = std::move(headers).value();
+  if (arguments.id && arguments.id->empty()) {
+    return session.fail(Status(ErrorCode::kMessageIdInvalid,
+                               "--id names no id, so that sending again would store the message "
+                               "again. Give one, or leave --id out."));
+  }
   message.id = arguments.id.value_or("");
 
   const std::string path = body_path(arguments);

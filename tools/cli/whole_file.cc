@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +16,13 @@ namespace holdfast::cli {
 
 Result<WholeFile> WholeFile::create(const std::string& path) {
   if (path == "-") return WholeFile(path, {}, STDOUT_FILENO);
+  struct stat info {};
+  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
+    const int file_descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (file_descriptor >= 0) return WholeFile(path, {}, file_descriptor);
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("File {} cannot be opened: {}.", quoted(path), std::strerror(errno)));
+  }
   std::string temporary_path = fmt::format("{}.{}.part", path, ::getpid());
   const int file_descriptor =
       ::open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -36,7 +44,7 @@ WholeFile::WholeFile(WholeFile&& other) noexcept
 WholeFile::~WholeFile() {
   if (file_descriptor_ < 0 || is_standard_output()) return;
   ::close(file_descriptor_);
-  ::unlink(temporary_path_.c_str());
+  if (!temporary_path_.empty()) ::unlink(temporary_path_.c_str());
 }
 
 Status WholeFile::write(std::string_view bytes) {
@@ -62,7 +70,7 @@ Status WholeFile::write_out() {
 
 Status WholeFile::finish() {
   Status written = write_out();
-  if (!written.ok() || is_standard_output()) return written;
+  if (!written.ok() || temporary_path_.empty()) return written;
   if (::fsync(file_descriptor_) != 0) return failed("flushed to the device");
   if (::rename(temporary_path_.c_str(), path_.c_str()) != 0) return failed("put in its place");
   ::close(std::exchange(file_descriptor_, -1));

@@ -1,6 +1,9 @@
 // A file that appears whole or not at all: written under another name beside it, synced, renamed.
+// Standard output, and what is no regular file (a pipe, a device), is written as it is.
 
 #pragma once
+
+#include <unistd.h>
 
 #include <string>
 #include <string_view>
@@ -11,8 +14,8 @@ namespace holdfast::cli {
 
 class WholeFile {
  public:
-  // "-" is standard output, which has none of these guarantees. kInvalidArgument if the file cannot
-  // be created. A file of this name is replaced by finish(), until then it stays.
+  // "-" is standard output. kInvalidArgument if the file cannot be created or opened. A regular
+  // file of this name is replaced by finish(), until then it stays.
   static Result<WholeFile> create(const std::string& path);
 
   WholeFile(WholeFile&& other) noexcept;
@@ -24,7 +27,7 @@ class WholeFile {
 
   // kStorageFailed.
   Status write(std::string_view bytes);
-  // After it the file is there, durably. kStorageFailed.
+  // After it a regular file is there, durably. kStorageFailed.
   Status finish();
   // Standard output was a pipe, and its reader has gone.
   bool pipe_is_closed() const { return pipe_is_closed_; }
@@ -36,10 +39,10 @@ class WholeFile {
         file_descriptor_(file_descriptor) {}
   Status write_out();
   Status failed(std::string_view step);
-  bool is_standard_output() const { return temporary_path_.empty(); }
+  bool is_standard_output() const { return file_descriptor_ == STDOUT_FILENO; }
 
   std::string path_;
-  std::string temporary_path_;  // empty: standard output
+  std::string temporary_path_;  // empty: written as it is
   int file_descriptor_;
   std::string pending_;
   bool pipe_is_closed_ = false;

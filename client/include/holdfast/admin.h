@@ -48,7 +48,7 @@ struct BrokerReport {
   std::uint64_t ready = 0, in_flight = 0, waiting = 0, dead = 0;
   double publish_rate = 0, deliver_rate = 0, ack_rate = 0;
   std::uint64_t published = 0, delivered = 0, acked = 0, corrupt = 0, refused = 0;
-  std::uint64_t store_bytes = 0, store_file_bytes = 0, disk_free_bytes = 0;
+  std::uint64_t store_bytes = 0, store_file_bytes = 0, disk_free_bytes = 0, room_bytes = 0;
   bool publishes_allowed = true, draining = false;
   std::uint64_t batch_number = 0, commits = 0;
   std::uint32_t commit_us_p50 = 0, commit_us_p99 = 0;

@@ -1,0 +1,102 @@
+// The log: when nobody reads it, and what it tells of damage.
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "net/log.h"
+#include "running_broker.h"
+
+namespace holdfast::test {
+namespace {
+
+// A pipe whose writing end is a file, as standard error may be.
+class Pipe {
+ public:
+  Pipe() {
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    reader_ = ends[0];
+    out_.reset(::fdopen(ends[1], "w"));
+    ::fcntl(reader_, F_SETFL, O_NONBLOCK);
+  }
+  ~Pipe() { ::close(reader_); }
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+
+  std::FILE* out() { return out_.get(); }
+  std::string read() {
+    std::string text;
+    char piece[4096];
+    for (ssize_t bytes; (bytes = ::read(reader_, piece, sizeof piece)) > 0;) {
+      text.append(piece, static_cast<std::size_t>(bytes));
+    }
+    return text;
+  }
+
+ private:
+  int reader_ = -1;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> out_{nullptr, std::fclose};
+};
+
+TEST_CASE("a log that nobody read held up the broker") {
+  Pipe pipe;
+  broker::Log log(pipe.out());
+  // More than a pipe holds.
+  constexpr int kLines = 10'000;
+  for (int i = 0; i < kLines; ++i) log.info("Line {}: {}.", i, std::string(100, 'x'));
+  const std::string read = pipe.read();
+  const auto lines = static_cast<int>(std::count(read.begin(), read.end(), '\n'));
+  CHECK(lines < kLines);
+  CHECK(read.ends_with(".\n"));
+
+  log.info("Somebody reads again.");
+  const std::string told = pipe.read();
+  CHECK(told.find(fmt::format("warning {} lines were left out: nobody read the log.\n",
+                              kLines - lines)) != std::string::npos);
+  CHECK(told.ends_with("info    Somebody reads again.\n"));
+}
+
+TEST_CASE("a line that is too long for a pipe is cut, between two characters") {
+  Pipe pipe;
+  broker::Log log(pipe.out());
+  std::string text;
+  while (text.size() < 10'000) text += "ü";
+  log.info("{}", text);
+  const std::string line = pipe.read();
+  CHECK(line.size() <= 4096);
+  CHECK(line.size() >= 4094);
+  CHECK(line.ends_with("ü\n"));
+}
+
+TEST_CASE("damage was not in the log") {
+  broker::BrokerOptions options = loopback_options();
+  options.core.cache_bytes_max = 1;  // so that it is read
+  RunningBroker broker(options);
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  for (std::uint64_t i = 1; i <= 2; ++i) {
+    client.send_publish(i, queue, fmt::format("m{}", i), "x");
+    REQUIRE(client.receive()->type == wire::FrameType_Confirm);
+  }
+  broker.store().flip_bit_in_message(QueueId(queue), 1);
+  client.subscribe("q", 10);
+  std::optional<RawFrame> frame = client.receive();
+  REQUIRE(frame.has_value());
+  // By the time of a second answer the loop has had its turn.
+  client.send_publish(3, queue, "m3", "x");
+  while (frame.has_value() && frame->type != wire::FrameType_Confirm) {
+    frame = client.receive();
+  }
+  REQUIRE(frame.has_value());
+  const std::string log = broker.logged();
+  CHECK(log.find("error   1 stored messages no longer match their checksums") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace holdfast::test

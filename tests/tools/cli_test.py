@@ -417,6 +417,8 @@ def test_dead_letters(tool):
     CHECK.that(first["headers"] == {"k": "v"} and first["body"] == "poison", first)
     CHECK.that(dead[1]["reason"] == "rejected" and dead[1]["error"] == "no good", dead[1])
     CHECK.that("retry_limit" in tool.run("dlq", "peek", "risky.dead").out, "as a table")
+    later = tool.ok("dlq", "peek", "risky", "--from", str(first["sequence"] + 1))
+    CHECK.that([m["id"] for m in later] == ["p2"], later)
     shown = tool.ok("dlq", "show", "risky")[0]
     CHECK.that(shown["messages"] == 2 and shown["oldest"]["id"] == "p1", shown)
     CHECK.that("risky" in tool.run("dlq", "show", "risky").out, "as fields")

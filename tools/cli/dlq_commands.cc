@@ -10,6 +10,7 @@
 #include "cli/json_form.h"
 #include "cli/message_listing.h"
 #include "cli/message_view.h"
+#include "cli/peek.h"
 #include "cli/session.h"
 #include "cli/whole_file.h"
 #include "holdfast/text.h"
@@ -84,30 +85,11 @@ ExitCode show_dead(Session& session, const std::string& queue) {
 
 // ---- peek, export ----
 
-struct PeekArguments {
-  std::string queue;
-  std::uint64_t count = 10;
-};
-
 ExitCode peek_dead(Session& session, const PeekArguments& arguments) {
   const Status connected = session.connect_for(arguments.queue);
   if (!connected.ok()) return session.fail(connected);
-  const std::string dead_queue = dead_queue_name(arguments.queue);
-  begin_messages(session.output(), MessageColumns::kDead);
-  const Result<std::uint64_t> shown =
-      for_each_message(session, dead_queue, arguments.count, 0, [&](const StoredMessage& message) {
-        print_in_list(session.output(), MessageColumns::kDead, message);
-        return session.output().status();
-      });
-  if (!shown.ok()) {
-    return session.output().status().ok() ? session.fail(shown.status(), dead_queue)
-                                          : session.finish();
-  }
-  session.output().end_list();
-  if (*shown == 0) {
-    session.console().note(fmt::format("Queue {} has no dead letters.", arguments.queue));
-  }
-  return session.finish();
+  return peek(session, arguments, dead_queue_name(arguments.queue), MessageColumns::kDead,
+              fmt::format("Queue {} has no dead letters there.", arguments.queue));
 }
 
 struct ExportArguments {
@@ -205,13 +187,9 @@ void add_dlq_commands(const Command& tool) {
   show.take({.name = "QUEUE", .meaning = "The queue", .required = true}, *shown);
   show.does([shown](Session& session) { return show_dead(session, *shown); });
 
-  auto peeked = std::make_shared<PeekArguments>();
-  const Command peek = dlq.add("peek", "Shows dead letters with their story");
-  peek.take({.name = "QUEUE", .meaning = "The queue", .required = true}, peeked->queue);
-  constexpr std::uint64_t kCountMax = 1'000'000'000;
-  peek.take_number({.name = "-n,--count", .meaning = "How many at most (default 10)"},
-                   peeked->count, 1, kCountMax);
-  peek.does([peeked](Session& session) { return peek_dead(session, *peeked); });
+  const Command peek_command = dlq.add("peek", "Shows dead letters with their story");
+  const auto peeked = take_peek_arguments(peek_command);
+  peek_command.does([peeked](Session& session) { return peek_dead(session, *peeked); });
 
   add_moves(dlq);
 

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "cli/message_listing.h"
 #include "cli/message_view.h"
+#include "cli/peek.h"
 #include "cli/receive_command.h"
 #include "cli/send_command.h"
 #include "cli/session.h"
@@ -14,41 +14,17 @@
 namespace holdfast::cli {
 namespace {
 
-struct PeekArguments {
-  std::string queue;
-  std::uint64_t count = 10;
-  std::uint64_t from = 0;
-};
-
 ExitCode peek_messages(Session& session, const PeekArguments& arguments) {
   const Status connected = session.connect_for(arguments.queue);
   if (!connected.ok()) return session.fail(connected);
-  begin_messages(session.output(), MessageColumns::kPeeked);
-  const Result<std::uint64_t> shown = for_each_message(
-      session, arguments.queue, arguments.count, arguments.from, [&](const StoredMessage& message) {
-        print_in_list(session.output(), MessageColumns::kPeeked, message);
-        return session.output().status();
-      });
-  if (!shown.ok()) {
-    return session.output().status().ok() ? session.fail(shown.status(), arguments.queue)
-                                          : session.finish();
-  }
-  session.output().end_list();
-  if (*shown == 0) session.console().note(fmt::format("Queue {} is empty there.", arguments.queue));
-  return session.finish();
+  return peek(session, arguments, arguments.queue, MessageColumns::kPeeked,
+              fmt::format("Queue {} is empty there.", arguments.queue));
 }
 
 void add_peek(const Command& message) {
-  auto arguments = std::make_shared<PeekArguments>();
   const Command command =
       message.add("peek", "Shows messages and changes nothing: no attempt, no lease");
-  command.take({.name = "QUEUE", .meaning = "Which queue", .required = true}, arguments->queue);
-  constexpr std::uint64_t kCountMax = 1'000'000'000;
-  command.take_number({.name = "-n,--count", .meaning = "How many at most (default 10)"},
-                      arguments->count, 1, kCountMax);
-  command.take_number(
-      {.name = "--from", .meaning = "The sequence to begin at (default: the oldest)"},
-      arguments->from, 1, ~std::uint64_t{0});
+  const auto arguments = take_peek_arguments(command);
   command.does([arguments](Session& session) { return peek_messages(session, *arguments); });
 }
 

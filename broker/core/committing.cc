@@ -22,7 +22,7 @@ constexpr std::uint64_t kBytesPerUs = 256;
 // hold up those that it is joined with.
 constexpr std::uint64_t kRoomToJoin = 4;
 // What moves and rewrites messages reads no faster than they are stored: with so many full batches
-// on their way it waits for the next commit.
+// of them on their way it waits for the next commit.
 constexpr std::size_t kBatchesAhead = 8;
 
 std::size_t growth_of(const std::deque<Sealed>& batches) {
@@ -64,7 +64,10 @@ std::uint64_t Core::State::pending_bytes() const {
 }
 
 bool Core::State::commits_lag() const {
-  return pending_bytes() - gathering.bytes >= kBatchesAhead * options.batch_bytes_max;
+  std::size_t bytes = 0;
+  for (const Sealed& waiting : under_way) bytes += waiting.reread;
+  for (const Sealed& waiting : sealed) bytes += waiting.reread;
+  return bytes >= kBatchesAhead * options.batch_bytes_max;
 }
 
 void Core::State::go_on() {
@@ -92,6 +95,7 @@ void Core::State::seal() {
   next.batch = std::make_unique<Batch>();
   next.number = next.batch->number = gathering_number;
   next.bytes = gathering.bytes;
+  next.reread = gathering.moved_bytes + gathering.rewritten_bytes;
   next.batch->next_id = gathering.next_id;
   next.batch->blocks_removed = std::move(gathering.blocks_removed);
   next.batch->blocks = std::move(gathering.blocks_rewritten);

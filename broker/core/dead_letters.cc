@@ -105,11 +105,17 @@ void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntr
       queue.is_dead_queue() && !message.provenance.empty()
           ? std::vector<std::uint8_t>(message.provenance.begin(), message.provenance.end())
           : encode_provenance(letter);
-  append(dead_queue_of(queue), now.wall, message.message_checksum, message.message, story);
+  append_moved(dead_queue_of(queue), now.wall, message.message_checksum, message.message, story);
   ++queue.counters.dead_lettered;
   finish(queue, entry);
   moves_done(move.operation);
   seal_if_full();
+}
+
+void Core::State::append_moved(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
+                               ByteSpan message, ByteSpan provenance) {
+  append(queue, published_at, message_checksum, message, provenance);
+  gathering.moved_bytes += message.size() + provenance.size();
 }
 
 void Core::State::moves_done(const std::shared_ptr<SettleOperation>& operation) {
@@ -189,7 +195,8 @@ void Core::State::append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw,
     letter.attempts = entry->attempts;
     if (entry->history) letter.history = &entry->history->attempts;
   }
-  append(dead_queue_of(queue), now.wall, checksum(wrapper), wrapper, encode_provenance(letter));
+  append_moved(dead_queue_of(queue), now.wall, checksum(wrapper), wrapper,
+               encode_provenance(letter));
   ++queue.counters.dead_lettered;
 }
 
@@ -232,7 +239,7 @@ void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask
     }
   } else {
     while (!task->sequences.empty() &&
-           (task->sequences.back() > dead.committed_to ||
+           (task->sequences.back() > task->stop ||
             dead.subscription.settled.contains(task->sequences.back()))) {
       ++task->reply.not_found;
       task->sequences.pop_back();
@@ -337,7 +344,7 @@ Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, bool dry_
   }
   Status room = check_room(*source, letter.message.size());
   if (!room.ok() || dry_run) return room;
-  append(*source, now.wall, letter.message_checksum, letter.message, {});
+  append_moved(*source, now.wall, letter.message_checksum, letter.message, {});
   ++source->counters.redriven;
   return {};
 }

@@ -63,6 +63,7 @@ struct Gathering {
   std::uint32_t next_id = 0;
   std::size_t bytes = 0;            // of messages
   std::size_t rewritten_bytes = 0;  // likewise, in blocks that were rewritten
+  std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
   Promises promises;
 };
 
@@ -72,6 +73,7 @@ struct Sealed {
   std::uint64_t number = 0;
   std::size_t bytes = 0;   // of messages
   std::size_t growth = 0;  // of the store by it, in bytes, about
+  std::size_t reread = 0;  // bytes of messages that were moved or rewritten
   Promises promises;
   struct Advance {
     QueueId queue;
@@ -103,7 +105,7 @@ struct MoveTask {
   bool all = false;
   std::vector<Sequence> sequences;  // those still to do, descending: the next is at the back
   Sequence next = 1;                // with `all`
-  Sequence stop = 0;                // with `all`: last sequence looked at
+  Sequence stop = 0;                // last sequence there was when it was asked for
   std::uint32_t left = 0;           // with `all`
 };
 
@@ -163,7 +165,8 @@ struct Core::State {
   void batch_committed(Sealed done, const CommitResult& result, Now now);
   // Of messages that are not durable yet.
   std::uint64_t pending_bytes() const;
-  // Whether so much waits to be committed that nothing should be read which adds to it.
+  // Whether so much of what was moved and rewritten waits to be committed that nothing should be
+  // read which adds to it.
   bool commits_lag() const;
   // Goes on with what was put off because of that.
   void go_on();
@@ -260,6 +263,9 @@ struct Core::State {
   void drop_unreadable(Queue& queue, Sequence sequence, std::size_t stored_bytes);
   void append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw, std::string_view error,
                       Now now);
+  // As append(), of a message that was stored before.
+  void append_moved(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
+                    ByteSpan message, ByteSpan provenance);
   // Goes on with the moves that need a block to be read.
   void read_for_moves(Queue& queue);
   void start_move_task(const MoveRequest& request, bool redrive);

@@ -436,6 +436,38 @@ TEST_CASE_FIXTURE(ManyToMove, "a redrive reads no faster than what it moves is s
   }
 }
 
+// It waited for as long as publishers kept eight batches waiting.
+TEST_CASE_FIXTURE(ManyToMove,
+                  "a redrive waits for its own messages and not for what others publish") {
+  reject_all();
+  REQUIRE(report("q.dead").messages == kMessages);
+  create_queue("busy");
+  hold_commits();
+  const std::string large((1 << 20) - 1'000, 'x');
+  for (int i = 0; i < 20; ++i) publish("busy", "b" + std::to_string(i), large);
+  const std::size_t before = fetches();
+  redrive_all("q", 5);
+  CHECK(fetches() > before);
+}
+
+TEST_CASE("a redrive that was put off took a letter that came after it") {
+  CoreOptions options;
+  options.batch_bytes_max = 1;  // so that commits lag with one message
+  CoreFixture f(options);
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.publish("q", "b");
+  const ConsumerId consumer = f.subscribe("q", 2, 600'000);
+  REQUIRE(f.delivered().size() == 2);
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 1}});
+  f.hold_commits();
+  f.redrive("q", {1});
+  f.redrive("q", {2});
+  f.settle(consumer, wire::SettleKind_Reject, {{2, 2}});
+  f.release_commits();
+  CHECK(f.report("q.dead").messages == 1);
+}
+
 TEST_CASE_FIXTURE(ManyToMove, "moves that were put off are forgotten with their queue") {
   hold_commits();
   reject_all();

@@ -43,10 +43,17 @@ void Core::State::fetched(const FetchResult& result, Now now) {
 void Core::State::fetch_for(Queue& queue, Sequence sequence) {
   std::set<Sequence>& fetching = queue.subscription.fetching;
   if (fetching.size() >= kFetchesMax || !fetching.insert(sequence).second) return;
-  // One block, looked for up to the queue's end: where one that is not legible ends is told by the
-  // next one.
-  fetch(queue, sequence, queue.committed_to, 1,
-        [this, sequence](Queue& read_queue, const FetchResult& result, Now now) {
+  fetch_block_of(queue, sequence, sequence);
+}
+
+void Core::State::fetch_block_of(Queue& queue, Sequence sequence, Sequence to) {
+  fetch(queue, sequence, to, 1,
+        [this, sequence, to](Queue& read_queue, const FetchResult& result, Now now) {
+          // Where a block that is not legible ends is told by the next one, which may be far.
+          if (!result.unreadable.empty() && to < read_queue.committed_to) {
+            fetch_block_of(read_queue, sequence, read_queue.committed_to);
+            return;
+          }
           Subscription& subscription = read_queue.subscription;
           subscription.fetching.erase(sequence);
           blocks_read(read_queue, result, now);

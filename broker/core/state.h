@@ -285,6 +285,7 @@ struct Core::State {
              std::function<void()> gone = {});
   // For a message whose block is needed: fetched once at a time.
   void fetch_for(Queue& queue, Sequence sequence);
+  void fetch_block_of(Queue& queue, Sequence sequence, Sequence to);
   void fetched(const FetchResult& result, Now now);
   // Takes note of blocks that were read to be delivered from: opens them, caches them, sets corrupt
   // messages aside, makes the moves that waited for them.

@@ -357,7 +357,7 @@ struct Core::State {
 
   // What was put off because commits lag, or there is little room; may be gone meanwhile.
   std::set<QueueId> moves_put_off;
-  std::deque<std::shared_ptr<MoveTask>> move_tasks_put_off;
+  std::vector<std::shared_ptr<MoveTask>> move_tasks_put_off;
   std::deque<BlockKey> rewrites_put_off;
   std::size_t rewrites_read_bytes = 0;  // of the messages left in blocks that are read for that
 

@@ -161,8 +161,12 @@ std::uint64_t Space::unused_bytes(const PageUse& use, std::uint64_t pages) const
   return minus(pages * use.page_bytes, used_since_count_);
 }
 
+std::uint64_t Space::left_bytes(const PageUse& use, std::uint64_t growable) const {
+  return growable + unused_bytes(use, free_.usable);
+}
+
 std::uint64_t Space::room_bytes(const PageUse& use, std::uint64_t growable) const {
-  const std::uint64_t left = minus(growable + unused_bytes(use, free_.usable), reserve_bytes_);
+  const std::uint64_t left = minus(left_bytes(use, growable), reserve_bytes_);
   // The longest stretch and the next: growth is one, and any run may be.
   const std::uint64_t run = unused_bytes(use, free_.longest_run);
   const std::uint64_t longest = std::max(growable, run);
@@ -176,9 +180,9 @@ std::uint64_t Space::room_bytes(const PageUse& use, std::uint64_t growable) cons
 
 // Half of the reserve, and a margin, are kept for what frees nothing at first.
 bool Space::can_rewrite(const PageUse& use, std::uint64_t growable) const {
-  const std::uint64_t left = growable + unused_bytes(use, free_.usable);
   const std::uint64_t longest = std::max(growable, unused_bytes(use, free_.longest_run));
-  return left >= reserve_bytes_ / 2 && longest >= margin_bytes_ + kCommitTreeBytes;
+  return left_bytes(use, growable) >= reserve_bytes_ / 2 &&
+         longest >= margin_bytes_ + kCommitTreeBytes;
 }
 
 SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable) {
@@ -196,7 +200,7 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
   report.disk_free_bytes = disk.free_bytes;
   report.room_bytes = allowed_ ? room : 0;
   if (!allowed_) {
-    const std::uint64_t left = minus(growable + unused_bytes(use, free_.usable), reserve_bytes_);
+    const std::uint64_t left = minus(left_bytes(use, growable), reserve_bytes_);
     const std::string pieces =
         left < kRoomMin
             ? ""

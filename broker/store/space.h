@@ -76,6 +76,8 @@ class Space {
   Status count_free_pages(bool runs);
   // Of so many free pages, what no commit has used since they were counted.
   std::uint64_t unused_bytes(const PageUse& use, std::uint64_t pages) const;
+  // All that commits may still use, the reserve included.
+  std::uint64_t left_bytes(const PageUse& use, std::uint64_t growable) const;
   std::uint64_t room_bytes(const PageUse& use, std::uint64_t growable) const;
   bool can_rewrite(const PageUse& use, std::uint64_t growable) const;
   SpaceReport report(const PageUse& use, const Disk& disk, std::uint64_t growable);

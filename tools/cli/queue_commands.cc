@@ -256,9 +256,10 @@ ExitCode purge_queue(Session& session, const RemoveArguments& arguments) {
   Output& output = session.output();
   if (output.is_table()) {
     session.console().note(fmt::format(
-        "{} messages are removed from queue {}. Their ids stay in its dedup window: the same "
-        "messages, sent again within it, are duplicates and are not stored.",
-        *purged, arguments.queue));
+        "{} messages are removed from queue {}.{}", *purged, arguments.queue,
+        report.dedup_ids == 0 ? ""
+                              : " Their ids stay in its dedup window: the same messages, sent "
+                                "again within it, are duplicates and are not stored."));
   } else {
     Json json;
     json["queue"] = arguments.queue;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/outstanding.h"
+#include "core/session_state.h"
 
 namespace holdfast::broker {
 
@@ -15,14 +16,14 @@ class Queue;
 
 struct Consumer {
   ConsumerId id;
-  SessionId session;
+  SessionState* session = nullptr;
   Queue* queue = nullptr;
   std::string name;
   std::uint32_t credit_messages = 0;
   std::uint64_t credit_bytes = 0;  // 0: no bound
   Milliseconds lease{0};
   bool lease_is_the_queues = false;  // follows the queue's setting when that is edited
-  bool writable = true;              // its session takes output
+  bool ending = false;               // takes nothing more, of what it gives back neither
   bool available = false;            // stands in its subscription's line of those with credit
 
   std::uint32_t held = 0;  // starting and in flight
@@ -37,7 +38,7 @@ struct Consumer {
   // How many more messages it may be given. A consumer that holds nothing takes one message of any
   // size, so that a small bound by bytes never stops it for good.
   std::uint32_t free_credit() const {
-    if (!writable || held >= credit_messages) return 0;
+    if (ending || !session->has_room() || held >= credit_messages) return 0;
     if (credit_bytes > 0 && held_bytes >= credit_bytes && held > 0) return 0;
     return credit_messages - held;
   }

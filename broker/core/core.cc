@@ -139,7 +139,7 @@ void Core::State::session_closed(SessionId id, Now now) {
   const std::set<ConsumerId> ended = std::exchange(found->second.consumers, {});
   // What one of them gives back must not go to another. All leave their lines at once: one at a
   // time would be a walk along the line for each.
-  for (const ConsumerId consumer : ended) consumers.at(consumer)->writable = false;
+  for (const ConsumerId consumer : ended) consumers.at(consumer)->ending = true;
   for (const ConsumerId consumer : ended) {
     if (consumers.at(consumer)->available) leave_line(*consumers.at(consumer)->queue);
   }
@@ -149,16 +149,22 @@ void Core::State::session_closed(SessionId id, Now now) {
   sessions.erase(id);
 }
 
-void Core::State::session_writable(SessionId id, bool writable, Now now) {
+void Core::State::session_room(SessionId id, std::uint64_t bytes, Now now) {
   const auto found = sessions.find(id);
-  if (found == sessions.end() || found->second.writable == writable) return;
-  found->second.writable = writable;
-  for (const ConsumerId id_of_consumer : found->second.consumers) {
-    Consumer& consumer = *consumers.at(id_of_consumer);
-    consumer.writable = writable;
-    if (!writable) continue;
+  if (found == sessions.end()) return;
+  SessionState& session = found->second;
+  const bool had_room = session.has_room();
+  session.room_bytes = bytes;
+  if (had_room || !session.has_room() || session.consumers.empty()) return;
+  // One of them may take it all: each time another one comes first.
+  auto next = session.consumers.upper_bound(session.first_served);
+  if (next == session.consumers.end()) next = session.consumers.begin();
+  session.first_served = *next;
+  for (std::size_t i = 0; i < session.consumers.size() && session.has_room(); ++i) {
+    Consumer& consumer = *consumers.at(*next);
     make_available(consumer);
     pump(*consumer.queue, now);
+    if (++next == session.consumers.end()) next = session.consumers.begin();
   }
 }
 
@@ -270,13 +276,12 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
 }
 
 void Core::session_opened(SessionId session, std::string_view client_name) {
-  const auto [at, inserted] = state_->sessions.try_emplace(
-      session, SessionState{session, std::string(client_name), true, {}});
+  const auto [at, inserted] = state_->sessions.try_emplace(session, session, client_name);
   CHECK(inserted, "session {} was opened twice", session.value);
 }
 void Core::session_closed(SessionId session, Now now) { state_->session_closed(session, now); }
-void Core::session_writable(SessionId session, bool writable, Now now) {
-  state_->session_writable(session, writable, now);
+void Core::session_room(SessionId session, std::uint64_t bytes, Now now) {
+  state_->session_room(session, bytes, now);
 }
 
 void Core::publish(const PublishRequest& request, Now now) { state_->publish(request, now); }

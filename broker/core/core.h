@@ -63,8 +63,11 @@ class Core {
   void session_opened(SessionId session, std::string_view client_name);
   // Its consumers end; what they hold counts as lost.
   void session_closed(SessionId session, Now now);
-  // While not writable, nothing is delivered to this session.
-  void session_writable(SessionId session, bool writable, Now now);
+  // From now on the session may be delivered so many bytes of messages, and the rest of the message
+  // with which it passes them; then nothing until it is told again. Retries count from when they
+  // are chosen, a commit before they are delivered: what is chosen is delivered even if there is no
+  // room any more. Until it is told for the first time a session has room for everything.
+  void session_room(SessionId session, std::uint64_t bytes, Now now);
 
   // ---- requests ----
   void publish(const PublishRequest& request, Now now);

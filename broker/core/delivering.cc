@@ -73,14 +73,13 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   auto owned = std::make_unique<Consumer>();
   Consumer& consumer = *owned;
   consumer.id = ConsumerId(++last_consumer);
-  consumer.session = session.id;
+  consumer.session = &session;
   consumer.queue = queue;
   consumer.name = request.consumer_name.empty() ? session.client_name : request.consumer_name;
   consumer.credit_messages = request.credit_messages;
   consumer.credit_bytes = request.credit_bytes;
   consumer.lease_is_the_queues = request.lease_ms == 0;
   consumer.lease = lease_of(*queue, request.lease_ms);
-  consumer.writable = session.writable;
   session.consumers.insert(consumer.id);
   consumer.place = queue->subscription.consumers.size();
   queue->subscription.consumers.push_back(&consumer);
@@ -93,7 +92,7 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
 
 Consumer* Core::State::find_consumer(Asker asker, ConsumerId id) {
   const auto found = consumers.find(id);
-  if (found != consumers.end() && found->second->session == asker.session) {
+  if (found != consumers.end() && found->second->session->id == asker.session) {
     return found->second.get();
   }
   refuse(
@@ -126,7 +125,7 @@ void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
 
 void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   Queue& queue = *consumer.queue;
-  consumer.writable = false;  // takes nothing of what it gives back
+  consumer.ending = true;
   while (Outstanding* const entry = consumer.earliest()) {
     ++queue.counters.deliveries_lost;
     end_attempt(queue, *entry, cause, "", std::nullopt, nullptr, now);
@@ -137,7 +136,7 @@ void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   among[consumer.place]->place = consumer.place;
   among.pop_back();
   if (consumer.available) std::erase(queue.subscription.available, &consumer);
-  sessions.at(consumer.session).consumers.erase(consumer.id);
+  consumer.session->consumers.erase(consumer.id);
   consumers.erase(consumer.id);
   pump(queue, now);
 }
@@ -150,10 +149,25 @@ void Core::State::give_back_starting(Consumer& consumer, std::uint32_t held_max,
   }
 }
 
-// Those who take nothing leave the line of those who may have credit.
+// Consumers whose session had no room for that reason are looked at in the next turn: this is in
+// the middle of something else.
+void Core::State::no_longer_starting(Consumer& consumer, const Outstanding& entry) {
+  SessionState& session = *consumer.session;
+  const bool had_room = session.has_room();
+  consumer.starting.erase(entry.sequence);
+  session.starting_bytes -= entry.bytes;
+  if (had_room || !session.has_room()) return;
+  for (const ConsumerId id : session.consumers) {
+    Consumer& other = *consumers.at(id);
+    make_available(other);
+    if (other.available) arm(*other.queue, MonotonicTime());
+  }
+}
+
+// Those that end leave the line of those who may have credit.
 void Core::State::leave_line(Queue& queue) {
   std::erase_if(queue.subscription.available, [](Consumer* consumer) {
-    if (consumer->writable) return false;
+    if (!consumer->ending) return false;
     consumer->available = false;
     return true;
   });
@@ -228,6 +242,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     ++consumer.held;
     consumer.held_bytes += entry.bytes;
     consumer.starting.emplace(sequence, gathering_number);
+    consumer.session->starting_bytes += entry.bytes;
     ++subscription.in_flight;
     ++in_flight;
     ++subscription.starts;
@@ -252,6 +267,7 @@ void Core::State::send_started(const StartedRetry& started, std::uint64_t batch,
     return;
   }
   entry->holder->starting.erase(started.sequence);
+  entry->holder->session->starting_bytes -= entry->bytes;  // but it takes room when handed over
   pin(started.block);
   ++queue->counters.redelivered;
   hand_over(*queue, *entry->holder, *entry, started.block->entry(started.index), now);
@@ -263,10 +279,11 @@ void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry
   entry.deadline = now.monotonic + consumer.lease;
   entry.delivered_at = now.wall;
   consumer.link(entry);
+  consumer.session->take_room(entry.bytes);
   ++consumer.delivered;
   ++queue.counters.delivered;
   arm(queue, entry.deadline);
-  say(Delivery{consumer.session, consumer.id, queue.record.id, entry.attempts,
+  say(Delivery{consumer.session->id, consumer.id, queue.record.id, entry.attempts,
                static_cast<std::uint32_t>(consumer.lease.count()), message});
 }
 
@@ -387,7 +404,7 @@ void Core::State::run_due(Queue& queue, Now now) {
   Subscription& subscription = queue.subscription;
   MonotonicTime next = MonotonicTime::max();
   for (Consumer* consumer : subscription.consumers) {
-    LeaseLostNotice notice{consumer->session, consumer->id, wire::Cause_LeaseExpired, {}};
+    LeaseLostNotice notice{consumer->session->id, consumer->id, wire::Cause_LeaseExpired, {}};
     Outstanding* entry = consumer->earliest();
     for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer->earliest()) {
       add_to_ranges(notice.ranges, entry->sequence);

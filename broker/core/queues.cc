@@ -127,7 +127,7 @@ std::uint64_t Core::State::empty_queue(Queue& queue) {
   Subscription& subscription = queue.subscription;
   const std::uint64_t count = queue.messages();
   for (Consumer* consumer : subscription.consumers) {
-    LeaseLostNotice notice{consumer->session, consumer->id, wire::Cause_Purged, {}};
+    LeaseLostNotice notice{consumer->session->id, consumer->id, wire::Cause_Purged, {}};
     while (Outstanding* const entry = consumer->earliest()) {
       add_to_ranges(notice.ranges, entry->sequence);
       take_back(queue, *entry);
@@ -176,11 +176,11 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
   }
   for (Queue* going : {queue, &dead_queue_of(*queue)}) {
     empty_queue(*going);
-    for (Consumer* consumer : going->subscription.consumers) consumer->writable = false;
+    for (Consumer* consumer : going->subscription.consumers) consumer->ending = true;
     leave_line(*going);
     while (!going->subscription.consumers.empty()) {
       Consumer& consumer = *going->subscription.consumers.front();
-      say(ConsumerEndedNotice{consumer.session, consumer.id,
+      say(ConsumerEndedNotice{consumer.session->id, consumer.id,
                               Status(ErrorCode::kQueueNotFound,
                                      fmt::format("Queue '{}' was deleted.", going->record.name))});
       end_consumer(consumer, wire::Cause_Purged, now);
@@ -248,7 +248,7 @@ void Core::State::list_consumers(Asker asker, std::string_view name, Now now) {
     for (const Consumer* consumer : queue->subscription.consumers) {
       auto report = std::make_shared<ConsumerReport>();
       report->id = consumer->id;
-      report->session = consumer->session;
+      report->session = consumer->session->id;
       report->queue = queue_name;
       report->subscription = queue->subscription.record.name;
       report->name = consumer->name;

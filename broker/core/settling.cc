@@ -101,7 +101,7 @@ bool Core::State::accept_late_ack(Consumer& consumer, Outstanding& entry) {
   if (std::find(holders.begin(), holders.end(), consumer.id) == holders.end()) return false;
   if (entry.holder != nullptr) {
     if (entry.state == OutstandingState::kInFlight && entry.holder != &consumer) {
-      say(LeaseLostNotice{entry.holder->session,
+      say(LeaseLostNotice{entry.holder->session->id,
                           entry.holder->id,
                           wire::Cause_SettledElsewhere,
                           {{entry.sequence, entry.sequence}}});
@@ -145,7 +145,7 @@ void Core::State::take_back(Queue& queue, Outstanding& entry) {
   if (entry.state == OutstandingState::kInFlight) {
     consumer.unlink(entry);
   } else {
-    consumer.starting.erase(entry.sequence);
+    no_longer_starting(consumer, entry);
   }
   --consumer.held;
   consumer.held_bytes -= entry.bytes;

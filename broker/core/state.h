@@ -30,15 +30,9 @@
 #include "core/core.h"
 #include "core/provenance.h"
 #include "core/queue.h"
+#include "core/session_state.h"
 
 namespace holdfast::broker {
-
-struct SessionState {
-  SessionId id;
-  std::string client_name;
-  bool writable = true;
-  std::set<ConsumerId> consumers;
-};
 
 // A retry that is sent when the commit that counts its attempt is done.
 struct StartedRetry {
@@ -130,7 +124,7 @@ struct Core::State {
   // `record` is null for a message that was in its first attempt.
   Outstanding& recover_attempts(Queue& queue, Sequence sequence, RetryRecord* record, Now now);
   void session_closed(SessionId id, Now now);
-  void session_writable(SessionId id, bool writable, Now now);
+  void session_room(SessionId id, std::uint64_t bytes, Now now);
   void advance(Now now);
   void once_a_second(Now now);
   std::optional<MonotonicTime> next_wake() const;
@@ -213,6 +207,8 @@ struct Core::State {
   void send_started(const StartedRetry& started, std::uint64_t batch, Now now);
   void hand_over(Queue& queue, Consumer& consumer, Outstanding& entry, const BlockEntry& message,
                  Now now);
+  // A retry that had been chosen is taken from its consumer before it was delivered.
+  void no_longer_starting(Consumer& consumer, const Outstanding& entry);
   // Gives back what is not sent yet until the consumer holds no more than this many.
   void give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now);
   void leave_line(Queue& queue);

@@ -6,7 +6,8 @@
 //
 // What bounds memory, for one peer and for the sum over all:
 // - output: above a high mark nothing more is delivered to the peer and it is not read, until its
-//   output is below a low mark; if it takes nothing for the stall deadline it is closed.
+//   output is below a low mark; what is handed over at once ends at twice the high mark. If it
+//   takes nothing for the stall deadline it is closed.
 // - published and not answered: a peer above its bound is not read until confirms have left.
 // - parts of frames received: their deadline ends them.
 //
@@ -96,7 +97,7 @@ class Peers {
   Peer* find(SessionId session);
 
   void attend_one(Peer& peer, Now now);
-  void update_writable(Peer& peer, Now now);
+  void update_room(Peer& peer, Now now);
   void update_sums(Peer& peer);
   void end_session(Peer& peer, Now now);
   void end_with_error(Peer& peer, const Status& error, Now now);

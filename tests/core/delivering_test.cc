@@ -1,6 +1,8 @@
 #include <doctest/doctest.h>
 
+#include <map>
 #include <numeric>
+#include <string>
 
 #include "support/core_fixture.h"
 
@@ -67,18 +69,101 @@ TEST_CASE("consumers with credit take turns") {
   CHECK(of_two == 3);
 }
 
-TEST_CASE("a session that cannot take output is delivered nothing, the others everything") {
+// Of a message of 1,000 bytes.
+constexpr std::uint64_t kRoomForTwo = 1'500;
+
+TEST_CASE("a session that has no room is delivered nothing, the others everything") {
   CoreFixture f;
   f.create_queue("q");
   f.subscribe("q", 10, 0, SessionId(2));
   const ConsumerId other = f.subscribe("q", 10, 0, SessionId(3));
-  f.core().session_writable(SessionId(2), false, f.now());
+  f.core().session_room(SessionId(2), 0, f.now());
   for (int i = 0; i < 5; ++i) f.publish("q", "m" + std::to_string(i));
   for (const Received& received : f.deliveries()) CHECK(received.consumer == other);
   CHECK(f.report("q").in_flight == 5);
-  f.core().session_writable(SessionId(2), true, f.now());
+  f.core().session_room(SessionId(2), 1'000'000, f.now());
   for (int i = 5; i < 15; ++i) f.publish("q", "m" + std::to_string(i));
   CHECK(f.report("q").in_flight == 15);
+}
+
+TEST_CASE("a session is delivered what it has room for, and the rest of the last message") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 0; i < 9; ++i) f.publish("q", "m" + std::to_string(i), std::string(1'000, 'x'));
+  const ConsumerId consumer = f.subscribe("q", 0);
+  f.core().session_room(SessionId(2), kRoomForTwo, f.now());
+  f.set_credit(consumer, 100);
+  CHECK(f.delivered() == range(1, 2));
+  f.ack(consumer, 1);
+  CHECK(f.delivered().empty());
+  f.core().session_room(SessionId(2), 1, f.now());
+  f.run();
+  CHECK(f.delivered() == range(3, 3));
+}
+
+TEST_CASE("retries come no more at once than their session has room for") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kBackoffMin, 1'000}, {QueueSetting::kBackoffMax, 1'000}});
+  for (int i = 0; i < 5; ++i) f.publish("q", "m" + std::to_string(i), std::string(1'000, 'x'));
+  f.subscribe("q", 5, 0, SessionId(3));
+  CHECK(f.delivered() == range(1, 5));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.core().session_room(SessionId(2), kRoomForTwo, f.now());
+  f.disconnect(SessionId(3));
+  f.pass(Milliseconds(2'000));
+  CHECK(f.delivered().size() == 2);
+  f.core().session_room(SessionId(2), kRoomForTwo, f.now());
+  f.run();
+  CHECK(f.delivered().size() == 2);
+  f.core().session_room(SessionId(2), kRoomForTwo, f.now());
+  f.run();
+  CHECK(f.delivered().size() == 1);
+  f.settle(consumer, wire::SettleKind_Ack, {{1, 5}});
+  CHECK(f.report("q").messages == 0);
+}
+
+TEST_CASE("each consumer of a session without room has its turn when there is some") {
+  CoreFixture f;
+  for (const char* const queue : {"a", "b"}) {
+    f.create_queue(queue);
+    for (int i = 0; i < 20; ++i) f.publish(queue, "m" + std::to_string(i), std::string(1'000, 'x'));
+  }
+  f.subscribe("a", 0);
+  f.core().session_room(SessionId(2), 0, f.now());
+  const ConsumerId one = f.subscribe("a", 100);
+  const ConsumerId two = f.subscribe("b", 100);
+  std::map<ConsumerId, std::size_t> received;
+  for (int i = 0; i < 6; ++i) {
+    f.core().session_room(SessionId(2), kRoomForTwo, f.now());
+    f.run();
+    for (const Received& message : f.deliveries()) ++received[message.consumer];
+  }
+  CHECK(received[one] >= 4);
+  CHECK(received[two] >= 4);
+  CHECK(received[one] + received[two] == 12);
+}
+
+TEST_CASE("a retry that is purged before it is sent leaves its room to the session's others") {
+  CoreFixture f;
+  for (const char* const queue : {"a", "b"}) {
+    f.create_queue(queue, {{QueueSetting::kBackoffMin, 1'000}, {QueueSetting::kBackoffMax, 1'000}});
+    f.publish(queue, "m", std::string(1'000, 'x'));
+  }
+  f.subscribe("a", 1, 0, SessionId(3));
+  f.disconnect(SessionId(3));
+  f.deliveries();
+  f.subscribe("a", 1);
+  f.core().session_room(SessionId(2), 500, f.now());
+  f.hold_commits();
+  f.pass(Milliseconds(2'000));  // chosen, and waits for its commit
+  const ConsumerId other = f.subscribe("b", 1);
+  CHECK(f.delivered().empty());
+  f.purge("a");
+  f.release_commits();
+  f.pass(Milliseconds(1));
+  const std::vector<Received> deliveries = f.deliveries();
+  REQUIRE(deliveries.size() == 1);
+  CHECK(deliveries[0].consumer == other);
 }
 
 TEST_CASE("an expired lease returns the message alone, after the backoff, and tells the holder") {

@@ -59,7 +59,7 @@ void MemoryBroker::close_session(SessionId session) {
 void MemoryBroker::set_writable(SessionId session, bool writable) {
   const auto found = sessions_.find(session);
   if (found == sessions_.end() || !found->second->session.established()) return;
-  core_->session_writable(session, writable, now_);
+  core_->session_room(session, writable ? ~std::uint64_t{0} : 0, now_);
   take_effects();
 }
 

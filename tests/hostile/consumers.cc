@@ -23,9 +23,9 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// What waits for one of them: up to the mark, one message more, and what has been handed to a write
-// that the socket has not taken; buffers grow by doubling.
-constexpr std::uint64_t kMemoryEach = 3 * kOutputBytesHigh + kConnectionBytes;
+// What waits for one of them: up to twice the mark, and one message more; buffers grow by doubling.
+constexpr std::uint64_t kMemoryEach =
+    2 * (2 * kOutputBytesHigh + kHeldBodyBytes) + kConnectionBytes;
 
 // What a consumer is delivered waits for a commit, on a slow disk behind those of all that is
 // published there: longer than that may take.

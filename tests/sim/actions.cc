@@ -51,7 +51,7 @@ void World::act(Action action) {
     case Action::kDisconnect:
       return disconnect(script_.random.below(kClients));
     case Action::kWritable:
-      return change_writable();
+      return change_room();
     case Action::kSettle:
       return settle_some();
     case Action::kExtend:
@@ -116,7 +116,6 @@ SessionId World::session(std::size_t which) {
   if (found != sessions_.end()) return found->second;
   const SessionId opened(++last_session_);
   sessions_.emplace(which, opened);
-  writable_[opened] = true;
   core_->session_opened(opened, fmt::format("client-{}", which));
   return opened;
 }
@@ -269,8 +268,6 @@ void World::subscribe(QueueId queue, std::uint32_t credit, std::uint32_t lease_m
   note("request {} subscribes to queue {} with credit {}", asker.correlation, queue.value, credit);
   core_->subscribe(request, now_);
   take_effects();
-  const auto writable = writable_.find(consumer);
-  if (writable != writable_.end() && !writable->second) model_.set_writable(consumer, false);
 }
 
 void World::settle_some() {
@@ -372,7 +369,6 @@ void World::disconnect(std::size_t which) {
   const SessionId id = found->second;
   note("client {} disconnects", which);
   sessions_.erase(found);
-  writable_.erase(id);
   if (which == kPublisher) {
     for (const auto& [correlation, asked] : unanswered_) retries_.push_back(asked);
     unanswered_.clear();
@@ -382,13 +378,15 @@ void World::disconnect(std::size_t which) {
   core_->session_closed(id, now_);
 }
 
-void World::change_writable() {
-  const SessionId id = session(script_.random.between(1, kClients - 1));
-  bool& writable = writable_[id];
-  writable = !writable;
-  note("session {} is {}writable", id.value, writable ? "" : "not ");
-  model_.set_writable(id, writable);
-  core_->session_writable(id, writable, now_);
+void World::change_room() {
+  Random& random = script_.random;
+  const SessionId id = session(random.between(1, kClients - 1));
+  const std::uint64_t room = random.once_in(2)   ? ~std::uint64_t{0}
+                             : random.once_in(2) ? 0
+                                                 : random.between(1, 5000);
+  note("session {} has room for {} bytes", id.value, room);
+  model_.set_room(id, room);
+  core_->session_room(id, room, now_);
 }
 
 // ---- managing ----

@@ -108,6 +108,7 @@ void Model::on(const Delivery& delivery, Now now) {
   }
   QueueModel& of = queues_.at(delivery.queue);
   Message& message = *known;
+  std::uint64_t& room = rooms_.try_emplace(delivery.session, ~std::uint64_t{0}).first->second;
   const std::string where = fmt::format("message {} of {}", sequence, of.name);
   if (publish_of(delivery.entry) != message.publish)
     find("bytes", where + " came with other bytes");
@@ -121,8 +122,9 @@ void Model::on(const Delivery& delivery, Now now) {
     if (sequence <= of.last_first_delivery) find("order", where + " comes too late");
     of.last_first_delivery = std::max(of.last_first_delivery, sequence);
     // A retry that was chosen before may still be sent.
-    if (!consumer.writable) find("bounds", where + " goes to a session that takes no output");
+    if (room == 0) find("bounds", where + " goes to a session that has no room");
   }
+  room -= std::min<std::uint64_t>(room, delivery.entry.stored_bytes());
   if (consumer.held.size() >= consumer.credit) {
     find("bounds", where + " is delivered without credit");
   }

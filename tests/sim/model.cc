@@ -151,11 +151,7 @@ void Model::set_credit(ConsumerId consumer, std::uint32_t credit) {
   consumers_.at(consumer).credit = credit;
 }
 
-void Model::set_writable(SessionId session, bool writable) {
-  for (auto& [id, consumer] : consumers_) {
-    if (consumer.session == session) consumer.writable = writable;
-  }
-}
+void Model::set_room(SessionId session, std::uint64_t bytes) { rooms_[session] = bytes; }
 
 void Model::end_consumer(ConsumerId id, Now now) {
   const auto found = consumers_.find(id);
@@ -173,6 +169,7 @@ void Model::end_session(SessionId session, Now now) {
     if (consumer.session == session) ended.push_back(id);
   }
   for (const ConsumerId id : ended) end_consumer(id, now);
+  rooms_.erase(session);
   ended_sessions_.insert(session);
   std::erase_if(pending_, [session](const auto& entry) {
     const Kind kind = entry.second.kind;

@@ -80,7 +80,6 @@ struct ConsumerModel {
   std::uint32_t lease_ms = 0;
   bool lease_is_the_queues = false;
   std::uint32_t credit = 0;
-  bool writable = true;
   std::set<Sequence> held;
   std::set<Sequence> past;
 };
@@ -140,7 +139,8 @@ class Model {
   void ask_move(std::uint64_t correlation, Pending pending, bool all, bool dry_run);
   void ask_edit(QueueId queue, const std::vector<SettingChange>& settings);
   void set_credit(ConsumerId consumer, std::uint32_t credit);
-  void set_writable(SessionId session, bool writable);
+  // Bytes that the session may be delivered from now on.
+  void set_room(SessionId session, std::uint64_t bytes);
   void end_consumer(ConsumerId consumer, Now now);
   void end_session(SessionId session, Now now);
   void begin_drain() { draining_ = true; }
@@ -209,6 +209,7 @@ class Model {
   std::int64_t jumps_unseen_ms_ = 0;
   std::map<QueueId, QueueModel> queues_;
   std::map<ConsumerId, ConsumerModel> consumers_;
+  std::map<SessionId, std::uint64_t> rooms_;  // bytes, of those that were told
   std::set<SessionId> ended_sessions_;
   std::map<std::uint64_t, Pending> pending_;
   std::deque<Publish> publishes_;

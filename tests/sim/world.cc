@@ -114,7 +114,6 @@ void World::crash(bool gracefully) {
   readings_.clear();
   ids_readings_.clear();
   sessions_.clear();
-  writable_.clear();
   for (const auto& [correlation, asked] : unanswered_) retries_.push_back(asked);
   unanswered_.clear();
   publisher_broken_ = false;

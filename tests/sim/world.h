@@ -118,7 +118,7 @@ class World {
   void change_credit();
   void disconnect(std::size_t client);
   bool frame_is_lost(SessionId session);
-  void change_writable();
+  void change_room();
   void purge();
   void edit();
   void delete_queue();
@@ -138,7 +138,6 @@ class World {
   std::deque<Reading> readings_;
   std::deque<IdsRequest> ids_readings_;
   std::map<std::size_t, SessionId> sessions_;  // by the client they belong to
-  std::map<SessionId, bool> writable_;
   std::uint64_t last_session_ = 0;
   std::uint64_t last_correlation_ = 0;
   std::uint64_t last_id_ = 0;

@@ -1,0 +1,35 @@
+// A session as the core knows it: whose consumers are whose, and how much they may be delivered.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "core/requests.h"
+
+namespace holdfast::broker {
+
+struct SessionState {
+  SessionState(SessionId session, std::string_view name) : id(session), client_name(name) {}
+
+  SessionId id;
+  std::string client_name;
+  std::set<ConsumerId> consumers;
+
+  // Bytes of messages that may still be delivered, as its owner told last.
+  std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();
+  // Of retries that wait for their commits; they are delivered then, whatever room there is.
+  std::uint64_t starting_bytes = 0;
+  // Of its consumers the one whose turn came first when there was room again.
+  ConsumerId first_served;
+
+  // The last message may be larger than what is left, so that each can be delivered.
+  bool has_room() const { return room_bytes > starting_bytes; }
+  void take_room(std::uint64_t bytes) { room_bytes -= std::min(room_bytes, bytes); }
+};
+
+}  // namespace holdfast::broker

@@ -98,6 +98,9 @@ class Checker {
   void check_owners();
   void check_pairs();
   void check_sums();
+  // As people know it: by its name, too, where its record is legible.
+  std::string queue_words(std::uint32_t id) const;
+  std::string subscription_words(std::uint32_t id) const;
   QueueState* queue_of(std::uint32_t id, const std::string& where);
   SubscriptionState* subscription_of(std::uint32_t id, const std::string& where);
 
@@ -242,7 +245,7 @@ void Checker::check_owners() {
 // Queue and dead-letter queue name each other, and each has a subscription.
 void Checker::check_pairs() {
   for (const auto& [id, queue] : queues_) {
-    const std::string where = fmt::format("queue {} \"{}\"", id, queue.record.name);
+    const std::string where = queue_words(id);
     if (queue.record.deleted) continue;
     if (queue.subscriptions.empty() && damaged_owners_.empty()) find(where, "has no subscription");
     const bool is_dead = static_cast<bool>(queue.record.source_queue);
@@ -259,6 +262,18 @@ void Checker::check_pairs() {
       find(where, fmt::format("names queue {}, which does not name it", other.value));
     }
   }
+}
+
+std::string Checker::queue_words(std::uint32_t id) const {
+  const auto found = queues_.find(id);
+  if (found == queues_.end()) return fmt::format("queue {}", id);
+  return fmt::format("queue {} \"{}\"", id, found->second.record.name);
+}
+
+std::string Checker::subscription_words(std::uint32_t id) const {
+  const auto found = subscriptions_.find(id);
+  if (found == subscriptions_.end()) return fmt::format("subscription {}", id);
+  return fmt::format("subscription {} of {}", id, queue_words(found->second.record.queue.value));
 }
 
 QueueState* Checker::queue_of(std::uint32_t id, const std::string& where) {
@@ -282,7 +297,7 @@ SubscriptionState* Checker::subscription_of(std::uint32_t id, const std::string&
 void Checker::check_ack(ByteSpan key, ByteSpan value) {
   const std::optional<AckKey> at = read_ack_key(key);
   const std::string where =
-      fmt::format("acks of subscription {}, chunk {}", key_owner(key), at ? at->chunk : 0);
+      fmt::format("acks of {}, chunk {}", subscription_words(key_owner(key)), at ? at->chunk : 0);
   std::optional<AckRecord> record = decode_ack(key, value);
   if (!record) {
     // Which messages are settled is not known now, so neither is how many bytes are not.
@@ -306,8 +321,8 @@ void Checker::check_ack(ByteSpan key, ByteSpan value) {
 
 void Checker::check_retry(ByteSpan key, ByteSpan value) {
   const std::optional<RetryKey> at = read_retry_key(key);
-  const std::string where =
-      fmt::format("retry of subscription {}, sequence {}", key_owner(key), at ? at->sequence : 0);
+  const std::string where = fmt::format("retry of {}, sequence {}",
+                                        subscription_words(key_owner(key)), at ? at->sequence : 0);
   const std::optional<RetryRecord> record = decode_retry(key, value);
   if (!record) return find(where, "does not match its checksum; its attempts are not counted");
   SubscriptionState* const subscription = subscription_of(key_owner(key), where);
@@ -323,7 +338,7 @@ void Checker::check_retry(ByteSpan key, ByteSpan value) {
 void Checker::check_dedup(ByteSpan key, ByteSpan value) {
   const std::optional<DedupKey> at = read_dedup_key(key);
   const std::string where =
-      fmt::format("dedup of queue {}, sequence {}", key_owner(key), at ? at->first : 0);
+      fmt::format("dedup of {}, sequence {}", queue_words(key_owner(key)), at ? at->first : 0);
   std::vector<MessageIdHash> aligned;
   const std::optional<DedupRun> run = decode_dedup(key, value, &aligned);
   if (!run) return find(where, "does not match its checksum; its ids may be stored twice");
@@ -338,8 +353,8 @@ void Checker::check_block(ByteSpan key, ByteSpan value) {
   ++report_.blocks;
   if (progress_) progress_(report_.blocks);
   const std::optional<BlockKey> at = read_block_key(key);
-  const std::string where =
-      fmt::format("block of queue {}, first sequence {}", key_owner(key), at ? at->first : 0);
+  const std::string where = fmt::format("block of {}, first sequence {}",
+                                        queue_words(key_owner(key)), at ? at->first : 0);
   if (!at) return find(where, "has a key of the wrong length");
   QueueState* const queue = queue_of(at->queue.value, where);
   Result<std::shared_ptr<const Block>> read = Block::from_record(at->queue, at->first, value);
@@ -392,7 +407,7 @@ void Checker::check_messages(const Block& block, const std::string& where, Queue
 void Checker::check_sums() {
   for (const auto& [id, queue] : queues_) {
     if (queue.record.deleted || !queue.bytes_known || !damaged_owners_.empty()) continue;
-    const std::string where = fmt::format("queue {} \"{}\"", id, queue.record.name);
+    const std::string where = queue_words(id);
     if (queue.bytes != queue.record.bytes) {
       find(where, fmt::format("counts {} bytes that are not settled, and its blocks hold {}",
                               queue.record.bytes, queue.bytes));

@@ -100,12 +100,14 @@ TEST_CASE("a damaged record of each table is a finding that names it") {
       {Table::kMeta, 2, 1, "meta, progress", "checksum"},
       {Table::kQueues, 0, 10, "queue 1", "checksum"},
       {Table::kSubscriptions, 0, 10, "subscription 3", "checksum"},
-      {Table::kAcks, 0, 12, "acks of subscription 3, chunk 0", "checksum"},
-      {Table::kRetries, 0, -1, "retry of subscription 3, sequence 22", "checksum"},
-      {Table::kDedup, 0, 20, "dedup of queue 1, sequence 21", "checksum"},
-      {Table::kBlocks, 1, 4, "block of queue 1, first sequence 21", "header"},
-      {Table::kBlocks, 1, -1, "block of queue 1, first sequence 21", "table"},
-      {Table::kBlocks, 1, 48 + 40, "block of queue 1, first sequence 21", "message 21 "},
+      {Table::kAcks, 0, 12, R"(acks of subscription 3 of queue 1 "orders", chunk 0)", "checksum"},
+      {Table::kRetries, 0, -1, R"(retry of subscription 3 of queue 1 "orders", sequence 22)",
+       "checksum"},
+      {Table::kDedup, 0, 20, R"(dedup of queue 1 "orders", sequence 21)", "checksum"},
+      {Table::kBlocks, 1, 4, R"(block of queue 1 "orders", first sequence 21)", "header"},
+      {Table::kBlocks, 1, -1, R"(block of queue 1 "orders", first sequence 21)", "table"},
+      {Table::kBlocks, 1, 48 + 40, R"(block of queue 1 "orders", first sequence 21)",
+       "message 21 "},
   };
   for (const Case& one : cases) {
     CAPTURE(one.what);

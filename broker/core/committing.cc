@@ -134,6 +134,7 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
     batch.blocks.push_back(advance.block);
   }
   const Sequence watermark = watermark_target(queue);
+  subscription.watermark_asked = 0;
   if (queue.subscription_touched || watermark > subscription.record.delivered_to ||
       subscription.settled.floor() > subscription.record.floor) {
     queue.subscription_touched = false;
@@ -223,24 +224,29 @@ void Core::State::seal_removal(Queue& queue, Batch& batch) {
   }
 }
 
-// As far as the consumers' credit reaches, so that what this batch appends can be delivered as soon
-// as it is committed; never further, because after a crash what lies up to the watermark counts as
-// delivered once.
+// As far as the credit of consumers with room reaches, so that what this batch appends can be
+// delivered as soon as it is committed; never further, because after a crash what lies up to the
+// watermark counts as delivered once.
 Sequence Core::State::watermark_target(const Queue& queue) const {
   const Subscription& subscription = queue.subscription;
-  if (draining || subscription.available.empty()) return subscription.record.delivered_to;
-  const std::uint64_t outstanding_max = queue.setting(QueueSetting::kOutstandingMax);
-  const std::uint64_t outstanding = subscription.outstanding.size();
-  if (outstanding >= outstanding_max) return subscription.record.delivered_to;
-  const std::uint64_t wanted =
-      std::min(outstanding_max - outstanding, queue.last_sequence() + 1 - subscription.read_next);
+  if (draining) return subscription.record.delivered_to;
+  const Sequence furthest = watermark_max(queue);
   std::uint64_t credit = 0;
   for (const Consumer* consumer : subscription.available) {
-    if (credit >= wanted) break;
+    if (subscription.read_next - 1 + credit >= furthest) break;
     credit += consumer->free_credit();
   }
-  return std::max(subscription.record.delivered_to,
-                  subscription.read_next - 1 + std::min(wanted, credit));
+  return std::max({subscription.record.delivered_to, subscription.watermark_asked,
+                   std::min(furthest, subscription.read_next - 1 + credit)});
+}
+
+// What may be delivered at most: up to the queue's end, and to outstanding-max.
+Sequence Core::State::watermark_max(const Queue& queue) {
+  const Subscription& subscription = queue.subscription;
+  const std::uint64_t outstanding_max = queue.setting(QueueSetting::kOutstandingMax);
+  const std::uint64_t outstanding = subscription.outstanding.size();
+  const std::uint64_t more = outstanding_max - std::min(outstanding_max, outstanding);
+  return std::min(queue.last_sequence(), subscription.read_next - 1 + more);
 }
 
 std::unique_ptr<Batch> Core::State::take_batch() {

@@ -155,16 +155,20 @@ void Core::State::session_room(SessionId id, std::uint64_t bytes, Now now) {
   SessionState& session = found->second;
   const bool had_room = session.has_room();
   session.room_bytes = bytes;
-  if (had_room || !session.has_room() || session.consumers.empty()) return;
-  // One of them may take it all: each time another one comes first.
-  auto next = session.consumers.upper_bound(session.first_served);
-  if (next == session.consumers.end()) next = session.consumers.begin();
-  session.first_served = *next;
-  for (std::size_t i = 0; i < session.consumers.size() && session.has_room(); ++i) {
+  if (had_room || !session.has_room()) return;
+  serve(session, now);
+}
+
+void Core::State::serve(SessionState& session, Now now) {
+  // One of them may take it all: the next time begins behind it.
+  auto next = session.consumers.upper_bound(session.last_served);
+  for (std::size_t i = 0; i < session.consumers.size() && session.has_room(); ++i, ++next) {
+    if (next == session.consumers.end()) next = session.consumers.begin();
     Consumer& consumer = *consumers.at(*next);
     make_available(consumer);
+    if (!consumer.available) continue;
+    session.last_served = consumer.id;
     pump(*consumer.queue, now);
-    if (++next == session.consumers.end()) next = session.consumers.begin();
   }
 }
 
@@ -188,6 +192,12 @@ void Core::State::advance(Now now) {
     disarm(queue);
     run_due(queue, now);
   }
+  for (const SessionId id : std::exchange(sessions_to_serve, {})) {
+    const auto found = sessions.find(id);
+    if (found == sessions.end()) continue;
+    found->second.is_to_be_served = false;
+    serve(found->second, now);
+  }
   if (next_second <= now.monotonic) {
     next_second = now.monotonic + kSecond;
     once_a_second(now);
@@ -210,6 +220,7 @@ void Core::State::once_a_second(Now now) {
 
 std::optional<MonotonicTime> Core::State::next_wake() const {
   if (!loaded) return std::nullopt;
+  if (!sessions_to_serve.empty()) return MonotonicTime();  // at once
   return wakes.empty() ? next_second : std::min(next_second, wakes.begin()->first);
 }
 
@@ -311,8 +322,8 @@ void Core::delete_queue(Asker asker, std::string_view name, Now now) {
 void Core::purge_queue(Asker asker, std::string_view name, Now /*now*/) {
   state_->purge_queue(asker, name);
 }
-void Core::list_queues(Asker asker, bool dead_only, Now /*now*/) {
-  state_->list_queues(asker, dead_only);
+void Core::list_queues(Asker asker, bool dead_only, QueueId from, Now /*now*/) {
+  state_->list_queues(asker, dead_only, from);
 }
 void Core::peek(const PeekRequest& request, Now /*now*/) { state_->peek(request); }
 void Core::redrive(const MoveRequest& request, Now /*now*/) {
@@ -321,8 +332,8 @@ void Core::redrive(const MoveRequest& request, Now /*now*/) {
 void Core::discard(const MoveRequest& request, Now /*now*/) {
   state_->start_move_task(request, false);
 }
-void Core::list_consumers(Asker asker, std::string_view queue, Now now) {
-  state_->list_consumers(asker, queue, now);
+void Core::list_consumers(Asker asker, std::string_view queue, ConsumerId from, Now now) {
+  state_->list_consumers(asker, queue, from, now);
 }
 CoreReport Core::report(Now /*now*/) const { return state_->report(); }
 std::uint64_t Core::corrupt_found() const { return state_->corrupt_found; }

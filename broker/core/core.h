@@ -63,10 +63,11 @@ class Core {
   void session_opened(SessionId session, std::string_view client_name);
   // Its consumers end; what they hold counts as lost.
   void session_closed(SessionId session, Now now);
-  // From now on the session may be delivered so many bytes of messages, and the rest of the message
-  // with which it passes them; then nothing until it is told again. Retries count from when they
-  // are chosen, a commit before they are delivered: what is chosen is delivered even if there is no
-  // room any more. Until it is told for the first time a session has room for everything.
+  // From now on the session may be delivered so many bytes, as room_of() counts them, and the rest
+  // of the message with which it passes them; then nothing until it is told again. Retries count
+  // from when they are chosen, a commit before they are delivered: what is chosen is delivered even
+  // if there is no room any more, and leaves its room to others if it is not. Until it is told for
+  // the first time a session has room for everything.
   void session_room(SessionId session, std::uint64_t bytes, Now now);
 
   // ---- requests ----
@@ -82,11 +83,14 @@ class Core {
   void edit_queue(const EditQueueRequest& request, Now now);
   void delete_queue(Asker asker, std::string_view name, Now now);
   void purge_queue(Asker asker, std::string_view name, Now now);
-  void list_queues(Asker asker, bool dead_only, Now now);
+  // A page of the queues, or of the dead-letter queues, by number; the answer tells whether to go
+  // on.
+  void list_queues(Asker asker, bool dead_only, QueueId from, Now now);
   void peek(const PeekRequest& request, Now now);
   void redrive(const MoveRequest& request, Now now);
   void discard(const MoveRequest& request, Now now);
-  void list_consumers(Asker asker, std::string_view queue, Now now);
+  // Likewise of the consumers of a queue; of all, if it is empty.
+  void list_consumers(Asker asker, std::string_view queue, ConsumerId from, Now now);
   CoreReport report(Now now) const;
   // Messages found damaged or lost since the start, of all queues there ever were.
   std::uint64_t corrupt_found() const;

@@ -241,8 +241,7 @@ void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask
     while (!task->sequences.empty() &&
            (task->sequences.back() > task->stop ||
             dead.subscription.settled.contains(task->sequences.back()))) {
-      ++task->reply.not_found;
-      task->sequences.pop_back();
+      task->miss();
     }
     if (task->sequences.empty()) {
       finish_move_task(*task);
@@ -283,11 +282,11 @@ void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& t
     }
     while (!task->sequences.empty() && task->sequences.back() <= block->last_sequence()) {
       const Sequence sequence = task->sequences.back();
-      task->sequences.pop_back();
       const std::optional<std::size_t> index = block->find(sequence);
       if (!index || dead.subscription.settled.contains(sequence)) {
-        ++task->reply.not_found;
+        task->miss();
       } else {
+        task->sequences.pop_back();
         move_task_entry(*task, dead, *block, *index, now);
       }
     }
@@ -297,8 +296,7 @@ void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& t
     if (task->all) {
       task->next = (result.unreadable.empty() ? task->stop : result.unreadable.back().last) + 1;
     } else {
-      task->sequences.pop_back();
-      ++task->reply.not_found;
+      task->miss();
     }
   }
   continue_move_task(dead, task);

@@ -149,19 +149,16 @@ void Core::State::give_back_starting(Consumer& consumer, std::uint32_t held_max,
   }
 }
 
-// Consumers whose session had no room for that reason are looked at in the next turn: this is in
+// Consumers whose session had no room for that reason are served by the next advance(): this is in
 // the middle of something else.
 void Core::State::no_longer_starting(Consumer& consumer, const Outstanding& entry) {
   SessionState& session = *consumer.session;
   const bool had_room = session.has_room();
   consumer.starting.erase(entry.sequence);
-  session.starting_bytes -= entry.bytes;
-  if (had_room || !session.has_room()) return;
-  for (const ConsumerId id : session.consumers) {
-    Consumer& other = *consumers.at(id);
-    make_available(other);
-    if (other.available) arm(*other.queue, MonotonicTime());
-  }
+  session.starting_bytes -= room_of(entry.bytes);
+  if (had_room || !session.has_room() || session.is_to_be_served) return;
+  session.is_to_be_served = true;
+  sessions_to_serve.push_back(session.id);
 }
 
 // Those that end leave the line of those who may have credit.
@@ -242,7 +239,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     ++consumer.held;
     consumer.held_bytes += entry.bytes;
     consumer.starting.emplace(sequence, gathering_number);
-    consumer.session->starting_bytes += entry.bytes;
+    consumer.session->starting_bytes += room_of(entry.bytes);
     ++subscription.in_flight;
     ++in_flight;
     ++subscription.starts;
@@ -267,7 +264,8 @@ void Core::State::send_started(const StartedRetry& started, std::uint64_t batch,
     return;
   }
   entry->holder->starting.erase(started.sequence);
-  entry->holder->session->starting_bytes -= entry->bytes;  // but it takes room when handed over
+  // It takes the room when it is handed over.
+  entry->holder->session->starting_bytes -= room_of(entry->bytes);
   pin(started.block);
   ++queue->counters.redelivered;
   hand_over(*queue, *entry->holder, *entry, started.block->entry(started.index), now);
@@ -279,7 +277,7 @@ void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry
   entry.deadline = now.monotonic + consumer.lease;
   entry.delivered_at = now.wall;
   consumer.link(entry);
-  consumer.session->take_room(entry.bytes);
+  consumer.session->take_room(room_of(entry.bytes));
   ++consumer.delivered;
   ++queue.counters.delivered;
   arm(queue, entry.deadline);
@@ -375,7 +373,7 @@ Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& con
       continue;
     }
     if (subscription.read_next > subscription.delivered_to_durable) {
-      if (subscription.record.delivered_to < subscription.read_next) touch(queue);
+      ask_for_watermark(queue, consumer);
       return FirstDelivery::kLater;
     }
     CHECK(subscription.current_open != nullptr, "queue {} reads a block with nothing unsettled",
@@ -395,6 +393,17 @@ Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& con
     ++subscription.read_next;
     return FirstDelivery::kDone;
   }
+}
+
+// The consumer has room now, and may have none when the batch is sealed: what it could take is kept
+// in mind until then.
+void Core::State::ask_for_watermark(Queue& queue, const Consumer& consumer) {
+  Subscription& subscription = queue.subscription;
+  if (subscription.record.delivered_to >= subscription.read_next) return;
+  touch(queue);
+  const Sequence target =
+      std::min(subscription.read_next - 1 + consumer.free_credit(), watermark_max(queue));
+  subscription.watermark_asked = std::max(subscription.watermark_asked, target);
 }
 
 // ---- what is due ----

@@ -65,6 +65,7 @@ struct Subscription {
 
   Sequence read_next = 1;                // the next first delivery, unless settled
   Sequence delivered_to_durable = 0;     // the watermark as committed
+  Sequence watermark_asked = 0;          // for the next batch, by consumers that had room
   std::shared_ptr<const Block> current;  // where read_next is, once read
   std::size_t current_index = 0;
   OpenBlock* current_open = nullptr;

@@ -13,6 +13,8 @@ namespace holdfast::broker {
 
 namespace {
 constexpr std::string_view kDefaultSubscription = "default";
+// Reports of one answer: a list of 100,000 queues holds nobody up, nor much memory.
+constexpr std::uint32_t kListPage = 1'000;
 
 Status apply(QueueSettings& settings, std::span<const SettingChange> changes) {
   for (const SettingChange& change : changes) {
@@ -229,45 +231,67 @@ std::shared_ptr<const QueueReport> Core::State::report(const Queue& queue) const
   return report;
 }
 
-void Core::State::list_queues(Asker asker, bool dead_only) {
-  std::uint32_t count = 0;
-  for (const auto& [name, queue] : queues_by_name) {
-    if (dead_only && !queue->is_dead_queue()) continue;
-    say(QueueReply{asker, report(*queue)});
-    ++count;
+void Core::State::list_queues(Asker asker, bool dead_only, QueueId from) {
+  ListEndReply end{asker, 0, 0};
+  for (auto at = queues.lower_bound(from); at != queues.end(); ++at) {
+    const Queue& queue = *at->second;
+    if (queue.record.deleted || (dead_only && !queue.is_dead_queue())) continue;
+    if (end.count == kListPage) {
+      end.next = at->first.value;
+      break;
+    }
+    say(QueueReply{asker, report(queue)});
+    ++end.count;
   }
-  say(ListEndReply{asker, count, 0});
+  say(end);
 }
 
-void Core::State::list_consumers(Asker asker, std::string_view name, Now now) {
-  Queue* only = nullptr;
-  if (!name.empty() && (only = queue_or_refuse(asker, name)) == nullptr) return;
-  std::uint32_t count = 0;
-  for (const auto& [queue_name, queue] : queues_by_name) {
-    if (only != nullptr && queue != only) continue;
-    for (const Consumer* consumer : queue->subscription.consumers) {
-      auto report = std::make_shared<ConsumerReport>();
-      report->id = consumer->id;
-      report->session = consumer->session->id;
-      report->queue = queue_name;
-      report->subscription = queue->subscription.record.name;
-      report->name = consumer->name;
-      report->credit_messages = consumer->credit_messages;
-      report->credit_bytes = consumer->credit_bytes;
-      report->in_flight = consumer->held;
-      report->in_flight_bytes = consumer->held_bytes;
-      report->lease_ms = static_cast<std::uint32_t>(consumer->lease.count());
-      report->delivered = consumer->delivered;
-      report->acked = consumer->acked;
-      WallTime oldest = now.wall;
-      consumer->for_each_in_flight(
-          [&oldest](const Outstanding& entry) { oldest = std::min(oldest, entry.delivered_at); });
-      report->oldest_lease_ms = static_cast<std::uint64_t>((now.wall - oldest).count());
-      say(ConsumerReply{asker, std::move(report)});
-      ++count;
-    }
+void Core::State::list_consumers(Asker asker, std::string_view name, ConsumerId from, Now now) {
+  std::vector<const Consumer*> listed;
+  if (!name.empty()) {
+    const Queue* const queue = queue_or_refuse(asker, name);
+    if (queue == nullptr) return;
+    listed.assign(queue->subscription.consumers.begin(), queue->subscription.consumers.end());
+  } else {
+    for (const auto& [id, consumer] : consumers) listed.push_back(consumer.get());
   }
-  say(ListEndReply{asker, count, 0});
+  std::erase_if(listed, [from](const Consumer* consumer) { return consumer->id < from; });
+  // And the one that the next page begins with.
+  const std::size_t count = std::min<std::size_t>(listed.size(), kListPage + 1);
+  std::partial_sort(listed.begin(), listed.begin() + static_cast<std::ptrdiff_t>(count),
+                    listed.end(),
+                    [](const auto* one, const auto* other) { return one->id < other->id; });
+  ListEndReply end{asker, 0, 0};
+  for (std::size_t i = 0; i < count; ++i) {
+    if (end.count == kListPage) {
+      end.next = listed[i]->id.value;
+      break;
+    }
+    say(ConsumerReply{asker, report(*listed[i], now)});
+    ++end.count;
+  }
+  say(end);
+}
+
+std::shared_ptr<const ConsumerReport> Core::State::report(const Consumer& consumer, Now now) {
+  auto report = std::make_shared<ConsumerReport>();
+  report->id = consumer.id;
+  report->session = consumer.session->id;
+  report->queue = consumer.queue->record.name;
+  report->subscription = consumer.queue->subscription.record.name;
+  report->name = consumer.name;
+  report->credit_messages = consumer.credit_messages;
+  report->credit_bytes = consumer.credit_bytes;
+  report->in_flight = consumer.held;
+  report->in_flight_bytes = consumer.held_bytes;
+  report->lease_ms = static_cast<std::uint32_t>(consumer.lease.count());
+  report->delivered = consumer.delivered;
+  report->acked = consumer.acked;
+  WallTime oldest = now.wall;
+  consumer.for_each_in_flight(
+      [&oldest](const Outstanding& entry) { oldest = std::min(oldest, entry.delivered_at); });
+  report->oldest_lease_ms = static_cast<std::uint64_t>((now.wall - oldest).count());
+  return report;
 }
 
 CoreReport Core::State::report() const {

@@ -164,6 +164,9 @@ struct Delivery {
   std::uint32_t lease_ms = 0;
   BlockEntry entry;  // its block is pinned by the Effects that hold this
 };
+// What a delivery takes of its session's room: the message as it is stored, and about what its
+// frame adds.
+constexpr std::uint64_t room_of(std::size_t stored_bytes) { return stored_bytes + 64; }
 struct SettledReply {
   Asker to;
   std::uint32_t settled = 0;
@@ -255,6 +258,7 @@ struct MovedReply {
   std::uint64_t moved = 0;
   std::uint32_t skipped_in_flight = 0;
   std::uint32_t not_found = 0;
+  Sequence not_found_first = 0;  // the lowest of them
   std::uint32_t refused = 0;
   Sequence next = 0;
   Status first_refusal;

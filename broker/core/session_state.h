@@ -20,12 +20,13 @@ struct SessionState {
   std::string client_name;
   std::set<ConsumerId> consumers;
 
-  // Bytes of messages that may still be delivered, as its owner told last.
+  // Bytes that may still be delivered, as room_of() counts them, since its owner told last.
   std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();
   // Of retries that wait for their commits; they are delivered then, whatever room there is.
   std::uint64_t starting_bytes = 0;
-  // Of its consumers the one whose turn came first when there was room again.
-  ConsumerId first_served;
+  // Of its consumers the last one that was offered what room there was again.
+  ConsumerId last_served;
+  bool is_to_be_served = false;  // has room again since the last advance()
 
   // The last message may be larger than what is left, so that each can be delivered.
   bool has_room() const { return room_bytes > starting_bytes; }

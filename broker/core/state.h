@@ -101,6 +101,12 @@ struct MoveTask {
   Sequence next = 1;                // with `all`
   Sequence stop = 0;                // last sequence there was when it was asked for
   std::uint32_t left = 0;           // with `all`
+
+  // The next of the sequences is not there.
+  void miss() {
+    if (reply.not_found++ == 0) reply.not_found_first = sequences.back();
+    sequences.pop_back();
+  }
 };
 
 // A chunk of older ids, as read from the store.
@@ -125,6 +131,8 @@ struct Core::State {
   Outstanding& recover_attempts(Queue& queue, Sequence sequence, RetryRecord* record, Now now);
   void session_closed(SessionId id, Now now);
   void session_room(SessionId id, std::uint64_t bytes, Now now);
+  // There is room again: for each of its consumers in turn, as long as there is.
+  void serve(SessionState& session, Now now);
   void advance(Now now);
   void once_a_second(Now now);
   std::optional<MonotonicTime> next_wake() const;
@@ -152,6 +160,7 @@ struct Core::State {
   void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
+  static Sequence watermark_max(const Queue& queue);
   std::unique_ptr<Batch> take_batch();
   // Whether batches may be committed together with those that were taken.
   bool may_join() const;
@@ -200,6 +209,8 @@ struct Core::State {
   bool start_retry(Queue& queue, Consumer& consumer, Now now);
   enum class FirstDelivery { kDone, kLater };
   FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
+  // So that its next message can be delivered to the consumer.
+  void ask_for_watermark(Queue& queue, const Consumer& consumer);
   bool find_current(Queue& queue);
   // Makes it the block that is delivered from.
   void use_block(Queue& queue, std::shared_ptr<const Block> block);
@@ -316,8 +327,9 @@ struct Core::State {
   void purge_queue(Asker asker, std::string_view name);
   // Settles everything; returns how many messages that were.
   std::uint64_t empty_queue(Queue& queue);
-  void list_queues(Asker asker, bool dead_only);
-  void list_consumers(Asker asker, std::string_view name, Now now);
+  void list_queues(Asker asker, bool dead_only, QueueId from);
+  void list_consumers(Asker asker, std::string_view name, ConsumerId from, Now now);
+  static std::shared_ptr<const ConsumerReport> report(const Consumer& consumer, Now now);
   std::shared_ptr<const QueueReport> report(const Queue& queue) const;
   CoreReport report() const;
 
@@ -369,6 +381,7 @@ struct Core::State {
   std::array<std::uint32_t, 1024> commit_durations_us{};
   bool disk_is_slow = false;  // as the last commit tells
 
+  std::vector<SessionId> sessions_to_serve;  // by the next advance(); may be gone meanwhile
   // Wakes asked for by queues, earliest first, one for each.
   std::set<std::pair<MonotonicTime, QueueId>> wakes;
 };

@@ -66,8 +66,10 @@ class Peers::Peer final : public ConnectionOwner {
   std::uint64_t overdue_in = 0;  // the last turn in which it was late
   bool in_core = false;          // the core knows the session
   bool ended = false;            // end_session() is done
-  bool writable = true;          // not above the high mark, or not below the low one since
-  bool wants_a_look = false;     // is in attention_
+  bool writable = true;       // its output was not above the high mark since it was at the low one
+  std::size_t room_told = 0;  // to the core
+  std::size_t room_left = 0;  // of that
+  bool wants_a_look = false;  // is in attention_
   bool is_scheduled = false;
   Schedule::iterator scheduled;
   // What it adds to the sums.
@@ -137,7 +139,7 @@ FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
   }
   if (session.established() && !peer.in_core) {
     peer.in_core = true;
-    context_.core.session_room(session.id(), 2 * output_high(), now);
+    tell_room(peer, 2 * output_high(), now);
     connection.established(session.heartbeat(), now.monotonic);
     if (goodbye_deadline_) append_goodbye(peer, now);
   }
@@ -193,6 +195,9 @@ void Peers::say_one(const Said& said) {
   peer->session->answered(said);
   unconfirmed_bytes_ += peer->session->unconfirmed_bytes() - peer->unconfirmed_bytes;
   peer->unconfirmed_bytes = peer->session->unconfirmed_bytes();
+  if constexpr (std::is_same_v<Said, Delivery>) {
+    peer->room_left -= std::min<std::size_t>(peer->room_left, room_of(said.entry.stored_bytes()));
+  }
   Connection& connection = peer->connection;
   connection.count_frames_out(context_.encoder.append(said, connection.output()));
   wants_attention(*peer);
@@ -266,15 +271,21 @@ std::size_t Peers::output_high() const {
 void Peers::update_room(Peer& peer, Now now) {
   const std::size_t high = output_high();
   const std::size_t low = std::min(limits_.output_bytes_low, high / 2);
-  if (peer.output_bytes > high) {
-    peer.writable = false;
-  } else if (peer.output_bytes <= low) {
+  if (peer.output_bytes <= low) {
     peer.writable = true;
+  } else if (peer.output_bytes > high || peer.room_left == 0) {
+    peer.writable = false;  // what is not delivered to is not read, either
   } else {
     return;
   }
-  const std::size_t room = peer.writable ? 2 * high - peer.output_bytes : 0;
-  if (peer.in_core) context_.core.session_room(peer.session->id(), room, now);
+  tell_room(peer, peer.writable ? 2 * high - peer.output_bytes : 0, now);
+}
+
+void Peers::tell_room(Peer& peer, std::size_t room, Now now) {
+  const bool is_known = room == peer.room_told && room == peer.room_left;
+  if (is_known || !peer.in_core) return;
+  peer.room_told = peer.room_left = room;
+  context_.core.session_room(peer.session->id(), room, now);
 }
 
 void Peers::update_sums(Peer& peer) {

@@ -98,6 +98,7 @@ class Peers {
 
   void attend_one(Peer& peer, Now now);
   void update_room(Peer& peer, Now now);
+  void tell_room(Peer& peer, std::size_t room, Now now);
   void update_sums(Peer& peer);
   void end_session(Peer& peer, Now now);
   void end_with_error(Peer& peer, const Status& error, Now now);

@@ -174,7 +174,8 @@ std::size_t ReplyEncoder::append(const MovedReply& reply, FrameWriter& out) {
   return finish(wire::FrameType_Moved, reply.to.correlation,
                 wire::CreateMoved(builder, reply.moved, reply.skipped_in_flight, reply.not_found,
                                   reply.refused, reply.next,
-                                  static_cast<std::uint16_t>(reply.first_refusal.code()), message),
+                                  static_cast<std::uint16_t>(reply.first_refusal.code()), message,
+                                  reply.not_found_first),
                 out);
 }
 

@@ -446,7 +446,7 @@ Status Session::queue_list(const Frame& frame, Now now) {
   const auto* const table = read_table<wire::QueueList>(frame.body);
   if (table == nullptr) return malformed(frame);
   asked_for_much_ = true;
-  context_.core.list_queues(asker(frame), table->dead_only(), now);
+  context_.core.list_queues(asker(frame), table->dead_only(), QueueId(table->from()), now);
   return Status();
 }
 
@@ -504,7 +504,7 @@ Status Session::consumer_list(const Frame& frame, FrameWriter& out, Now now) {
     return refuse(frame, status, out);
   }
   asked_for_much_ = true;
-  context_.core.list_consumers(asker(frame), queue, now);
+  context_.core.list_consumers(asker(frame), queue, ConsumerId(table->from()), now);
   return Status();
 }
 

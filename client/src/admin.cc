@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <memory>
 #include <utility>
 
 #include "client_impl.h"
@@ -166,6 +168,7 @@ MoveReport decode(const wire::Moved& moved) {
   report.moved = moved.moved();
   report.skipped_in_flight = moved.skipped_in_flight();
   report.not_found = moved.not_found();
+  report.not_found_first = moved.not_found_first();
   report.refused = moved.refused();
   report.next = moved.next();
   if (moved.refused_code() != 0) {
@@ -190,21 +193,42 @@ Result<Report> ask_for_one(ClientImpl& impl, Request request, wire::FrameType an
   return std::move(*report);
 }
 
-// Asks for a list of frames that ends with ListEnd.
-template <typename Table, typename Report = decltype(decode(std::declval<const Table&>()))>
-Result<std::vector<Report>> ask_for_list(ClientImpl& impl, Request request, wire::FrameType item,
-                                         std::string_view what) {
-  const auto reports = std::make_shared<std::vector<Report>>();
-  request.on_repeat = [reports] { reports->clear(); };
-  request.on_frame = [reports, item](const Frame& frame) -> Result<bool> {
-    if (frame.type == wire::FrameType_ListEnd) return true;
-    const auto* table = table_of<Table>(frame, item);
-    if (table == nullptr) return malformed_answer(frame);
-    reports->push_back(decode(*table));
-    return false;
+// Asks for a list of frames that ends with ListEnd, page by page; `request_from` makes the request
+// for the page that begins with a number.
+template <typename Table, typename RequestFrom,
+          typename Report = decltype(decode(std::declval<const Table&>()))>
+Result<std::vector<Report>> ask_for_list(ClientImpl& impl, RequestFrom request_from,
+                                         wire::FrameType item, std::string_view what) {
+  struct Page {
+    std::vector<Report> reports;
+    std::uint64_t next = 0;
   };
-  if (Status status = impl.ask(std::move(request), what); !status.ok()) return status;
-  return std::move(*reports);
+  std::vector<Report> all;
+  std::uint64_t from = 0;
+  do {
+    Request request = request_from(from);
+    const auto page = std::make_shared<Page>();
+    request.on_repeat = [page] { *page = Page(); };
+    request.on_frame = [page, item, from](const Frame& frame) -> Result<bool> {
+      if (frame.type == wire::FrameType_ListEnd) {
+        const auto* end = table_of<wire::ListEnd>(frame, wire::FrameType_ListEnd);
+        // One that does not go on would never end.
+        if (end == nullptr || (end->next() != 0 && end->next() <= from)) {
+          return malformed_answer(frame);
+        }
+        page->next = end->next();
+        return true;
+      }
+      const auto* table = table_of<Table>(frame, item);
+      if (table == nullptr) return malformed_answer(frame);
+      page->reports.push_back(decode(*table));
+      return false;
+    };
+    if (Status status = impl.ask(std::move(request), what); !status.ok()) return status;
+    std::move(page->reports.begin(), page->reports.end(), std::back_inserter(all));
+    from = page->next;
+  } while (from != 0);
+  return all;
 }
 
 Status ask_for_ok(ClientImpl& impl, Request request, std::string_view what) {
@@ -326,11 +350,16 @@ Result<QueueReport> Admin::queue(std::string_view name) {
 }
 
 Result<std::vector<QueueReport>> Admin::queues(bool dead_only) {
-  FlatBufferBuilder builder(64);
-  builder.Finish(wire::CreateQueueList(builder, dead_only));
-  return ask_for_list<wire::QueueInfo>(
-      *impl_, request_of(wire::FrameType_QueueList, &builder, WhenLost::kAskAgain),
+  Result<std::vector<QueueReport>> queues = ask_for_list<wire::QueueInfo>(
+      *impl_,
+      [dead_only](std::uint64_t from) {
+        FlatBufferBuilder builder(64);
+        builder.Finish(wire::CreateQueueList(builder, dead_only, static_cast<std::uint32_t>(from)));
+        return request_of(wire::FrameType_QueueList, &builder, WhenLost::kAskAgain);
+      },
       wire::FrameType_QueueInfo, "Listing the queues");
+  if (queues.ok()) std::ranges::sort(*queues, {}, &QueueReport::name);
+  return queues;
 }
 
 Status Admin::delete_queue(std::string_view name) {
@@ -426,17 +455,26 @@ Result<BrokerReport> Admin::status() {
 }
 
 Result<std::vector<ConsumerReport>> Admin::consumers(std::string_view queue) {
-  FlatBufferBuilder builder(256);
-  builder.Finish(
-      wire::CreateConsumerList(builder, builder.CreateString(queue.data(), queue.size())));
-  return ask_for_list<wire::ConsumerInfo>(
-      *impl_, request_of(wire::FrameType_ConsumerList, &builder, WhenLost::kAskAgain),
+  Result<std::vector<ConsumerReport>> consumers = ask_for_list<wire::ConsumerInfo>(
+      *impl_,
+      [queue](std::uint64_t from) {
+        FlatBufferBuilder builder(256);
+        const auto name = builder.CreateString(queue.data(), queue.size());
+        builder.Finish(wire::CreateConsumerList(builder, name, from));
+        return request_of(wire::FrameType_ConsumerList, &builder, WhenLost::kAskAgain);
+      },
       wire::FrameType_ConsumerInfo, "Listing the consumers");
+  // By number within a queue.
+  if (consumers.ok()) std::ranges::stable_sort(*consumers, {}, &ConsumerReport::queue);
+  return consumers;
 }
 
 Result<std::vector<ConnectionReport>> Admin::connections() {
   return ask_for_list<wire::ConnectionInfo>(
-      *impl_, request_of(wire::FrameType_ConnectionList, nullptr, WhenLost::kAskAgain),
+      *impl_,
+      [](std::uint64_t) {
+        return request_of(wire::FrameType_ConnectionList, nullptr, WhenLost::kAskAgain);
+      },
       wire::FrameType_ConnectionInfo, "Listing the connections");
 }
 

@@ -83,6 +83,45 @@ TEST_CASE("a list is collected to its end, and begins anew when the connection i
   CHECK((*queues)[1].name == "b");
 }
 
+TEST_CASE(
+    "a list that comes in pages is collected, sorted, and asked for again from the lost page") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto listed = std::async([&] { return c.client->admin().queues(); });
+  ReceivedFrame list = c.peer->expect(wire::FrameType_QueueList);
+  CHECK(list.table<wire::QueueList>().from() == 0);
+  c.peer->queue_info(list.correlation, 1, "c");
+  c.peer->list_end(list.correlation, 1, 7);
+  list = c.peer->expect(wire::FrameType_QueueList);
+  CHECK(list.table<wire::QueueList>().from() == 7);
+  c.peer->queue_info(list.correlation, 7, "a");
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  list = next.expect(wire::FrameType_QueueList);
+  CHECK(list.table<wire::QueueList>().from() == 7);
+  next.queue_info(list.correlation, 7, "a");
+  next.queue_info(list.correlation, 9, "b");
+  next.list_end(list.correlation, 2);
+  const Result<std::vector<QueueReport>> queues = listed.get();
+  REQUIRE(queues.ok());
+  REQUIRE(queues->size() == 3);
+  CHECK((*queues)[0].name == "a");
+  CHECK((*queues)[1].name == "b");
+  CHECK((*queues)[2].name == "c");
+}
+
+TEST_CASE("a list that does not go on ends with an error, not never") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto listed = std::async([&] { return c.client->admin().queues(); });
+  ReceivedFrame list = c.peer->expect(wire::FrameType_QueueList);
+  c.peer->list_end(list.correlation, 0, 7);
+  list = c.peer->expect(wire::FrameType_QueueList);
+  c.peer->list_end(list.correlation, 0, 7);
+  CHECK_FALSE(listed.get().ok());
+}
+
 TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
   FakeBroker broker;
   Connected c(broker);
@@ -137,13 +176,14 @@ TEST_CASE("a step of a redrive reports what moved and why something did not") {
   reply(*c.peer, wire::FrameType_Moved, frame.correlation, [](auto& builder) {
     const auto why = builder.CreateString("The source is full.");
     return wire::CreateMoved(builder, 7, 1, 2, 3, 99,
-                             static_cast<std::uint16_t>(ErrorCode::kQueueFull), why);
+                             static_cast<std::uint16_t>(ErrorCode::kQueueFull), why, 12);
   });
   const Result<MoveReport> report = redriven.get();
   REQUIRE(report.ok());
   CHECK(report->moved == 7);
   CHECK(report->skipped_in_flight == 1);
   CHECK(report->not_found == 2);
+  CHECK(report->not_found_first == 12);
   CHECK(report->refused == 3);
   CHECK(report->next == 99);
   CHECK(report->first_refusal.code() == ErrorCode::kQueueFull);

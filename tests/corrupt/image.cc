@@ -70,7 +70,7 @@ class Workload {
       if (round % 10 == 9) image_->older.push_back(read_file(data_file));
       if (status_.ok()) status_ = engine_.pass(Milliseconds(1'000));
     }
-    engine_.core().list_queues(engine_.ask(kPublisher), false, engine_.now());
+    engine_.core().list_queues(engine_.ask(kPublisher), false, QueueId(), engine_.now());
     run_core();
     for (std::uint32_t i = 0; i < image_->queues.size(); ++i) {
       image_->queue_indexes[numbers_[image_->queues[i]]] = i;

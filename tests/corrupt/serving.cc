@@ -179,7 +179,7 @@ class Drain {
   }
 
   Status look() {
-    engine_.core().list_queues(engine_.ask(kPublisher), false, engine_.now());
+    engine_.core().list_queues(engine_.ask(kPublisher), false, QueueId(), engine_.now());
     return engine_.run();
   }
 

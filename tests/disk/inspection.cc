@@ -97,7 +97,7 @@ class Inspector {
   std::vector<Effect>& said() { return core_->effects().said; }
 
   void list_queues() {
-    core_->list_queues(ask(), false, now_);
+    core_->list_queues(ask(), false, QueueId(), now_);
     for (const Effect& effect : said()) {
       if (const auto* reply = std::get_if<QueueReply>(&effect)) reports_.push_back(*reply->report);
     }

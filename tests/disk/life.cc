@@ -316,7 +316,7 @@ void Life::step() {
 }
 
 void Life::find_queues() {
-  core_->list_queues({kSession, ++last_correlation_}, false, now_);
+  core_->list_queues({kSession, ++last_correlation_}, false, QueueId(), now_);
   take_effects();
 }
 

@@ -64,7 +64,8 @@ void Conversation::world_step(Input& input) {
       broker_.close_session(some_client(input).session);
       return;
     case 2:
-      return broker_.set_writable(some_client(input).session, input.once_in(2));
+      return broker_.set_session_room(some_client(input).session,
+                                      input.once_in(2) ? ~std::uint64_t{0} : input.number());
     case 3:
       return broker_.set_room(!input.once_in(4));
     case 4:
@@ -262,7 +263,8 @@ void Conversation::send_about_queue(Input& input, Client& client) {
       return send(client, wire::FrameType_Discard, {});
     }
     case 9:
-      builder_.Finish(wire::CreateQueueList(builder_, input.once_in(2)));
+      builder_.Finish(wire::CreateQueueList(builder_, input.once_in(2),
+                                            static_cast<std::uint32_t>(input.number())));
       return send(client, wire::FrameType_QueueList, {});
     default:
       break;
@@ -283,7 +285,7 @@ void Conversation::send_about_consumer(Input& input, Client& client) {
     }
     case 2: {
       const auto name = builder_.CreateString(kQueues[input.below(kQueues.size())]);
-      builder_.Finish(wire::CreateConsumerList(builder_, name));
+      builder_.Finish(wire::CreateConsumerList(builder_, name, input.number()));
       return send(client, wire::FrameType_ConsumerList, {});
     }
     default: {

@@ -56,10 +56,10 @@ void MemoryBroker::close_session(SessionId session) {
   take_effects();
 }
 
-void MemoryBroker::set_writable(SessionId session, bool writable) {
+void MemoryBroker::set_session_room(SessionId session, std::uint64_t bytes) {
   const auto found = sessions_.find(session);
   if (found == sessions_.end() || !found->second->session.established()) return;
-  core_->session_room(session, writable ? ~std::uint64_t{0} : 0, now_);
+  core_->session_room(session, bytes, now_);
   take_effects();
 }
 

@@ -30,7 +30,7 @@ class MemoryBroker : public broker::BrokerFacts {
   // As many frames as the bytes hold. A broken conversation ends the session.
   void receive(SessionId session, ByteSpan bytes);
   void close_session(SessionId session);
-  void set_writable(SessionId session, bool writable);
+  void set_session_room(SessionId session, std::uint64_t bytes);
 
   // ---- disk and time ----
   // Each returns whether there was something to do.

@@ -119,7 +119,7 @@ class Bodies {
     add(wire::FrameType_QueueOpen, wire::CreateQueueOpen(builder_, text("a")));
     add(wire::FrameType_QueueDelete, wire::CreateQueueDelete(builder_, text("a")));
     add(wire::FrameType_QueuePurge, wire::CreateQueuePurge(builder_, text("a")));
-    add(wire::FrameType_QueueList, wire::CreateQueueList(builder_, false));
+    add(wire::FrameType_QueueList, wire::CreateQueueList(builder_, false, 7));
     auto name = text("b");
     add(wire::FrameType_QueueCreate, wire::CreateQueueCreate(builder_, name, settings(), true));
     name = text("a");
@@ -144,7 +144,7 @@ class Bodies {
   void add_lists() {
     add(wire::FrameType_ListEnd, wire::CreateListEnd(builder_, 3, 9));
     add(wire::FrameType_StatusInfo, wire::CreateStatusInfo(builder_, text("0.1.0"), text("node")));
-    add(wire::FrameType_ConsumerList, wire::CreateConsumerList(builder_, text("a")));
+    add(wire::FrameType_ConsumerList, wire::CreateConsumerList(builder_, text("a"), 7));
     add(wire::FrameType_ConsumerInfo, wire::CreateConsumerInfo(builder_, 1, 2, text("a")));
     add(wire::FrameType_ConnectionInfo, wire::CreateConnectionInfo(builder_, 1, text("peer")));
   }

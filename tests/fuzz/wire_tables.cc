@@ -63,7 +63,7 @@ std::uint64_t fields(const wire::QueueCreate& t) { return sum_of(t.name(), t.set
 std::uint64_t fields(const wire::QueueEdit& t) { return sum_of(t.name(), t.settings()); }
 std::uint64_t fields(const wire::QueueDelete& t) { return sum_of(t.name()); }
 std::uint64_t fields(const wire::QueuePurge& t) { return sum_of(t.name()); }
-std::uint64_t fields(const wire::QueueList& t) { return sum_of(t.dead_only()); }
+std::uint64_t fields(const wire::QueueList& t) { return sum_of(t.dead_only(), t.from()); }
 std::uint64_t fields(const wire::QueueInfo& t) {
   return sum_of(t.name(), t.settings(), t.dead_queue(), t.source_queue(), t.publish_rate());
 }
@@ -75,7 +75,7 @@ std::uint64_t fields(const wire::Moved& t) { return sum_of(t.refused_message(), 
 std::uint64_t fields(const wire::StatusInfo& t) {
   return sum_of(t.broker_version(), t.node_id(), t.data_directory(), t.publish_rate());
 }
-std::uint64_t fields(const wire::ConsumerList& t) { return sum_of(t.queue()); }
+std::uint64_t fields(const wire::ConsumerList& t) { return sum_of(t.queue(), t.from()); }
 std::uint64_t fields(const wire::ConsumerInfo& t) {
   return sum_of(t.queue(), t.subscription(), t.name(), t.acked());
 }

@@ -50,7 +50,7 @@ void World::act(Action action) {
       return change_credit();
     case Action::kDisconnect:
       return disconnect(script_.random.below(kClients));
-    case Action::kWritable:
+    case Action::kRoom:
       return change_room();
     case Action::kSettle:
       return settle_some();
@@ -384,9 +384,13 @@ void World::change_room() {
   const std::uint64_t room = random.once_in(2)   ? ~std::uint64_t{0}
                              : random.once_in(2) ? 0
                                                  : random.between(1, 5000);
-  note("session {} has room for {} bytes", id.value, room);
-  model_.set_room(id, room);
-  core_->session_room(id, room, now_);
+  give_room(id, room);
+}
+
+void World::give_room(SessionId id, std::uint64_t bytes) {
+  note("session {} has room for {} bytes", id.value, bytes);
+  model_.set_room(id, bytes);
+  core_->session_room(id, bytes, now_);
 }
 
 // ---- managing ----
@@ -396,7 +400,7 @@ void World::purge() {
   if (!id) return;
   const std::string name = queues_known().at(*id);
   const Asker looking = ask(session(0));
-  core_->list_queues(looking, false, now_);
+  core_->list_queues(looking, false, QueueId(), now_);
   Sequence last = 0;
   for (const Effect& effect : core_->effects().said) {
     const auto* reply = std::get_if<QueueReply>(&effect);

@@ -124,7 +124,7 @@ void Model::on(const Delivery& delivery, Now now) {
     // A retry that was chosen before may still be sent.
     if (room == 0) find("bounds", where + " goes to a session that has no room");
   }
-  room -= std::min<std::uint64_t>(room, delivery.entry.stored_bytes());
+  room -= std::min(room, room_of(delivery.entry.stored_bytes()));
   if (consumer.held.size() >= consumer.credit) {
     find("bounds", where + " is delivered without credit");
   }

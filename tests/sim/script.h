@@ -38,7 +38,7 @@ enum class Action : std::uint8_t {
   kUnsubscribe,
   kCredit,
   kDisconnect,
-  kWritable,
+  kRoom,
   kSettle,
   kExtend,
   kPass,

@@ -90,7 +90,7 @@ void World::start() {
   const SessionId person = session(0);
   listed_.clear();
   const Asker asker = ask(person);
-  core_->list_queues(asker, false, now_);
+  core_->list_queues(asker, false, QueueId(), now_);
   for (const Effect& effect : core_->effects().said) {
     if (const auto* reply = std::get_if<QueueReply>(&effect)) listed_.push_back(*reply->report);
   }
@@ -359,7 +359,7 @@ void World::settle_down() {
 void World::look() {
   const Asker asker = ask(session(0));
   model_.ask(asker.correlation, pending(Kind::kOther, asker.session));
-  core_->list_queues(asker, false, now_);
+  core_->list_queues(asker, false, QueueId(), now_);
   for (const Effect& effect : core_->effects().said) {
     if (const auto* reply = std::get_if<QueueReply>(&effect)) {
       // A queue is listed as soon as it is created, before that is stored.
@@ -385,7 +385,7 @@ bool World::drained() {
   bool empty = store_.block_count() == 0;
   messages_left_.clear();
   const Asker asker = ask(session(0));
-  core_->list_queues(asker, false, now_);
+  core_->list_queues(asker, false, QueueId(), now_);
   for (const Effect& effect : core_->effects().said) {
     const auto* reply = std::get_if<QueueReply>(&effect);
     if (reply == nullptr || reply->report->messages == 0) continue;
@@ -415,12 +415,19 @@ void World::drain() {
     subscribe(id, 100, 30'000, session(1));
     take_effects();
   }
+  // All goes through one narrow session: for each round of deliveries it is told a little room.
+  const std::uint64_t room = script_.random.between(1, 20'000);
   // Twenty minutes: longer than any delay or backoff, shorter than the jumps of the wall clock.
   constexpr int kRoundsMax = 120;
+  constexpr int kDeliveryRoundsMax = 2'000;
+  // A message whose watermark is not durable yet comes a round later.
+  constexpr int kIdleRounds = 3;
   for (int round = 0; round < kRoundsMax && !model_.finding() && !drained(); ++round) {
-    for (int i = 0; i < 100; ++i) {
+    int idle = 0;
+    for (int i = 0; i < kDeliveryRoundsMax && idle < kIdleRounds; ++i) {
+      give_room(session(1), room);
       settle_down();
-      if (model_.held_count() == 0) break;
+      idle = model_.held_count() == 0 ? idle + 1 : 0;
       ack_everything();
     }
     pass(Milliseconds(10'000));

@@ -119,6 +119,7 @@ class World {
   void disconnect(std::size_t client);
   bool frame_is_lost(SessionId session);
   void change_room();
+  void give_room(SessionId id, std::uint64_t bytes);
   void purge();
   void edit();
   void delete_queue();

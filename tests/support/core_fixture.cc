@@ -352,7 +352,7 @@ QueueReport CoreFixture::report(const std::string& queue) {
   const Asker asker = ask();
   // A list is answered at once, an open waits for the commit: tests that hold commits need the
   // first.
-  core_->list_queues(asker, false, now_);
+  core_->list_queues(asker, false, QueueId(), now_);
   std::optional<QueueReport> found;
   for (const Effect& effect : core_->effects().said) {
     const auto* reply = std::get_if<QueueReply>(&effect);

@@ -172,7 +172,13 @@ def test_queue_life(tool):
     shown = tool.run("queue", "show", "life")
     CHECK.that("max-bytes" in shown.out and "none" in shown.out and "10s" in shown.out, shown)
 
+    CHECK.that(tool.report("life")["oldest"] is None, "an empty queue has no oldest message")
     tool.lines("life", ["a", "b", "c"])
+    oldest = tool.report("life")["oldest"]
+    CHECK.that(oldest["sequence"] == 1 and oldest["state"] == "ready" and "body" not in oldest and
+               oldest["published_at"].endswith("Z"), oldest)
+    shown = tool.run("queue", "show", "life")
+    CHECK.that("sequence 1, ready, published 20" in shown.out and " ago" in shown.out, shown)
     expect(tool.run("queue", "purge", "life"), 64, "--yes")
     CHECK.that(tool.report("life")["messages"] == 3, "nothing was purged without --yes")
     purged = tool.ok("queue", "purge", "life", "--yes")[0]
@@ -450,7 +456,9 @@ def test_dead_letters(tool):
     partly = tool.json("dlq", "redrive", "risky", str(first["sequence"]), "999")
     expect(partly, 3, "message_not_found")
     CHECK.that(partly.objects()[0]["redriven"] == 1, partly)
-    expect(tool.json("dlq", "redrive", "risky", "999"), 65, "message_not_found")
+    expect(tool.json("dlq", "redrive", "risky", "999"), 65, "message_not_found", "Message 999")
+    expect(tool.json("dlq", "redrive", "risky", "1003", "1001"), 65, "2 of the messages",
+           "1001 first of all")
     back = tool.ok("message", "receive", "risky", "--ack", "--wait", "10s")[0]
     CHECK.that(back["id"] == "p1" and back["headers"] == {"k": "v"}, back)
     CHECK.that(back["attempt"] == 1 and back["body"] == "poison", back)
@@ -659,6 +667,23 @@ def check_bench_alone(daemon, tool_binary):
         CHECK.that(missing.returncode == 69 and b"/nowhere/holdfastd" in missing.stderr, missing)
 
 
+def check_hold_at_a_broker_that_dies(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        broker = Broker(daemon, os.path.join(directory, "data"))
+        tool = Tool(tool_binary, broker.address)
+        tool.make("held")
+        tool.send("held", "precious")
+        process = subprocess.Popen(tool.command("message", "receive", "held", "--hold"),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            CHECK.that(b"Ctrl-C" in process.stderr.readline(), "it holds")
+        finally:
+            broker.stop(signal.SIGKILL)
+        _, err = process.communicate(timeout=LONG_S)
+        CHECK.that(process.returncode == 69 and b"connection_lost" in err,
+                   (process.returncode, err))
+
+
 def check_bench_of_a_broker_that_dies(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
         broker = Broker(daemon, os.path.join(directory, "data"))
@@ -733,7 +758,8 @@ def main():
                     CHECK.that(False, f"{name}: {traceback.format_exc()}")
         finally:
             broker.stop()
-    for check in (check_directory, check_disk, check_bench_alone, check_bench_of_a_broker_that_dies):
+    for check in (check_directory, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
+                  check_bench_of_a_broker_that_dies):
         try:
             check(daemon, tool_binary)
         except Exception:

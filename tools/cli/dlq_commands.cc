@@ -55,13 +55,13 @@ ExitCode show_dead(Session& session, const std::string& queue) {
   // What went back is counted where it went.
   const Result<QueueReport> source = session.admin().queue(report->source_queue);
   if (!source.ok()) return session.fail(source.status(), report->source_queue);
-  const Result<PeekPage> oldest = session.admin().peek(dead_queue, 1);
+  const Result<std::optional<StoredMessage>> oldest = oldest_message(session, dead_queue);
   if (!oldest.ok()) return session.fail(oldest.status(), dead_queue);
-  const StoredMessage* first = oldest->messages.empty() ? nullptr : &oldest->messages.front();
+  const std::optional<StoredMessage>& first = *oldest;
   Output& output = session.output();
   if (!output.is_table()) {
     Json json = queue_json(*report);
-    json["oldest"] = first == nullptr ? Json(nullptr) : message_json(*first);
+    json["oldest"] = first ? message_json(*first) : Json(nullptr);
     output.single(json);
     return session.finish();
   }
@@ -73,7 +73,7 @@ ExitCode show_dead(Session& session, const std::string& queue) {
       {"Since start",
        fmt::format("{} redriven, {} discarded", source->redriven, report->discarded)},
   };
-  if (first != nullptr) {
+  if (first) {
     fields.emplace_back(
         "Oldest", fmt::format("sequence {}, {}, since {}", first->sequence,
                               first->provenance.reason, timestamp(first->provenance.dead_at)));

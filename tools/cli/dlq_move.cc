@@ -15,6 +15,7 @@ constexpr std::uint32_t kStep = 256;
 void add(const MoveReport& step, MoveReport& total) {
   total.moved += step.moved;
   total.skipped_in_flight += step.skipped_in_flight;
+  if (total.not_found == 0) total.not_found_first = step.not_found_first;
   total.not_found += step.not_found;
   total.refused += step.refused;
   if (total.first_refusal.ok()) total.first_refusal = step.first_refusal;
@@ -96,7 +97,10 @@ ErrorCode report_rest(Session& session, const std::string& dead_queue, const Mov
                          total.first_refusal.message())));
   report(total.not_found,
          Status(ErrorCode::kMessageNotFound,
-                fmt::format("{} of the messages are not in {}.", total.not_found, dead_queue)));
+                total.not_found == 1
+                    ? fmt::format("Message {} is not in {}.", total.not_found_first, dead_queue)
+                    : fmt::format("{} of the messages are not in {}, {} first of all.",
+                                  total.not_found, dead_queue, total.not_found_first)));
   report(total.skipped_in_flight,
          Status(ErrorCode::kOperationRefused,
                 fmt::format("{} dead letters of {} are held by a consumer; they can be moved once "

@@ -1,5 +1,7 @@
 #include "cli/peek.h"
 
+#include <utility>
+
 #include "cli/message_listing.h"
 
 namespace holdfast::cli {
@@ -30,6 +32,13 @@ ExitCode peek(Session& session, const PeekArguments& arguments, std::string_view
   session.output().end_list();
   if (*shown == 0) session.console().note(none);
   return session.finish();
+}
+
+Result<std::optional<StoredMessage>> oldest_message(Session& session, std::string_view queue) {
+  Result<PeekPage> page = session.admin().peek(queue, 1);
+  if (!page.ok()) return page.status();
+  if (page->messages.empty()) return std::optional<StoredMessage>();
+  return std::optional<StoredMessage>(std::move(page->messages.front()));
 }
 
 }  // namespace holdfast::cli

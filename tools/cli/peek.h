@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -25,5 +26,8 @@ std::shared_ptr<PeekArguments> take_peek_arguments(const Command& command);
 // Lists the messages of `queue`; with none it says `none`.
 ExitCode peek(Session& session, const PeekArguments& arguments, std::string_view queue,
               MessageColumns columns, std::string_view none);
+
+// The message at the head of the queue, empty if there is none.
+Result<std::optional<StoredMessage>> oldest_message(Session& session, std::string_view queue);
 
 }  // namespace holdfast::cli

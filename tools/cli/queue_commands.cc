@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "cli/arguments.h"
 #include "cli/cell.h"
 #include "cli/json_form.h"
+#include "cli/peek.h"
 #include "cli/session.h"
 #include "holdfast/text.h"
 #include "schema/queue_settings.h"
@@ -16,12 +19,10 @@
 namespace holdfast::cli {
 namespace {
 
-void print_queue(Output& output, const QueueReport& report) {
-  if (!output.is_table()) {
-    output.single(queue_json(report));
-    return;
-  }
-  std::vector<std::pair<std::string, std::string>> fields = {
+using Fields = std::vector<std::pair<std::string, std::string>>;
+
+Fields fields_of(const QueueReport& report) {
+  Fields fields = {
       {"Queue", report.name},
       {"Messages", fmt::format("{} ready, {} in flight, {} waiting ({})", report.ready,
                                report.in_flight, report.waiting, size_cell(report.bytes))},
@@ -53,7 +54,34 @@ void print_queue(Output& output, const QueueReport& report) {
     const QueueSettingInfo* info = find_queue_setting(name);
     fields.emplace_back(name, info ? format_setting_value(*info, value) : fmt::format("{}", value));
   }
-  output.text(render_fields(fields));
+  return fields;
+}
+
+void print_queue(Output& output, const QueueReport& report) {
+  if (output.is_table()) {
+    output.text(render_fields(fields_of(report)));
+  } else {
+    output.single(queue_json(report));
+  }
+}
+
+// For whoever asks every minute: without the body.
+Json oldest_json(const StoredMessage& oldest) {
+  const Json message = message_json(oldest);
+  Json json;
+  for (const char* const key : {"sequence", "id", "attempt", "state", "published_at"}) {
+    json[key] = message[key];
+  }
+  return json;
+}
+
+// How old a backlog is tells more than how long it is.
+std::string oldest_cell(const StoredMessage& oldest) {
+  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::system_clock::now() - oldest.published_at);
+  return fmt::format("sequence {}, {}, published {}, {} ago", oldest.sequence, oldest.state,
+                     timestamp(oldest.published_at),
+                     age_cell(std::max(age, std::chrono::milliseconds(0))));
 }
 
 // ---- create, edit ----
@@ -197,7 +225,18 @@ ExitCode show_queue(Session& session, const std::string& name) {
   if (!connected.ok()) return session.fail(connected);
   const Result<QueueReport> report = session.admin().queue(name);
   if (!report.ok()) return session.fail(report.status(), name);
-  print_queue(session.output(), *report);
+  const Result<std::optional<StoredMessage>> oldest = oldest_message(session, name);
+  if (!oldest.ok()) return session.fail(oldest.status(), name);
+  Output& output = session.output();
+  if (output.is_table()) {
+    Fields fields = fields_of(*report);
+    if (*oldest) fields.insert(fields.begin() + 2, {"Oldest", oldest_cell(**oldest)});
+    output.text(render_fields(fields));
+  } else {
+    Json json = queue_json(*report);
+    json["oldest"] = *oldest ? oldest_json(**oldest) : Json(nullptr);
+    output.single(json);
+  }
   return session.finish();
 }
 

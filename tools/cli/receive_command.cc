@@ -209,7 +209,15 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
     session.console().note(fmt::format("Queue {} has no message that is ready.", arguments.queue));
     return session.finish(ExitCode::kNothing);
   }
-  if (arguments.hold) hold(session, kept);
+  if (arguments.hold) {
+    hold(session, kept);
+    // Their leases ran out, or the broker is gone.
+    if (kept.empty()) {
+      const Result<QueueReport> report = session.admin().queue(arguments.queue);
+      if (!report.ok()) return session.fail(report.status(), arguments.queue);
+      session.console().note("The leases have run out; the messages are delivered again.");
+    }
+  }
   if (!kept.empty()) settle(session, arguments, kept, settled);
   if (settled.first_failure == ErrorCode::kOk) return session.finish();
   return session.finish(settled.done > 0 ? ExitCode::kPartly

@@ -74,7 +74,8 @@ struct ConnectionReport {
 struct MoveReport {
   std::uint64_t moved = 0;
   std::uint64_t skipped_in_flight = 0, not_found = 0, refused = 0;
-  std::uint64_t next = 0;  // with `all`: go on from here; 0: done
+  std::uint64_t not_found_first = 0;  // the lowest sequence of those
+  std::uint64_t next = 0;             // with `all`: go on from here; 0: done
   Status first_refusal;
 };
 
@@ -91,7 +92,8 @@ class Admin {
                                    bool if_not_exists = false);
   Result<QueueReport> edit_queue(std::string_view name, const SettingList& settings);
   Result<QueueReport> queue(std::string_view name);
-  // All queues, dead-letter queues among them, or those alone.
+  // All queues, dead-letter queues among them, or those alone; by name. Asked for in pages: what is
+  // made, deleted or changed meanwhile may be seen or not.
   Result<std::vector<QueueReport>> queues(bool dead_only = false);
   Status delete_queue(std::string_view name);
   // The number of messages removed.

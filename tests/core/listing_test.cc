@@ -1,0 +1,90 @@
+#include <doctest/doctest.h>
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+struct Page {
+  std::vector<std::uint64_t> numbers;
+  std::uint64_t next = 0;
+};
+
+// What was just said, and nothing else.
+Page take_page(Core& core) {
+  Page page;
+  for (const Effect& effect : core.effects().said) {
+    if (const auto* queue = std::get_if<QueueReply>(&effect)) {
+      page.numbers.push_back(queue->report->id.value);
+    } else if (const auto* consumer = std::get_if<ConsumerReply>(&effect)) {
+      page.numbers.push_back(consumer->report->id.value);
+    } else if (const auto* end = std::get_if<ListEndReply>(&effect)) {
+      CHECK(end->count == page.numbers.size());
+      page.next = end->next;
+    }
+  }
+  core.effects().said.clear();
+  return page;
+}
+
+constexpr Asker kAsker{SessionId(1), 1};
+
+Page queues(CoreFixture& f, bool dead_only, std::uint64_t from) {
+  f.core().list_queues(kAsker, dead_only, QueueId(static_cast<std::uint32_t>(from)), f.now());
+  return take_page(f.core());
+}
+
+Page consumers(CoreFixture& f, const std::string& queue, std::uint64_t from) {
+  f.core().list_consumers(kAsker, queue, ConsumerId(from), f.now());
+  return take_page(f.core());
+}
+
+TEST_CASE("queues are listed in pages by number, whatever goes meanwhile") {
+  CoreFixture f;
+  for (int i = 0; i < 1'005; ++i) f.create_queue("q" + std::to_string(i));
+  const Page first = queues(f, false, 0);
+  CHECK(first.numbers.size() == 1'000);
+  CHECK(first.next > first.numbers.back());
+  f.delete_queue("q500");  // the one that the next page was to begin with
+  const Page second = queues(f, false, first.next);
+  CHECK(second.numbers.size() == 1'000);
+  const Page third = queues(f, false, second.next);
+  CHECK(third.numbers.size() == 8);
+  CHECK(third.next == 0);
+
+  const Page dead = queues(f, true, 0);
+  CHECK(dead.numbers.size() == 1'000);
+  const Page rest = queues(f, true, dead.next);
+  CHECK(rest.numbers.size() == 4);
+  CHECK(rest.next == 0);
+  CHECK(queues(f, false, 1'000'000).next == 0);
+}
+
+TEST_CASE("consumers are listed in pages by number, of one queue or of all") {
+  CoreFixture f;
+  f.create_queue("a");
+  f.create_queue("b");
+  std::vector<std::uint64_t> all;
+  std::vector<std::uint64_t> of_b;
+  for (int i = 0; i < 1'200; ++i) {
+    const bool in_a = i % 4 == 0;
+    all.push_back(f.subscribe(in_a ? "a" : "b", 1).value);
+    if (!in_a) of_b.push_back(all.back());
+  }
+  const Page first = consumers(f, "", 0);
+  CHECK(first.numbers == std::vector(all.begin(), all.begin() + 1'000));
+  CHECK(first.next == all[1'000]);
+  const Page second = consumers(f, "", first.next);
+  CHECK(second.numbers == std::vector(all.begin() + 1'000, all.end()));
+  CHECK(second.next == 0);
+  const Page only = consumers(f, "b", 0);
+  CHECK(only.numbers == of_b);
+  CHECK(only.next == 0);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

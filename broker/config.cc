@@ -91,8 +91,8 @@ constexpr std::array kSettings = {
     number("limits", "output_bytes_high", Type::kBytes, &Config::output_bytes_high, kMiB, 64 * kKiB,
            kGiB,
            "Bytes waiting to be sent to one connection; beyond it nothing more is delivered to it "
-           "and it is not read, until a quarter is left. What is handed over at once may be twice "
-           "as much, and one message."),
+           "and it is not read, until a quarter is left. What is handed over at once may be two "
+           "to four times as much."),
     number("limits", "output_bytes_total_max", Type::kBytes, &Config::output_bytes_total_max,
            256 * kMiB, kMiB, kTiB,
            "Bytes waiting to be sent to all connections together; beyond it the one with the most "

@@ -236,8 +236,9 @@ Sequence Core::State::watermark_target(const Queue& queue) const {
     if (subscription.read_next - 1 + credit >= furthest) break;
     credit += consumer->free_credit();
   }
-  return std::max({subscription.record.delivered_to, subscription.watermark_asked,
-                   std::min(furthest, subscription.read_next - 1 + credit)});
+  const Sequence wanted =
+      std::max(subscription.watermark_asked, subscription.read_next - 1 + credit);
+  return std::max(subscription.record.delivered_to, std::min(furthest, wanted));
 }
 
 // What may be delivered at most: up to the queue's end, and to outstanding-max.

@@ -25,6 +25,7 @@ struct Consumer {
   bool lease_is_the_queues = false;  // follows the queue's setting when that is edited
   bool ending = false;               // takes nothing more, of what it gives back neither
   bool available = false;            // stands in its subscription's line of those with credit
+  std::uint64_t turn = 0;            // was turned away for want of room as the so manieth; 0: not
 
   std::uint32_t held = 0;  // starting and in flight
   std::uint64_t held_bytes = 0;
@@ -35,10 +36,10 @@ struct Consumer {
   std::map<Sequence, std::uint64_t> starting;
   std::size_t place = 0;  // in its subscription's consumers
 
-  // How many more messages it may be given. A consumer that holds nothing takes one message of any
-  // size, so that a small bound by bytes never stops it for good.
+  // How many more messages it may be given, once there is room. A consumer that holds nothing takes
+  // one message of any size, so that a small bound by bytes never stops it for good.
   std::uint32_t free_credit() const {
-    if (ending || !session->has_room() || held >= credit_messages) return 0;
+    if (ending || held >= credit_messages) return 0;
     if (credit_bytes > 0 && held_bytes >= credit_bytes && held > 0) return 0;
     return credit_messages - held;
   }

@@ -160,15 +160,12 @@ void Core::State::session_room(SessionId id, std::uint64_t bytes, Now now) {
 }
 
 void Core::State::serve(SessionState& session, Now now) {
-  // One of them may take it all: the next time begins behind it.
-  auto next = session.consumers.upper_bound(session.last_served);
-  for (std::size_t i = 0; i < session.consumers.size() && session.has_room(); ++i, ++next) {
-    if (next == session.consumers.end()) next = session.consumers.begin();
-    Consumer& consumer = *consumers.at(*next);
+  // Each once: who is turned away again comes after those who wait.
+  for (std::size_t left = session.turned_away.size(); left > 0 && session.has_room(); --left) {
+    Consumer& consumer = *session.turned_away.begin()->second;
+    forget_turn(consumer);
     make_available(consumer);
-    if (!consumer.available) continue;
-    session.last_served = consumer.id;
-    pump(*consumer.queue, now);
+    if (consumer.available) pump(*consumer.queue, now);
   }
 }
 

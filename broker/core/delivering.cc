@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "core/state.h"
@@ -117,6 +118,7 @@ void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
   }
   consumer->credit_messages = messages;
   consumer->credit_bytes = bytes;
+  consumer->queue->subscription.watermark_asked = 0;  // whoever has credit asks again
   give_back_starting(*consumer, messages, now);
   say(OkReply{asker});
   make_available(*consumer);
@@ -126,6 +128,8 @@ void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
 void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   Queue& queue = *consumer.queue;
   consumer.ending = true;
+  forget_turn(consumer);
+  queue.subscription.watermark_asked = 0;  // others ask again
   while (Outstanding* const entry = consumer.earliest()) {
     ++queue.counters.deliveries_lost;
     end_attempt(queue, *entry, cause, "", std::nullopt, nullptr, now);
@@ -172,8 +176,19 @@ void Core::State::leave_line(Queue& queue) {
 
 void Core::State::make_available(Consumer& consumer) {
   if (consumer.available || consumer.free_credit() == 0) return;
+  if (!consumer.session->has_room()) return turn_away(consumer);
   consumer.available = true;
   consumer.queue->subscription.available.push_back(&consumer);
+}
+
+void Core::State::turn_away(Consumer& consumer) {
+  if (consumer.turn != 0) return;
+  consumer.turn = ++consumer.session->last_turn;
+  consumer.session->turned_away.emplace(consumer.turn, &consumer);
+}
+
+void Core::State::forget_turn(Consumer& consumer) {
+  consumer.session->turned_away.erase(std::exchange(consumer.turn, 0));
 }
 
 // ---- deliveries ----
@@ -181,9 +196,11 @@ void Core::State::make_available(Consumer& consumer) {
 Consumer* Core::State::next_consumer(Subscription& subscription) {
   while (!subscription.available.empty()) {
     Consumer* const consumer = subscription.available.front();
-    if (consumer->free_credit() > 0) return consumer;
+    const bool has_credit = consumer->free_credit() > 0;
+    if (has_credit && consumer->session->has_room()) return consumer;
     consumer->available = false;
     subscription.available.pop_front();
+    if (has_credit) turn_away(*consumer);
   }
   return nullptr;
 }
@@ -401,9 +418,8 @@ void Core::State::ask_for_watermark(Queue& queue, const Consumer& consumer) {
   Subscription& subscription = queue.subscription;
   if (subscription.record.delivered_to >= subscription.read_next) return;
   touch(queue);
-  const Sequence target =
-      std::min(subscription.read_next - 1 + consumer.free_credit(), watermark_max(queue));
-  subscription.watermark_asked = std::max(subscription.watermark_asked, target);
+  subscription.watermark_asked =
+      std::max(subscription.watermark_asked, subscription.read_next - 1 + consumer.free_credit());
 }
 
 // ---- what is due ----

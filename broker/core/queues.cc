@@ -247,27 +247,16 @@ void Core::State::list_queues(Asker asker, bool dead_only, QueueId from) {
 }
 
 void Core::State::list_consumers(Asker asker, std::string_view name, ConsumerId from, Now now) {
-  std::vector<const Consumer*> listed;
-  if (!name.empty()) {
-    const Queue* const queue = queue_or_refuse(asker, name);
-    if (queue == nullptr) return;
-    listed.assign(queue->subscription.consumers.begin(), queue->subscription.consumers.end());
-  } else {
-    for (const auto& [id, consumer] : consumers) listed.push_back(consumer.get());
-  }
-  std::erase_if(listed, [from](const Consumer* consumer) { return consumer->id < from; });
-  // And the one that the next page begins with.
-  const std::size_t count = std::min<std::size_t>(listed.size(), kListPage + 1);
-  std::partial_sort(listed.begin(), listed.begin() + static_cast<std::ptrdiff_t>(count),
-                    listed.end(),
-                    [](const auto* one, const auto* other) { return one->id < other->id; });
+  const Queue* only = nullptr;
+  if (!name.empty() && (only = queue_or_refuse(asker, name)) == nullptr) return;
   ListEndReply end{asker, 0, 0};
-  for (std::size_t i = 0; i < count; ++i) {
+  for (auto at = consumers.lower_bound(from); at != consumers.end(); ++at) {
+    if (only != nullptr && at->second->queue != only) continue;
     if (end.count == kListPage) {
-      end.next = listed[i]->id.value;
+      end.next = at->first.value;
       break;
     }
-    say(ConsumerReply{asker, report(*listed[i], now)});
+    say(ConsumerReply{asker, report(*at->second, now)});
     ++end.count;
   }
   say(end);

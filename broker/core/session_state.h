@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -12,6 +13,8 @@
 #include "core/requests.h"
 
 namespace holdfast::broker {
+
+struct Consumer;
 
 struct SessionState {
   SessionState(SessionId session, std::string_view name) : id(session), client_name(name) {}
@@ -24,8 +27,9 @@ struct SessionState {
   std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();
   // Of retries that wait for their commits; they are delivered then, whatever room there is.
   std::uint64_t starting_bytes = 0;
-  // Of its consumers the last one that was offered what room there was again.
-  ConsumerId last_served;
+  // Its consumers with credit that had no room, in the order in which they were turned away.
+  std::map<std::uint64_t, Consumer*> turned_away;
+  std::uint64_t last_turn = 0;
   bool is_to_be_served = false;  // has room again since the last advance()
 
   // The last message may be larger than what is left, so that each can be delivered.

@@ -22,7 +22,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -131,7 +130,7 @@ struct Core::State {
   Outstanding& recover_attempts(Queue& queue, Sequence sequence, RetryRecord* record, Now now);
   void session_closed(SessionId id, Now now);
   void session_room(SessionId id, std::uint64_t bytes, Now now);
-  // There is room again: for each of its consumers in turn, as long as there is.
+  // There is room again: for each of those that were turned away, as long as there is.
   void serve(SessionState& session, Now now);
   void advance(Now now);
   void once_a_second(Now now);
@@ -224,6 +223,8 @@ struct Core::State {
   void give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now);
   void leave_line(Queue& queue);
   void make_available(Consumer& consumer);
+  static void turn_away(Consumer& consumer);
+  static void forget_turn(Consumer& consumer);
   void end_consumer(Consumer& consumer, wire::Cause cause, Now now);
   Consumer* find_consumer(Asker asker, ConsumerId id);  // refuses if it is not the asker's
   void pin(const std::shared_ptr<const Block>& block);
@@ -343,7 +344,7 @@ struct Core::State {
   std::map<std::string, Queue*, std::less<>> queues_by_name;
   std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted
   std::map<SessionId, SessionState> sessions;
-  std::unordered_map<ConsumerId, std::unique_ptr<Consumer>> consumers;
+  std::map<ConsumerId, std::unique_ptr<Consumer>> consumers;
   std::uint64_t last_consumer = 0;
   std::uint64_t last_fetch = 0;
   struct PendingFetch {

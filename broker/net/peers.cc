@@ -66,10 +66,10 @@ class Peers::Peer final : public ConnectionOwner {
   std::uint64_t overdue_in = 0;  // the last turn in which it was late
   bool in_core = false;          // the core knows the session
   bool ended = false;            // end_session() is done
-  bool writable = true;       // its output was not above the high mark since it was at the low one
-  std::size_t room_told = 0;  // to the core
-  std::size_t room_left = 0;  // of that
-  bool wants_a_look = false;  // is in attention_
+  bool writable = true;          // since the low mark: not above the high one, nor out of room
+  std::size_t room_told = 0;     // to the core
+  std::size_t room_left = 0;     // of that
+  bool wants_a_look = false;     // is in attention_
   bool is_scheduled = false;
   Schedule::iterator scheduled;
   // What it adds to the sums.

@@ -5,9 +5,9 @@
 // connection and lets those read on that were held back.
 //
 // What bounds memory, for one peer and for the sum over all:
-// - output: above a high mark nothing more is delivered to the peer and it is not read, until its
-//   output is below a low mark; what is handed over at once ends at twice the high mark. If it
-//   takes nothing for the stall deadline it is closed.
+// - output: below a low mark the core is told how much may be delivered until the next time: up to
+//   twice a high mark. Above that mark, or when as much was delivered, the peer is not read until
+//   it is below the low one. If it takes nothing for the stall deadline it is closed.
 // - published and not answered: a peer above its bound is not read until confirms have left.
 // - parts of frames received: their deadline ends them.
 //

@@ -174,6 +174,38 @@ TEST_CASE("a client that asks for much and reads nothing costs a bounded amount"
   CHECK(items == kPeeks);
 }
 
+TEST_CASE("the retries of one commit went all at once to a connection that read nothing") {
+  broker::BrokerOptions options = loopback_options();
+  constexpr std::size_t kHigh = 64u << 10;
+  options.limits.output_bytes_high = kHigh;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue =
+      watcher.create_queue("q", {{QueueSetting::kBackoffMin, 0}, {QueueSetting::kBackoffMax, 0}});
+  // More than the system's buffers take.
+  constexpr std::uint64_t kMessages = 2'000;
+  for (std::uint64_t n = 1; n <= kMessages; ++n) {
+    watcher.publish(queue, "m" + std::to_string(n), std::string(16'000, 'b'));
+  }
+  RawClient deaf = broker.connect("deaf");
+  {
+    RawClient lost = broker.connect("lost");
+    lost.subscribe("q", kMessages);
+    for (std::uint64_t n = 1; n <= kMessages; ++n) lost.expect(wire::FrameType_Deliver);
+    deaf.subscribe("q", kMessages);
+  }
+  // It is held back with the first frame that it sends above the mark.
+  SeenConnection seen = look_at(watcher, "deaf");
+  for (; seen.reading; seen = look_at(watcher, "deaf")) deaf.send_empty(wire::FrameType_Ping, 1);
+  CHECK(seen.output_bytes <= 4 * kHigh);
+  std::uint64_t delivered = 0;
+  while (delivered < kMessages) {
+    const std::optional<RawFrame> frame = deaf.receive();
+    REQUIRE(frame.has_value());
+    delivered += frame->type == wire::FrameType_Deliver ? 1 : 0;
+  }
+}
+
 TEST_CASE("a broker that is stopped in the middle of reads ends in order") {
   for (int round = 0; round < 20; ++round) {
     RunningBroker broker;

@@ -15,7 +15,10 @@ constexpr std::uint32_t kStep = 256;
 void add(const MoveReport& step, MoveReport& total) {
   total.moved += step.moved;
   total.skipped_in_flight += step.skipped_in_flight;
-  if (total.not_found == 0) total.not_found_first = step.not_found_first;
+  if (step.not_found > 0 &&
+      (total.not_found == 0 || step.not_found_first < total.not_found_first)) {
+    total.not_found_first = step.not_found_first;
+  }
   total.not_found += step.not_found;
   total.refused += step.refused;
   if (total.first_refusal.ok()) total.first_refusal = step.first_refusal;

@@ -147,6 +147,16 @@ Json queue_json(const QueueReport& report) {
   return json;
 }
 
+Json oldest_json(const StoredMessage& oldest) {
+  Json json;
+  json["sequence"] = oldest.sequence;
+  json["id"] = oldest.id;
+  json["attempt"] = oldest.attempt;
+  json["state"] = oldest.state;
+  json["published_at"] = time_json(oldest.published_at);
+  return json;
+}
+
 Json broker_json(const BrokerReport& report) {
   Json json;
   json["version"] = report.broker_version;

@@ -22,6 +22,8 @@ Json receipt_json(std::string_view queue, const PublishReceipt& receipt);
 // "body", or "body_base64" where the body is not UTF-8; a dead letter carries where it came from.
 Json message_json(const StoredMessage& message);
 Json queue_json(const QueueReport& report);
+// Of the message at a queue's head, for whoever asks every minute: without the body.
+Json oldest_json(const StoredMessage& oldest);
 Json broker_json(const BrokerReport& report);
 Json consumer_json(const ConsumerReport& report);
 Json connection_json(const ConnectionReport& report);

@@ -215,7 +215,7 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
     if (kept.empty()) {
       const Result<QueueReport> report = session.admin().queue(arguments.queue);
       if (!report.ok()) return session.fail(report.status(), arguments.queue);
-      session.console().note("The leases have run out; the messages are delivered again.");
+      session.console().note("None of them is held any more.");
     }
   }
   if (!kept.empty()) settle(session, arguments, kept, settled);

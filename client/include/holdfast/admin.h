@@ -93,7 +93,7 @@ class Admin {
   Result<QueueReport> edit_queue(std::string_view name, const SettingList& settings);
   Result<QueueReport> queue(std::string_view name);
   // All queues, dead-letter queues among them, or those alone; by name. Asked for in pages: what is
-  // made, deleted or changed meanwhile may be seen or not.
+  // made, deleted or changed meanwhile may be seen or not, and each page has the client's timeout.
   Result<std::vector<QueueReport>> queues(bool dead_only = false);
   Status delete_queue(std::string_view name);
   // The number of messages removed.
@@ -117,7 +117,8 @@ class Admin {
                                  bool dry_run = false, std::uint64_t to = 0);
 
   Result<BrokerReport> status();
-  Result<std::vector<ConsumerReport>> consumers(std::string_view queue = {});  // empty: of all
+  // Of all queues, if it is empty; in pages likewise.
+  Result<std::vector<ConsumerReport>> consumers(std::string_view queue = {});
   Result<std::vector<ConnectionReport>> connections();
 
  private:

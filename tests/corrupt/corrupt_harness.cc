@@ -4,16 +4,15 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <map>
 #include <optional>
-#include <random>
 #include <string>
 
 #include "corrupt/trial.h"
+#include "support/command_line.h"
 
 namespace {
 
@@ -151,16 +150,17 @@ std::string make_directory() {
 
 int main(int argc, char** argv) {
   Options options;
-  options.seed = std::random_device()();
-  CLI::App app("Damages the data file of a stopped broker, and checks what becomes of it.");
-  app.add_option("--seed", options.seed, "Replays a run");
-  app.add_option("--trials", options.trials, "Damages of one seed")->capture_default_str();
-  app.add_option("--images", options.images, "Data directories of one seed that they are done to")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  app.add_option("--only", options.only, "Of these trials only this one");
-  app.add_option("--minutes", options.minutes, "Goes on with new seeds for so long");
-  CLI11_PARSE(app, argc, argv);
+  std::uint64_t only = 0;
+  holdfast::test::CommandLine line(
+      "Damages the data file of a stopped broker, and checks what becomes of it.");
+  line.seed(&options.seed, "Replays a run");
+  line.number("--trials", &options.trials, "Damages of one seed");
+  line.number("--images", &options.images, "Data directories of one seed that they are done to",
+              {.min = 1});
+  line.number("--only", &only, "Of these trials only this one");
+  line.number("--minutes", &options.minutes, "Goes on with new seeds for so long");
+  line.parse(argc, argv);
+  if (line.is_given("--only")) options.only = only;
   options.directory = make_directory();
 
   fmt::print("seed {}; again: {} --seed {} --trials {} --images {}\n", options.seed, argv[0],

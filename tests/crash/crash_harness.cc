@@ -4,14 +4,13 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <numeric>
-#include <random>
 #include <string>
 
 #include "crash/harness.h"
+#include "support/command_line.h"
 
 namespace {
 
@@ -47,18 +46,17 @@ int main(int argc, char** argv) {
   std::string directory;
   bool keep = false;
   bool is_temporary = false;
-  options.seed = std::random_device()();
 
-  CLI::App app("Kills a broker at random moments under load, and checks what it promised.");
-  app.add_option("--broker", broker, "The binary holdfastd")->required()->check(CLI::ExistingFile);
-  app.add_option("--seed", options.seed, "Replays the choices of a run (not its timing)");
-  app.add_option("--rounds", options.rounds, "Rounds that count")->capture_default_str();
-  app.add_option("--confirmed-min", options.confirmed_min,
-                 "A round with fewer confirmed publishes before its kill is void")
-      ->capture_default_str();
-  app.add_option("--dir", directory, "An empty directory to work in; else a temporary one");
-  app.add_flag("--keep", keep, "Leave the temporary directory behind");
-  CLI11_PARSE(app, argc, argv);
+  holdfast::test::CommandLine line(
+      "Kills a broker at random moments under load, and checks what it promised.");
+  line.file("--broker", &broker, "The binary holdfastd");
+  line.seed(&options.seed, "Replays the choices of a run (not its timing)");
+  line.number("--rounds", &options.rounds, "Rounds that count");
+  line.number("--confirmed-min", &options.confirmed_min,
+              "A round with fewer confirmed publishes before its kill is void");
+  line.text("--dir", &directory, "An empty directory to work in; else a temporary one");
+  line.flag("--keep", &keep, "Leave the temporary directory behind");
+  line.parse(argc, argv);
 
   if (directory.empty()) {
     std::string name = (std::filesystem::temp_directory_path() / "holdfast-crash-XXXXXX").string();

@@ -11,16 +11,15 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <map>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "full/trial.h"
+#include "support/command_line.h"
 
 namespace {
 
@@ -34,7 +33,7 @@ struct Options {
   std::uint32_t cycles = 9;
   std::uint32_t minutes = 0;
   std::vector<DiskKind> disks;
-  std::vector<std::size_t> sizes;
+  std::vector<std::size_t> sizes = {100, 1'000, 65'536};
 };
 
 int run(const Options& options) {
@@ -65,33 +64,24 @@ int run(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  options.seed = std::random_device()();
-  DiskKind disk{};
-  std::size_t size = 0;
-  std::map<std::string, DiskKind> kinds;
+  std::string disk;
+  std::uint64_t size = 0;
+  std::vector<std::string> disks;
   for (const DiskKind kind : holdfast::full::kDiskKinds) {
-    kinds.emplace(holdfast::full::disk_kind_name(kind), kind);
+    disks.emplace_back(holdfast::full::disk_kind_name(kind));
   }
-  CLI::App app("A Holdfast broker on a disk of 32 MB.");
-  app.add_option("--broker", options.broker, "The holdfastd to start")
-      ->required()
-      ->check(CLI::ExistingFile);
-  app.add_option("--seed", options.seed, "Of the first cycle; the others follow");
-  app.add_option("--cycles", options.cycles, "Disks to fill")->capture_default_str();
-  app.add_option("--minutes", options.minutes, "Go on for so long instead");
-  CLI::Option* const one_disk = app.add_option("--disk", disk, "Only this kind of disk")
-                                    ->transform(CLI::CheckedTransformer(kinds, CLI::ignore_case));
-  CLI::Option* const one_size = app.add_option("--size", size, "Only bodies of this many bytes")
-                                    ->check(CLI::Range(1, 65'536));
-  CLI11_PARSE(app, argc, argv);
-  if (*one_disk) {
-    options.disks = {disk};
-  } else {
-    options.disks.assign(std::begin(holdfast::full::kDiskKinds),
-                         std::end(holdfast::full::kDiskKinds));
+  holdfast::test::CommandLine line("A Holdfast broker on a disk of 32 MB.");
+  line.file("--broker", &options.broker, "The holdfastd to start");
+  line.seed(&options.seed, "Of the first cycle; the others follow");
+  line.number("--cycles", &options.cycles, "Disks to fill");
+  line.number("--minutes", &options.minutes, "Go on for so long instead");
+  line.choice("--disk", &disk, disks, "Only this kind of disk");
+  line.number("--size", &size, "Only bodies of this many bytes", {.min = 1, .max = 65'536});
+  line.parse(argc, argv);
+  for (const DiskKind kind : holdfast::full::kDiskKinds) {
+    if (disk.empty() || disk == holdfast::full::disk_kind_name(kind)) options.disks.push_back(kind);
   }
-  options.sizes =
-      *one_size ? std::vector<std::size_t>{size} : std::vector<std::size_t>{100, 1'000, 65'536};
+  if (line.is_given("--size")) options.sizes = {size};
   fmt::print("seed {}\n", options.seed);
   std::fflush(stdout);
   holdfast::full::keep_mounts_private();

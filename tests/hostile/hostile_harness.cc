@@ -3,13 +3,11 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -17,6 +15,7 @@
 #include "crash/random.h"
 #include "hostile/arena.h"
 #include "support/checks.h"
+#include "support/command_line.h"
 #include "support/process.h"
 
 namespace {
@@ -162,15 +161,14 @@ int main(int argc, char** argv) {
   std::string consume;
   std::uint32_t minutes = 0;
   bool only_limit = false;
-  options.seed = std::random_device()();
-  CLI::App app("Hostile clients and a slow disk against a Holdfast broker.");
-  app.add_option("--broker", broker, "The binary holdfastd");
-  app.add_option("--shim", shim, "slow_disk_shim.so");
-  app.add_option("--seed", options.seed, "Replays the choices of a run (not its timing)");
-  app.add_option("--minutes", minutes, "Random rounds against one broker for so long");
-  app.add_flag("--connection-limit", only_limit, "Only the situation that meets this limit");
-  app.add_option("--consume", consume, "Be the consumer that is stopped, of the broker there");
-  CLI11_PARSE(app, argc, argv);
+  holdfast::test::CommandLine line("Hostile clients and a slow disk against a Holdfast broker.");
+  line.text("--broker", &broker, "The binary holdfastd");
+  line.text("--shim", &shim, "slow_disk_shim.so");
+  line.seed(&options.seed, "Replays the choices of a run (not its timing)");
+  line.number("--minutes", &minutes, "Random rounds against one broker for so long");
+  line.flag("--connection-limit", &only_limit, "Only the situation that meets this limit");
+  line.text("--consume", &consume, "Be the consumer that is stopped, of the broker there");
+  line.parse(argc, argv);
   if (!consume.empty()) return consume_until_stopped(consume);
   if (broker.empty() || shim.empty()) {
     fmt::print(stderr, "--broker and --shim are needed.\n");

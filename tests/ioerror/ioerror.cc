@@ -13,18 +13,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "ioerror/trial.h"
+#include "support/command_line.h"
 
 namespace holdfast::ioerror {
 namespace {
@@ -200,18 +199,14 @@ class Harness {
 
 int main(int argc, char** argv) {
   holdfast::ioerror::Options options;
-  options.seed = std::random_device()();
-  CLI::App app("Lets each call with which a store works fail once.");
-  app.add_option("--seed", options.seed, "Of the first workload");
-  app.add_option("--workloads", options.workloads, "Run so many")->capture_default_str();
-  app.add_option("--minutes", options.minutes, "Run for so long instead");
-  app.add_option("--jobs", options.jobs, "Processes; some of them wait")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 64));
-  app.add_option("--fault", options.fault, "This one alone, e.g. \"sync error\"");
-  app.add_option("--dir", options.parent, "Where to work; memory is fastest")
-      ->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  holdfast::test::CommandLine line("Lets each call with which a store works fail once.");
+  line.seed(&options.seed, "Of the first workload");
+  line.number("--workloads", &options.workloads, "Run so many");
+  line.number("--minutes", &options.minutes, "Run for so long instead");
+  line.number("--jobs", &options.jobs, "Processes; some of them wait", {.min = 1, .max = 64});
+  line.text("--fault", &options.fault, "This one alone, e.g. \"sync error\"");
+  line.text("--dir", &options.parent, "Where to work; memory is fastest");
+  line.parse(argc, argv);
   fmt::print("seed {}; again: {} --seed {} --workloads {}\n", options.seed, argv[0], options.seed,
              options.workloads);
   std::fflush(stdout);

@@ -4,14 +4,13 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <random>
 #include <string>
 
 #include "network/trial.h"
+#include "support/command_line.h"
 
 namespace {
 
@@ -107,23 +106,18 @@ bool run_trial(const Options& options, std::uint64_t seed, Totals& totals) {
 
 int main(int argc, char** argv) {
   Options options;
-  options.seed = std::random_device()();
-  CLI::App app("A bad network between clients and a Holdfast broker that is killed now and then.");
-  app.add_option("--broker", options.broker, "The binary holdfastd")
-      ->required()
-      ->check(CLI::ExistingFile);
-  app.add_option("--shim", options.shim, "slow_disk_shim.so")->required()->check(CLI::ExistingFile);
-  app.add_option("--seed", options.seed, "Replays the choices of a run (not its timing)");
-  CLI::Option* const retries =
-      app.add_option("--retries", options.retries, "Publishes of a trial whose reply is lost")
-          ->check(CLI::Range(1, 10'000'000))
-          ->capture_default_str();
-  app.add_option("--early-duplicates", options.early_duplicates,
-                 "Kills of a trial at the confirm of a duplicate")
-      ->capture_default_str();
-  app.add_option("--minutes", options.minutes, "Go on with further seeds for so long");
-  CLI11_PARSE(app, argc, argv);
-  if (options.minutes > 0 && !*retries) options.retries = kRetriesOfLongTrial;
+  holdfast::test::CommandLine line(
+      "A bad network between clients and a Holdfast broker that is killed now and then.");
+  line.file("--broker", &options.broker, "The binary holdfastd");
+  line.file("--shim", &options.shim, "slow_disk_shim.so");
+  line.seed(&options.seed, "Replays the choices of a run (not its timing)");
+  line.number("--retries", &options.retries, "Publishes of a trial whose reply is lost",
+              {.min = 1, .max = 10'000'000});
+  line.number("--early-duplicates", &options.early_duplicates,
+              "Kills of a trial at the confirm of a duplicate");
+  line.number("--minutes", &options.minutes, "Go on with further seeds for so long");
+  line.parse(argc, argv);
+  if (options.minutes > 0 && !line.is_given("--retries")) options.retries = kRetriesOfLongTrial;
 
   fmt::print("seed {}; again: {} --broker {} --shim {} --seed {} --retries {}\n", options.seed,
              argv[0], options.broker, options.shim, options.seed, options.retries);

@@ -15,19 +15,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <map>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "powerloss/scenario.h"
+#include "support/command_line.h"
 
 namespace holdfast::powerloss {
 namespace {
@@ -245,22 +244,19 @@ class Harness {
 int main(int argc, char** argv) {
   using holdfast::powerloss::kLies;
   holdfast::powerloss::Options options;
-  options.seed = std::random_device()();
-  CLI::App app("Rebuilds a store's directory as a loss of power could have left it.");
-  app.add_option("--seed", options.seed, "Of the first scenario");
-  app.add_option("--states", options.states, "Stop after so many")->capture_default_str();
-  app.add_option("--scenarios", options.scenarios, "Run so many instead");
-  app.add_option("--minutes", options.minutes, "Run for so long instead");
-  app.add_option("--jobs", options.jobs, "Processes")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 16));
-  app.add_option("--variants", options.variants, "States with random remains for each moment")
-      ->capture_default_str();
-  app.add_option("--dir", options.parent, "Where to work; memory is fastest")
-      ->capture_default_str();
-  app.add_option("--lie", options.lie, "What the device says it did and did not")
-      ->check(CLI::IsMember(kLies));
-  CLI11_PARSE(app, argc, argv);
+  std::vector<std::string> lies;
+  for (const auto& [name, lie] : kLies) lies.push_back(name);
+  holdfast::test::CommandLine line(
+      "Rebuilds a store's directory as a loss of power could have left it.");
+  line.seed(&options.seed, "Of the first scenario");
+  line.number("--states", &options.states, "Stop after so many");
+  line.number("--scenarios", &options.scenarios, "Run so many instead");
+  line.number("--minutes", &options.minutes, "Run for so long instead");
+  line.number("--jobs", &options.jobs, "Processes", {.min = 1, .max = 16});
+  line.number("--variants", &options.variants, "States with random remains for each moment");
+  line.text("--dir", &options.parent, "Where to work; memory is fastest");
+  line.choice("--lie", &options.lie, lies, "What the device says it did and did not");
+  line.parse(argc, argv);
   fmt::print("seed {}; again: {} --seed {} --states {} --jobs {}\n", options.seed, argv[0],
              options.seed, options.states, options.jobs);
   std::fflush(stdout);

@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -25,6 +24,7 @@
 #include "crash/broker_process.h"
 #include "holdfast/client.h"
 #include "support/checks.h"
+#include "support/command_line.h"
 #include "support/process.h"
 
 namespace holdfast::scale {
@@ -248,12 +248,12 @@ class Scale {
 
 int main(int argc, char** argv) {
   holdfast::scale::Options options;
-  CLI::App app("What a Holdfast broker costs when there is much of something.");
-  app.add_option("--broker", options.broker, "the holdfastd to start")->required();
-  app.add_option("--messages", options.messages)->check(CLI::Range(1'000, 100'000'000));
-  app.add_option("--connections", options.connections)->check(CLI::Range(1, 20'000));
-  app.add_option("--queues", options.queues)->check(CLI::Range(1, 50'000));
-  CLI11_PARSE(app, argc, argv);
+  holdfast::test::CommandLine line("What a Holdfast broker costs when there is much of something.");
+  line.file("--broker", &options.broker, "The holdfastd to start");
+  line.number("--messages", &options.messages, "In one queue", {.min = 1'000, .max = 100'000'000});
+  line.number("--connections", &options.connections, "That are idle", {.min = 1, .max = 20'000});
+  line.number("--queues", &options.queues, "That are empty", {.min = 1, .max = 50'000});
+  line.parse(argc, argv);
   holdfast::test::raise_descriptor_limit();
   return holdfast::scale::Scale(options).run();
 }

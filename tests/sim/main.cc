@@ -7,12 +7,12 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <random>
 #include <string>
 
 #include "sim/workers.h"
+#include "support/command_line.h"
 
 namespace holdfast::broker::sim {
 namespace {
@@ -49,19 +49,16 @@ int main(int argc, char** argv) {
   std::uint32_t minutes = 0;
   std::string broken = "nothing";
 
-  CLI::App app("Drives the core through faults in virtual time, against a plain model.");
-  CLI::Option* const seed = app.add_option("--seed", plan.first_seed, "The first seed");
-  app.add_option("--seeds", plan.seeds, "How many")->capture_default_str();
-  app.add_option("--minutes", minutes, "Instead of a count: new seeds until the time is up")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--steps", plan.steps, "Steps with faults of each seed")->capture_default_str();
-  app.add_option("--jobs", plan.jobs, "Processes")->check(CLI::Range(1, 256));
-  app.add_flag("--events", plan.print_events, "Print every event as it happens");
-  app.add_option("--broken", broken, fmt::format("Break the store: {}", sabotage_names()))
-      ->check([](const std::string& name) {
-        return find_sabotage(name) ? "" : fmt::format("one of {}", sabotage_names());
-      });
-  CLI11_PARSE(app, argc, argv);
+  holdfast::test::CommandLine line(
+      "Drives the core through faults in virtual time, against a plain model.");
+  line.number("--seed", &plan.first_seed, "The first seed");
+  line.number("--seeds", &plan.seeds, "How many");
+  line.number("--minutes", &minutes, "Instead of a count: new seeds until the time is up");
+  line.number("--steps", &plan.steps, "Steps with faults of each seed");
+  line.number("--jobs", &plan.jobs, "Processes", {.min = 1, .max = 256});
+  line.flag("--events", &plan.print_events, "Print every event as it happens");
+  line.choice("--broken", &broken, sabotage_names(), "Break the store");
+  line.parse(argc, argv);
 
   plan.sabotage = *find_sabotage(broken);
   if (minutes > 0) {
@@ -69,7 +66,7 @@ int main(int argc, char** argv) {
     // Short enough to be typed.
     constexpr std::uint64_t kSeedBound = 1'000'000'000'000;
     std::random_device random;
-    if (seed->count() == 0) {
+    if (!line.is_given("--seed")) {
       plan.first_seed = (std::uint64_t{random()} << 32 | random()) % kSeedBound;
     }
   }

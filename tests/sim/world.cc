@@ -46,9 +46,10 @@ std::optional<Sabotage> find_sabotage(std::string_view name) {
   return std::nullopt;
 }
 
-std::string_view sabotage_names() {
-  return "confirm-before-commit, drop-acks, drop-block, forget-attempts, forget-watermark, "
-         "forget-ids, keep-blocks, other-bytes";
+std::vector<std::string> sabotage_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, sabotage] : kSabotages) names.emplace_back(name);
+  return names;
 }
 
 World::World(std::uint64_t seed, Sabotage sabotage, bool print_events)

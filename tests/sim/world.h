@@ -34,7 +34,7 @@ enum class Sabotage : std::uint8_t {
   kOtherBytes,           // a cold read gives other bytes, whose checksum is right
 };
 std::optional<Sabotage> find_sabotage(std::string_view name);
-std::string_view sabotage_names();
+std::vector<std::string> sabotage_names();
 
 // Among the clients; client 0 manages.
 inline constexpr std::size_t kPublisher = 1;

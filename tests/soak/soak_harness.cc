@@ -10,7 +10,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -22,6 +21,7 @@
 
 #include "soak/stream.h"
 #include "support/checks.h"
+#include "support/command_line.h"
 
 namespace holdfast::soak {
 namespace {
@@ -184,17 +184,19 @@ class Soak {
 
 int main(int argc, char** argv) {
   holdfast::soak::Options options;
-  CLI::App app("Steady traffic for a long time: memory and disk must stay what they are.");
-  app.add_option("--broker", options.broker, "the holdfastd to start")->required();
-  app.add_option("--dir", options.directory, "where the brokers keep their data")
-      ->check(CLI::ExistingDirectory);
-  app.add_option("--minutes", options.minutes)->check(CLI::Range(0.2, 100'000.0));
-  app.add_option("--warm-up", options.warm_up_minutes, "minutes")
-      ->check(CLI::Range(0.05, 10'000.0));
-  app.add_option("--retry-delay", options.retry_delay_s, "seconds")->check(CLI::Range(1, 86'400));
-  app.add_option("--rate", options.rate)->check(CLI::Range(100, 1'000'000));
-  app.add_option("--retrying-rate", options.retrying_rate)->check(CLI::Range(100, 10'900));
-  CLI11_PARSE(app, argc, argv);
+  holdfast::test::CommandLine line(
+      "Steady traffic for a long time: memory and disk must stay what they are.");
+  line.file("--broker", &options.broker, "The holdfastd to start");
+  line.text("--dir", &options.directory, "Where the brokers keep their data");
+  line.number("--minutes", &options.minutes, "Of the whole run", {.min = 0.2, .max = 100'000});
+  line.number("--warm-up", &options.warm_up_minutes, "Minutes of it before anything is judged",
+              {.min = 0.05, .max = 10'000});
+  line.number("--retry-delay", &options.retry_delay_s, "Seconds", {.min = 1, .max = 86'400});
+  line.number("--rate", &options.rate, "Messages/s of the steady queue",
+              {.min = 100, .max = 1'000'000});
+  line.number("--retrying-rate", &options.retrying_rate, "Messages/s of the queue with retries",
+              {.min = 100, .max = 10'900});
+  line.parse(argc, argv);
   if (options.warm_up_minutes >= options.minutes) {
     fmt::print(stderr, "The warm-up of {} minutes must be shorter than the whole, {} minutes.\n",
                options.warm_up_minutes, options.minutes);

@@ -1,7 +1,7 @@
 // What many sources include and what takes the compiler longest to read: meson precompiles it for
-// each target that has `cpp_pch: often_included`, for which that is worth it from about six sources
-// on. It comes before each source of the target, but no source may count on it: each includes what
-// it uses, which .ci/run's tidy sees to.
+// each target that has `cpp_pch: often_included`, for which that is worth it from about eight
+// sources on. It comes before each source of the target, but no source may count on it: each
+// includes what it uses, which .ci/run's tidy sees to.
 
 #include <flatbuffers/flatbuffers.h>
 #include <fmt/format.h>

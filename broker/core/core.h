@@ -94,6 +94,9 @@ class Core {
   CoreReport report(Now now) const;
   // Messages found damaged or lost since the start, of all queues there ever were.
   std::uint64_t corrupt_found() const;
+  // Publishes since the start that were refused because the store had no room for them, though it
+  // was allowed to take some.
+  std::uint64_t room_refusals() const;
 
   // ---- the store's answers ----
   // Of all batches that were taken, up to the one with that number.

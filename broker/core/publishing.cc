@@ -69,6 +69,7 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
   }
   if (Status refusal = check_publish(queue, request); !refusal.ok()) {
     ++queue.counters.refused;
+    if (refusal.code() == ErrorCode::kStorageFull && space.publishes_allowed) ++room_refusals;
     say(ErrorReply{request.asker, std::move(refusal), request.message.size()});
     return true;
   }

@@ -15,7 +15,7 @@ namespace {
 
 // Rounds of a pump before the loop looks at its sockets again.
 constexpr int kPumpRoundsMax = 4;
-constexpr Milliseconds kTellCorruptInterval{10'000};
+constexpr Milliseconds kTellInterval{10'000};
 
 }  // namespace
 
@@ -131,7 +131,7 @@ void Broker::pump() {
   answer_drain_requests(now);
   if (const auto wake = core_.next_wake(); wake && *wake <= now.monotonic) core_.advance(now);
   peers_.begin_turn(now);
-  tell_corrupt(now);
+  tell_counted(now);
   int rounds = 0;
   while (rounds < kPumpRoundsMax && pump_round(now)) ++rounds;
   if (phase_ != Phase::kServing) advance_drain(now);
@@ -180,17 +180,27 @@ void Broker::arm_timer(Now now) {
       &timer_, [](uv_timer_t*) {}, static_cast<std::uint64_t>(wait_ms) + 1, 0);
 }
 
-// At most a line in ten seconds: a disk that fails damages many.
-void Broker::tell_corrupt(Now now) {
-  const std::uint64_t found = core_.corrupt_found();
-  if (found == corrupt_told_ || now.monotonic < tell_corrupt_at_) return;
-  log_.error(
-      "{} stored messages no longer match their checksums or can no longer be read; what is left "
-      "of "
-      "them is in the dead-letter queues, with the reason corrupt. Check the disk.",
-      found - corrupt_told_);
-  corrupt_told_ = found;
-  tell_corrupt_at_ = now.monotonic + kTellCorruptInterval;
+std::uint64_t Broker::ToldSeldom::due(std::uint64_t counted, MonotonicTime now) {
+  if (counted == told || now < next_at) return 0;
+  next_at = now + kTellInterval;
+  return counted - std::exchange(told, counted);
+}
+
+// A disk that fails damages many, and one that is nearly full refuses many.
+void Broker::tell_counted(Now now) {
+  if (const auto found = corrupt_told_.due(core_.corrupt_found(), now.monotonic); found > 0) {
+    log_.error(
+        "{} stored messages no longer match their checksums or can no longer be read; what is left "
+        "of them is in the dead-letter queues, with the reason corrupt. Check the disk.",
+        found);
+  }
+  const auto refused = room_refusals_told_.due(core_.room_refusals(), now.monotonic);
+  if (refused > 0) {
+    log_.warning(
+        "{} publishes were refused: smaller messages are taken, but for theirs there was too "
+        "little room. Consume or delete messages, or give the store more space.",
+        refused);
+  }
 }
 
 void Broker::on_committed(const CommitResult& result) {

@@ -70,6 +70,14 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   std::vector<std::string> addresses() const;
 
  private:
+  // What is counted and told in the log at most once in a while.
+  struct ToldSeldom {
+    // How many are to be told now; 0: none.
+    std::uint64_t due(std::uint64_t counted, MonotonicTime now);
+
+    std::uint64_t told = 0;
+    MonotonicTime next_at{};
+  };
   enum class Phase : std::uint8_t { kServing, kDraining, kCommittingLast, kDone, kFailed };
 
   Broker(uv_loop_t& loop, Store& store, Log& log, BrokerOptions options);
@@ -91,7 +99,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   bool pump_round(Now now);
   void arm_timer(Now now);
   void note_space(const SpaceReport& space);
-  void tell_corrupt(Now now);
+  void tell_counted(Now now);
   void answer_drain_requests(Now now);
   void advance_drain(Now now);
   void close_listeners();
@@ -121,8 +129,8 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   bool hurry_ = false;
   bool publishes_allowed_ = true;
   bool commits_wait_ = false;
-  std::uint64_t corrupt_told_ = 0;
-  MonotonicTime tell_corrupt_at_{};
+  ToldSeldom corrupt_told_;
+  ToldSeldom room_refusals_told_;
   bool torn_down_ = false;
   MonotonicTime started_at_;
   MonotonicTime drain_until_;

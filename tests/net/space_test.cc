@@ -75,6 +75,29 @@ TEST_CASE("commits that go on with little room leave publishes refused, and the 
   CHECK_EQ(count(broker.logged(), "warning Publishes are refused: The disk is nearly full."), 1);
 }
 
+// Only their publishers were told.
+TEST_CASE("publishes that need more room than there is were not in the log") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  broker::SpaceReport little = broker::MemoryStore().space;
+  little.room_bytes = 1'000;
+  broker.store().tell_space(little);
+  const std::string body(2'000, 'x');
+  std::uint64_t refused = 0;
+  for (std::uint64_t i = 1; i <= 10'000 && refused < 3; ++i) {
+    client.send_publish(i, queue, fmt::format("large-{}", i), body);
+    const std::optional<RawFrame> answer = client.receive();
+    REQUIRE(answer.has_value());
+    if (answer->type == wire::FrameType_Error) ++refused;
+  }
+  REQUIRE_EQ(refused, 3);
+  CHECK_EQ(client.publish(queue, "small", "x") > 0, true);
+  const std::string log = broker.logged();
+  CHECK_EQ(count(log, "warning 1 publishes were refused: smaller messages are taken"), 1);
+  CHECK_EQ(count(log, "publishes were refused"), 1);  // at most once in ten seconds
+}
+
 // It did, for as long as nothing was committed, when the loop found both at once.
 TEST_CASE("a report of no room does not outlive the commit that came after it") {
   RunningBroker broker;

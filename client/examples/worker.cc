@@ -86,6 +86,9 @@ int main(int argc, char** argv) {
   Progress progress;
   holdfast::ConsumeOptions options;
   options.concurrency = 4;
+  options.on_ended = [](const holdfast::Status& why) {
+    std::fprintf(stderr, "the consumer ended: %s\n", why.to_string().c_str());
+  };
   auto consumer = client->consume(kQueue, options, [&progress](holdfast::Delivery delivery) {
     work(std::move(delivery), progress);
   });

@@ -417,9 +417,10 @@ Result<StoredMessage> Admin::get(std::string_view queue, std::uint64_t sequence)
   Result<PeekPage> page = peek(queue, 1, sequence);
   if (!page.ok()) return page.status();
   if (sequence == 0 || page->messages.empty() || page->messages.front().sequence != sequence) {
-    return Status(ErrorCode::kMessageNotFound,
-                  fmt::format("Queue \"{}\" holds no message {}: it is settled, or never was.",
-                              queue, sequence));
+    return Status(
+        ErrorCode::kMessageNotFound,
+        fmt::format("Queue \"{}\" holds no message {}: it is settled, dead-lettered, or never was.",
+                    queue, sequence));
   }
   return std::move(page->messages.front());
 }

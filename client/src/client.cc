@@ -56,6 +56,8 @@ Result<std::vector<Delivery>> Client::receive(std::string_view queue, std::uint3
   return impl_->receive(queue, count, wait, lease);
 }
 
+Status Client::connection_status() const { return impl_->connection_status(); }
+
 Admin Client::admin() { return Admin(impl_); }
 
 void Client::close() { impl_->close(); }

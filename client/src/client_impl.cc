@@ -123,12 +123,13 @@ Result<std::thread> client::start_quiet_thread(std::function<void()> body) {
 // ---- beginning and end ----
 
 ClientImpl::ClientImpl(ClientOptions options, Address address, const client::ClientTuning& tuning)
-    : options_(std::move(options)),
+    : process_(::getpid()),
+      options_(std::move(options)),
       address_(std::move(address)),
       loop_(*this),
       mailbox_(options_.unconfirmed_bytes_max, [this] { loop_.wake(); }),
       first_connection_(std::make_shared<Call<Status>>()),
-      connection_trouble_(ErrorCode::kUnreachable, "There has been no connection yet."),
+      connection_status_(ErrorCode::kUnreachable, "There has been no connection yet."),
       publisher_(requests_),
       subscriptions_(requests_, [this] { return shared_from_this(); }),
       connection_(loop_, connection_options(options_, address_, tuning), *this) {}
@@ -173,10 +174,15 @@ Status ClientImpl::wait_for_first_connection() {
   return Status(
       ErrorCode::kUnreachable,
       fmt::format("No connection to the broker at {} within {} ms: {}", address_.to_string(),
-                  options_.timeout.count(), connection_trouble_.message()));
+                  options_.timeout.count(), connection_status_.message()));
 }
 
 void ClientImpl::close() {
+  if (is_forked()) {
+    // The connection is the parent's, and the threads that would end it are not here.
+    if (thread_.joinable()) thread_.detach();
+    return;
+  }
   std::vector<std::shared_ptr<ConsumerImpl>> consumers;
   {
     const std::lock_guard lock(mutex_);
@@ -187,6 +193,7 @@ void ClientImpl::close() {
     }
   }
   mailbox_.stop_publishes();
+  for (const auto& consumer : consumers) consumer->begin_stop();
   // Every close() waits for the handlers; but of two that handlers make, one: they would wait for
   // each other.
   const bool in_handler = std::any_of(consumers.begin(), consumers.end(),
@@ -196,16 +203,12 @@ void ClientImpl::close() {
   }
   consumers.clear();
   if (!on_io_thread()) {
-    // A turn runs its tasks before it sends its settles: so a turn later what was asked for until
-    // now is on its way.
-    const auto settled = std::make_shared<Call<bool>>();
-    run_on_io([this, settled](const Status&) {
-      run_on_io([this, settled](const Status& status) {
-        if (!status.ok()) return settled->finish(true);
-        subscriptions_.when_settles_answered([settled] { settled->finish(true); });
-      });
+    const auto quiet = std::make_shared<Call<bool>>();
+    run_on_io([this, quiet](const Status& status) {
+      if (!status.ok()) return quiet->finish(true);
+      subscriptions_.when_quiet([quiet] { quiet->finish(true); });
     });
-    settled->wait_until(deadline());
+    quiet->wait_until(deadline());
   }
   close_thread();
 }
@@ -246,6 +249,7 @@ void ClientImpl::shut_down() {
   Mailbox::Contents left;
   mailbox_.close(&left);
   const Status why = cancelled();
+  note_connection(why);
   requests_.fail_all(why);
   subscriptions_.fail_all(why);
   for (auto& publish : left.publishes) {
@@ -267,7 +271,14 @@ bool ClientImpl::on_io_thread() const {
   return io_thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
+bool ClientImpl::is_forked() const { return ::getpid() != process_; }
+
 Status ClientImpl::check_may_wait() const {
+  if (is_forked()) {
+    return Status(ErrorCode::kInvalidArgument,
+                  "This client belongs to the process that connected it. After a fork the child "
+                  "needs one of its own.");
+  }
   if (!on_io_thread()) return Status();
   return Status(ErrorCode::kInvalidArgument,
                 "A synchronous call was made from a callback on the client's I/O thread, where it "
@@ -278,11 +289,16 @@ SteadyTime ClientImpl::deadline() const {
   return std::chrono::steady_clock::now() + std::min(options_.timeout, kWaitMax);
 }
 
+Status ClientImpl::connection_status() const {
+  const std::lock_guard lock(mutex_);
+  return connection_status_;
+}
+
 Status ClientImpl::timed_out(std::string_view what) const {
   const std::lock_guard lock(mutex_);
   std::string sentence = fmt::format("{} took longer than {} ms", what, options_.timeout.count());
-  if (!connection_trouble_.ok()) {
-    sentence += fmt::format("; there is no connection: {}", connection_trouble_.message());
+  if (!connection_status_.ok()) {
+    sentence += fmt::format("; there is no connection: {}", connection_status_.message());
   } else {
     sentence += ".";
   }
@@ -383,7 +399,8 @@ Result<Consumer> ClientImpl::consume(std::string_view queue, const ConsumeOption
   subscribe.credit_bytes = options.prefetch_bytes;
   subscribe.lease_ms = static_cast<std::uint32_t>(options.lease.count());
   subscribe.extend_leases = options.extend_leases;
-  const auto consumer = std::make_shared<ConsumerImpl>(shared_from_this(), std::move(handler));
+  const auto consumer =
+      std::make_shared<ConsumerImpl>(shared_from_this(), std::move(handler), options.on_ended);
   {
     const std::lock_guard lock(mutex_);
     if (closing_) return cancelled();
@@ -530,14 +547,12 @@ void ClientImpl::drop_if_drained() {
 }
 
 void ClientImpl::connected() {
-  {
-    const std::lock_guard lock(mutex_);
-    connection_trouble_ = Status();
-  }
+  note_connection(Status());
   stood_ = true;
   draining_ = false;
   subscriptions_.connected(loop_.now_ms());
   first_connection_->finish(Status());
+  if (options_.on_connection) options_.on_connection(Status());
 }
 
 void ClientImpl::frame(const Frame& frame) {
@@ -577,23 +592,23 @@ void ClientImpl::goodbye(const Frame& frame) {
 }
 
 void ClientImpl::disconnected(const Status& why) {
-  {
-    const std::lock_guard lock(mutex_);
-    connection_trouble_ = why;
-  }
+  note_connection(why);
   draining_ = false;
   subscriptions_.connection_lost();
   publisher_.connection_lost();
   requests_.connection_lost(why);
+  if (options_.on_connection) options_.on_connection(why);
+}
+
+void ClientImpl::note_connection(const Status& status) {
+  const std::lock_guard lock(mutex_);
+  connection_status_ = status;
 }
 
 void ClientImpl::ended(const Status& why) {
   const bool lost = stood_ && why.code() != ErrorCode::kVersionUnsupported;
   ended_ = lost ? Status(ErrorCode::kConnectionLost, why.message()) : why;
-  {
-    const std::lock_guard lock(mutex_);
-    connection_trouble_ = why;
-  }
+  note_connection(why);
   first_connection_->finish(why);
   requests_.fail_all(ended_);
   publisher_.fail_all(ended_);

@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <functional>
 #include <future>
 #include <memory>
@@ -68,10 +70,13 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   // is closed.
   void run_on_io(client::Task task);
   bool on_io_thread() const;
-  // kInvalidArgument on the I/O thread, where waiting would be for ever.
+  // kInvalidArgument where waiting would be for ever: on the I/O thread, and after a fork.
   Status check_may_wait() const;
+  // In a child of the process that made it: its threads are not here.
+  bool is_forked() const;
   // When a synchronous call that begins now ends.
   client::SteadyTime deadline() const;
+  Status connection_status() const;
   // kTimeout: "`what` took longer than …", and why there is no connection if there is none.
   Status timed_out(std::string_view what) const;
 
@@ -95,9 +100,12 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   void frame(const Frame& frame) override;
   void read_done() override { subscriptions_.read_done(); }
   void disconnected(const Status& why) override;
+  void attempt_failed(const Status& why) override { note_connection(why); }
   void ended(const Status& why) override;
   void goodbye(const Frame& frame);
+  void note_connection(const Status& status);
 
+  const pid_t process_;
   const ClientOptions options_;
   const Address address_;
   client::MessageIdSource ids_;
@@ -107,8 +115,8 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   std::atomic<std::thread::id> io_thread_{};
   const std::shared_ptr<client::Call<Status>> first_connection_;
 
-  mutable std::mutex mutex_;   // of what follows
-  Status connection_trouble_;  // ok while connected
+  mutable std::mutex mutex_;  // of what follows
+  Status connection_status_;  // ok while connected
   std::vector<std::weak_ptr<ConsumerImpl>> consumers_;
   bool closing_ = false;
   std::atomic<bool> closed_in_handler_{false};

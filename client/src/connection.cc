@@ -170,7 +170,12 @@ void Connection::resolved(int failure, const addrinfo* found) {
   for (; found != nullptr; found = found->ai_next) {
     resolving_->addresses.push_back(copy_of(found->ai_addr));
   }
-  std::reverse(resolving_->addresses.begin(), resolving_->addresses.end());
+  auto& addresses = resolving_->addresses;
+  CHECK(!addresses.empty());
+  const auto first = addresses_failed_ % addresses.size();
+  std::rotate(addresses.begin(), addresses.begin() + static_cast<std::ptrdiff_t>(first),
+              addresses.end());
+  std::reverse(addresses.begin(), addresses.end());
   try_next_address();
 }
 
@@ -211,7 +216,10 @@ void Connection::connect_to(const void* socket_address) {
 
 void Connection::connect_finished(int failure) {
   if (failure != 0) {
-    if (resolving_ != nullptr && !resolving_->addresses.empty()) return try_next_address();
+    if (resolving_ != nullptr && !resolving_->addresses.empty()) {
+      ++addresses_failed_;
+      return try_next_address();
+    }
     return lose(Status(ErrorCode::kUnreachable,
                        fmt::format("The broker at {} cannot be reached: {}.",
                                    options_.address.to_string(), uv_strerror(failure))),
@@ -418,7 +426,12 @@ void Connection::lose(const Status& why, bool final) {
         [](uv_timer_t* timer) { static_cast<Timers*>(timer->data)->owner->attempt(); },
         next_pause_ms(), 0);
   }
-  if (stood) events_.disconnected(why);
+  if (stood) {
+    events_.disconnected(why);
+  } else {
+    ++addresses_failed_;
+    events_.attempt_failed(why);
+  }
   if (over) events_.ended(why);
 }
 

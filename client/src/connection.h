@@ -46,6 +46,8 @@ class ConnectionEvents {
   virtual void read_done() = 0;
   // A connection that stood is lost; another attempt follows, or ended().
   virtual void disconnected(const Status& why) = 0;
+  // An attempt came to nothing; likewise.
+  virtual void attempt_failed(const Status& why) = 0;
   // There will be no further attempt.
   virtual void ended(const Status& why) = 0;
 
@@ -113,6 +115,9 @@ class Connection {
   Resolving* resolving_ = nullptr;  // owns itself: freed in its callback
   Timers* timers_;                  // likewise
   std::size_t lookups_ = 0;         // under way, those included that nobody waits for
+  // Addresses of the name that came to nothing so far: the next attempt begins behind them, because
+  // one that does not answer takes a whole attempt.
+  std::size_t addresses_failed_ = 0;
   std::size_t frame_bytes_max_ = 0;
   std::uint64_t heartbeat_ms_ = 0;
   std::uint64_t sent_at_ms_ = 0;

@@ -10,9 +10,10 @@ namespace holdfast {
 
 using client::SubscribeOptions;
 
-ConsumerImpl::ConsumerImpl(std::shared_ptr<ClientImpl> client, Handler handler)
+ConsumerImpl::ConsumerImpl(std::shared_ptr<ClientImpl> client, Handler handler, OnEnded on_ended)
     : client_(std::move(client)),
       handler_(std::move(handler)),
+      on_ended_(std::move(on_ended)),
       started_(std::make_shared<client::Call<Status>>()) {}
 
 // The last owner may be one of its own threads, which cannot wait for itself.
@@ -75,11 +76,13 @@ std::deque<std::shared_ptr<DeliveryImpl>> ConsumerImpl::take_ready() {
   return std::exchange(ready_, {});
 }
 
-void ConsumerImpl::stop() {
+// Of two that do so, each goes on only when the broker is about to be asked.
+void ConsumerImpl::begin_stop() {
   std::uint64_t key = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!std::exchange(stopping_, true)) key = key_;
+    stopping_ = true;
+    key = key_;
   }
   changed_.notify_all();
   for (const auto& delivery : take_ready()) delivery->release();
@@ -90,6 +93,16 @@ void ConsumerImpl::stop() {
       if (status.ok()) client->subscriptions().close(key);
     });
   }
+}
+
+void ConsumerImpl::stop() {
+  if (client_->is_forked()) {
+    for (std::thread& thread : threads_) {
+      if (thread.joinable()) thread.detach();
+    }
+    return;
+  }
+  begin_stop();
   if (on_own_thread() || client_->on_io_thread()) return;
   const std::lock_guard joining(joining_);
   for (std::thread& thread : threads_) {
@@ -137,7 +150,10 @@ void ConsumerImpl::handle(std::shared_ptr<DeliveryImpl> delivery) {
 
 // ---- the sink ----
 
-void ConsumerImpl::subscribed() { started_->finish(Status()); }
+void ConsumerImpl::subscribed() {
+  was_subscribed_ = true;
+  started_->finish(Status());
+}
 
 void ConsumerImpl::deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries) {
   bool stopping = false;
@@ -165,11 +181,14 @@ void ConsumerImpl::connection_lost() { take_ready(); }
 
 void ConsumerImpl::ended(const Status& why) {
   take_ready();
+  bool stopping = false;
   {
     const std::lock_guard lock(mutex_);
     status_ = why;
+    stopping = stopping_;
   }
   started_->finish(why);
+  if (was_subscribed_ && !stopping && on_ended_) on_ended_(why);
 }
 
 // ---- the public object ----

@@ -19,11 +19,15 @@ namespace holdfast {
 class ConsumerImpl : public client::DeliverySink,
                      public std::enable_shared_from_this<ConsumerImpl> {
  public:
-  ConsumerImpl(std::shared_ptr<ClientImpl> client, Handler handler);
+  using OnEnded = std::function<void(const Status&)>;
+
+  ConsumerImpl(std::shared_ptr<ClientImpl> client, Handler handler, OnEnded on_ended);
   ~ConsumerImpl() override;
 
   // Waits until the broker has answered; then starts the threads.
   Status start(client::SubscribeOptions options, std::uint32_t concurrency);
+  // Takes no more, and gives back what no handler has begun.
+  void begin_stop();
   void stop();
   // Whether a handler of it is calling.
   bool on_own_thread() const;
@@ -43,6 +47,7 @@ class ConsumerImpl : public client::DeliverySink,
 
   const std::shared_ptr<ClientImpl> client_;
   const Handler handler_;
+  const OnEnded on_ended_;
   const std::shared_ptr<client::Call<Status>> started_;
 
   mutable std::mutex mutex_;
@@ -51,6 +56,8 @@ class ConsumerImpl : public client::DeliverySink,
   std::uint64_t key_ = 0;                            // of the subscription; 0: none
   bool stopping_ = false;
   Status status_;
+
+  bool was_subscribed_ = false;  // the I/O thread's
 
   std::mutex joining_;  // held while threads_ are joined
   std::vector<std::thread> threads_;

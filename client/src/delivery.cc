@@ -13,23 +13,10 @@ namespace holdfast {
 
 namespace {
 
-Status check_reason(std::string_view reason) {
-  if (reason.size() > kReasonBytesMax) {
-    return Status(
-        ErrorCode::kInvalidArgument,
-        fmt::format("The reason has {} bytes; the limit is {}.", reason.size(), kReasonBytesMax));
-  }
-  if (!is_valid_utf8(reason)) {
-    return Status(ErrorCode::kInvalidArgument, "The reason is not valid UTF-8.");
-  }
-  return Status();
-}
-
-// What of an exception's text can travel.
+// What of a text can travel: a message is not to be kept from failing by the text that says why.
 std::string as_reason(std::string_view text) {
-  const std::string_view reason = cut_utf8(text, kReasonBytesMax);
-  if (is_valid_utf8(reason)) return std::string(reason);
-  return "The handler threw an exception whose text is not UTF-8.";
+  if (is_valid_utf8(text)) return std::string(cut_utf8(text, kReasonBytesMax));
+  return std::string(cut_utf8(printable(text), kReasonBytesMax));
 }
 
 }  // namespace
@@ -56,10 +43,10 @@ DeliveryState DeliveryImpl::state() const {
   return DeliveryState::kLost;
 }
 
-Status DeliveryImpl::begin_settling(wire::SettleKind kind, std::string_view reason,
+Status DeliveryImpl::begin_settling(wire::SettleKind kind,
                                     std::optional<std::chrono::milliseconds> delay) {
-  if (Status checked = check_reason(reason); !checked.ok()) return checked;
   if (delay.has_value() && (delay->count() < 0 || delay->count() > kNackDelayMsMax)) {
+    flags_.fetch_or(kFailed);
     return Status(ErrorCode::kInvalidArgument,
                   fmt::format("The delay of a nack is {} ms; it can be 0 to {} ms (7 days).",
                               delay->count(), kNackDelayMsMax));
@@ -79,6 +66,13 @@ Status DeliveryImpl::begin_settling(wire::SettleKind kind, std::string_view reas
                     "on was lost. It will be delivered again.",
                     message_.sequence, message_.queue));
   }
+  if (stage == Stage::kSettling) {
+    return Status(
+        ErrorCode::kOperationRefused,
+        fmt::format("Message {} of queue \"{}\" is being settled: an earlier call has not "
+                    "been answered yet.",
+                    message_.sequence, message_.queue));
+  }
   return Status(
       ErrorCode::kNotHeld,
       fmt::format(
@@ -89,12 +83,12 @@ Status DeliveryImpl::begin_settling(wire::SettleKind kind, std::string_view reas
 void DeliveryImpl::settle(wire::SettleKind kind, std::string_view reason,
                           std::optional<std::chrono::milliseconds> delay,
                           Delivery::SettleDone done) {
-  Status begun = begin_settling(kind, reason, delay);
+  Status begun = begin_settling(kind, delay);
   if (!begun.ok()) {
     if (done) client_->run_on_io([done = std::move(done), begun](const Status&) { done(begun); });
     return;
   }
-  client_->settle({shared_from_this(), kind, std::string(reason),
+  client_->settle({shared_from_this(), kind, as_reason(reason),
                    delay.has_value() ? delay->count() : -1, std::move(done)});
 }
 
@@ -113,8 +107,17 @@ void DeliveryImpl::release() {
   if (is_held()) settle(wire::SettleKind_Release, {}, std::nullopt, {});
 }
 
+// What the program wanted to fail does: given back it would come again at once, for ever.
+void DeliveryImpl::let_go() {
+  if ((flags_.load() & kFailed) == 0) return release();
+  if (is_held()) {
+    settle(wire::SettleKind_Nack, "A nack with a delay that is out of bounds was refused.",
+           std::nullopt, {});
+  }
+}
+
 void DeliveryImpl::handle_dropped() {
-  if ((flags_.fetch_or(kDropped) & kInHandler) == 0) release();
+  if ((flags_.fetch_or(kDropped) & kInHandler) == 0) let_go();
 }
 
 void DeliveryImpl::handler_begins() { flags_.fetch_or(kInHandler); }
@@ -122,9 +125,9 @@ void DeliveryImpl::handler_begins() { flags_.fetch_or(kInHandler); }
 void DeliveryImpl::handler_ended(const std::optional<std::string>& failure) {
   const bool dropped = (flags_.fetch_and(static_cast<std::uint8_t>(~kInHandler)) & kDropped) != 0;
   if (failure.has_value()) {
-    if (is_held()) settle(wire::SettleKind_Nack, as_reason(*failure), std::nullopt, {});
+    if (is_held()) settle(wire::SettleKind_Nack, *failure, std::nullopt, {});
   } else if (dropped) {
-    release();
+    let_go();
   }
 }
 
@@ -142,7 +145,7 @@ void DeliveryImpl::settle_answered(wire::SettleKind kind, const Status& status) 
   } else {
     stage_.store(Stage::kHeld);
     // Dropped before or since: either this or handle_dropped() gives it back.
-    if ((flags_.load() & (kDropped | kInHandler)) == kDropped) release();
+    if ((flags_.load() & (kDropped | kInHandler)) == kDropped) let_go();
   }
 }
 

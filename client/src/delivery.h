@@ -42,6 +42,7 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   DeliveryState state() const;
   bool is_held() const { return stage_.load() == Stage::kHeld; }
 
+  // The reason may be any text; what cannot travel of it is escaped or cut.
   void settle(wire::SettleKind kind, std::string_view reason,
               std::optional<std::chrono::milliseconds> delay, Delivery::SettleDone done);
   Status settle_and_wait(wire::SettleKind kind, std::string_view reason,
@@ -70,9 +71,11 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   enum class Stage : std::uint8_t { kHeld, kSettling, kSettled, kLeaseLost, kConnectionLost };
   static constexpr std::uint8_t kInHandler = 1;
   static constexpr std::uint8_t kDropped = 2;
+  static constexpr std::uint8_t kFailed = 4;  // a nack of it was refused before it was sent
 
-  Status begin_settling(wire::SettleKind kind, std::string_view reason,
-                        std::optional<std::chrono::milliseconds> delay);
+  Status begin_settling(wire::SettleKind kind, std::optional<std::chrono::milliseconds> delay);
+  // Given back, or nacked if that was asked for in vain.
+  void let_go();
 
   const std::shared_ptr<ClientImpl> client_;
   const DeliveryOrigin origin_;

@@ -39,6 +39,12 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
   }
   lock.lock();
   if (deliveries.empty() && !ended_.ok()) return ended_;
+  if (deliveries.empty() && !subscribed_) {
+    return Status(ErrorCode::kConnectionLost,
+                  fmt::format("The connection was lost while receiving from \"{}\": whether a "
+                              "message is there is not known.",
+                              options.queue));
+  }
   return deliveries;
 }
 
@@ -91,6 +97,7 @@ void Receiver::give_back() {}
 
 void Receiver::connection_lost() {
   const std::lock_guard lock(mutex_);
+  subscribed_ = false;
   arrived_.clear();
 }
 

@@ -401,9 +401,6 @@ void Subscriptions::settle_finished(const Group& group, const wire::Settled* set
   }
   if (unknown) unknown_to_broker(key, consumer);
   if (Subscription* const of = find(key); of != nullptr) finish_if_settled(*of);
-  if (settles_under_way_ == 0) {
-    for (const auto& done : std::exchange(settle_waiters_, {})) done();
-  }
 }
 
 // The queue was deleted, or the broker dropped the consumer. Asking again tells which.
@@ -424,9 +421,11 @@ void Subscriptions::unknown_to_broker(std::uint64_t key, std::uint64_t consumer)
   }
 }
 
-void Subscriptions::when_settles_answered(std::function<void()> done) {
-  if (settles_under_way_ == 0) return done();
-  settle_waiters_.push_back(std::move(done));
+bool Subscriptions::is_quiet() const {
+  return settles_under_way_ == 0 &&
+         std::none_of(subscriptions_.begin(), subscriptions_.end(), [](const auto& entry) {
+           return entry.second->closing && !entry.second->paused;
+         });
 }
 
 // ---- leases ----
@@ -504,6 +503,9 @@ void Subscriptions::send_extensions(Subscription& subscription) {
 
 std::uint64_t Subscriptions::advance(std::uint64_t now_ms) {
   now_ms_ = now_ms;
+  if (!quiet_waiters_.empty() && is_quiet()) {
+    for (const auto& done : std::exchange(quiet_waiters_, {})) done();
+  }
   std::uint64_t next = 0;
   const auto wake_at = [&next](std::uint64_t at) { next = next == 0 ? at : std::min(next, at); };
   for (auto& [key, subscription] : subscriptions_) {
@@ -570,7 +572,7 @@ void Subscriptions::fail_all(const Status& why) {
   connection_lost();
   const auto subscriptions = std::exchange(subscriptions_, {});
   for (const auto& [key, subscription] : subscriptions) subscription->sink->ended(why);
-  for (const auto& done : std::exchange(settle_waiters_, {})) done();
+  for (const auto& done : std::exchange(quiet_waiters_, {})) done();
 }
 
 }  // namespace holdfast::client

@@ -92,8 +92,9 @@ class Subscriptions {
   // Does what is due; the time at which there will be something to do, 0: never.
   std::uint64_t advance(std::uint64_t now_ms);
   bool holds_nothing() const { return held_count_ == 0; }
-  // Calls `done` once no settle is under way.
-  void when_settles_answered(std::function<void()> done);
+  // Calls `done` once no settle is under way and nothing can arrive for what was closed: before the
+  // end of a turn in which that is so. So what arrived last is given back, too.
+  void when_quiet(std::function<void()> done) { quiet_waiters_.push_back(std::move(done)); }
 
  private:
   enum class Stage { kUnsubscribed, kSubscribing, kSubscribed };
@@ -114,6 +115,7 @@ class Subscriptions {
   };
   using Group = std::shared_ptr<std::vector<SettleItem>>;
 
+  bool is_quiet() const;
   Subscription* find(std::uint64_t key);
   Subscription* find_consumer(std::uint64_t consumer);
   // The subscription that the delivery came to, if it came on this connection.
@@ -152,7 +154,7 @@ class Subscriptions {
   bool connected_ = false;
   bool draining_ = false;
   std::vector<std::uint64_t> arrived_at_;  // subscriptions with deliveries for their sinks
-  std::vector<std::function<void()>> settle_waiters_;
+  std::vector<std::function<void()>> quiet_waiters_;
 };
 
 }  // namespace holdfast::client

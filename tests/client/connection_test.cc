@@ -1,7 +1,17 @@
 #include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "client_fixture.h"
 #include "schema/address.h"
+#include "two_addresses.h"
 
 namespace holdfast::test {
 
@@ -19,6 +29,7 @@ TEST_CASE("a broker that nobody listens for is unreachable, at once when nothing
   const Result<Client> again = Client::connect(options);
   CHECK(again.status().code() == ErrorCode::kUnreachable);
   CHECK(again.status().message().find("within 30 ms") != std::string::npos);
+  CHECK(again.status().message().find("connection refused") != std::string::npos);
 }
 
 TEST_CASE("connecting waits for a broker that is not ready yet") {
@@ -45,6 +56,25 @@ TEST_CASE("a wrong address or option is refused with a sentence") {
   options.client_name.clear();
   options.reconnect_max = std::chrono::milliseconds(1);
   CHECK(Client::connect(options).status().code() == ErrorCode::kInvalidArgument);
+}
+
+// Every attempt began with the first.
+TEST_CASE("a name whose first address does not answer is reached at its second") {
+  FakeBroker silent;
+  FakeBroker broker;
+  set_two_addresses({parse_address(silent.address())->port, parse_address(broker.address())->port});
+  ClientOptions options = quick_options(broker);
+  options.address = fmt::format("{}:7411", kTwoAddresses);
+  client::ClientTuning tuning;
+  tuning.handshake_ms = 30;
+  std::optional<FakePeer> peer;
+  const Result<Client> connected = connect_while(options, tuning, [&] {
+    peer.emplace(broker.accept());
+    peer->handshake();
+  });
+  CHECK(connected.ok());
+  peer->close();
+  broker.accept().handshake();  // and begins with the one that worked
 }
 
 TEST_CASE("addresses are read and written alike") {
@@ -186,6 +216,68 @@ TEST_CASE("after the end of the client a publish past the bound fails as well, a
     if (!ended) c.client->close();
     CHECK(failed.get().status().code() == ErrorCode::kConnectionLost);
   }
+}
+
+TEST_CASE("a program is told when its connection is lost and when it stands again") {
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<ErrorCode> told;
+  options.on_connection = [&](const Status& status) {
+    const std::lock_guard lock(mutex);
+    told.push_back(status.code());
+    changed.notify_all();
+  };
+  const auto wait_for = [&](std::size_t count) {
+    std::unique_lock lock(mutex);
+    REQUIRE(changed.wait_for(lock, std::chrono::seconds(10), [&] { return told.size() >= count; }));
+  };
+  Connected c(broker, options);
+  wait_for(1);
+  CHECK(c.client->connection_status().ok());
+  c.peer->close();
+  wait_for(2);
+  CHECK(c.client->connection_status().code() == ErrorCode::kConnectionLost);
+  broker.accept().close();  // an attempt that fails is not told
+  c.peer.reset();
+  c.peer.emplace(broker.accept());
+  c.peer->handshake();
+  wait_for(3);
+  CHECK(c.client->connection_status().ok());
+  c.client->close();
+  CHECK(c.client->connection_status().code() == ErrorCode::kCancelled);
+  CHECK(told == std::vector{ErrorCode::kOk, ErrorCode::kConnectionLost, ErrorCode::kOk});
+}
+
+// The child waited for ever for threads that are the parent's.
+TEST_CASE("a client and a consumer are destroyed in a child process") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto consuming =
+      std::async([&] { return c.client->consume("orders", {}, [](const Delivery&) {}); });
+  c.peer->subscribe(5);
+  Result<Consumer> consumer = consuming.get();
+  REQUIRE(consumer.ok());
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool refused = c.client->flush().code() == ErrorCode::kInvalidArgument;
+    consumer->stop();
+    c.client.reset();
+    _exit(refused ? 0 : 1);
+  }
+  REQUIRE(child > 0);
+  int status = -1;
+  for (int i = 0; i < 1'000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  CHECK(status == 0);
+  if (status == -1) kill(child, SIGKILL);
+  // The parent's goes on.
+  auto receipt = c.client->publish_future("orders", Message("x"));
+  c.peer->open_queue("orders", 1);
+  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 1);
+  CHECK(receipt.get().ok());
 }
 
 TEST_CASE("without reconnect a lost connection ends the client") {

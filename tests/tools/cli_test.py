@@ -59,7 +59,7 @@ class Broker:
             if not line:
                 break
             self.log.append(line)
-            ready = re.search(r"ready on (\S+?),", line)
+            ready = re.search(r"ready on (\S+?)(?:,| and )", line)
             if ready:
                 self.address = ready.group(1)
                 break
@@ -684,6 +684,34 @@ def check_hold_at_a_broker_that_dies(daemon, tool_binary):
                    (process.returncode, err))
 
 
+# It said nothing until its timeout was over.
+def check_lines_while_the_broker_is_away(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        data, socket = os.path.join(directory, "data"), os.path.join(directory, "socket")
+        broker = Broker(daemon, data, "--unix", socket)
+        tool = Tool(tool_binary, f"unix:{socket}")
+        tool.make("lines")
+        process = subprocess.Popen(tool.command("message", "send", "lines", "-", "--lines"),
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        until(lambda: tool.report("lines")["messages"] == 1, "the first line is stored")
+        broker.stop(signal.SIGKILL)
+        process.stdin.write(b"two\n")
+        process.stdin.flush()
+        told = process.stderr.readline()
+        CHECK.that(b"Trying again." in told, told)
+        broker = Broker(daemon, data, "--unix", socket)
+        try:
+            _, err = process.communicate(timeout=LONG_S)
+            CHECK.that(process.returncode == 0 and b"Connected again." in err,
+                       (process.returncode, err))
+            CHECK.that(tool.report("lines")["messages"] == 2, "both are stored")
+        finally:
+            broker.stop()
+
+
 def check_bench_of_a_broker_that_dies(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
         broker = Broker(daemon, os.path.join(directory, "data"))
@@ -759,7 +787,7 @@ def main():
         finally:
             broker.stop()
     for check in (check_directory, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
-                  check_bench_of_a_broker_that_dies):
+                  check_lines_while_the_broker_is_away, check_bench_of_a_broker_that_dies):
         try:
             check(daemon, tool_binary)
         except Exception:

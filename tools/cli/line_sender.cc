@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "cli/json_form.h"
 
 namespace holdfast::cli {
 namespace {
+
+// How long nothing is confirmed before it looks whether the connection stands.
+constexpr std::chrono::milliseconds kLookInterval{500};
 
 // Whether only this message is refused, not every one.
 bool concerns_one_message(ErrorCode code) {
@@ -79,9 +83,6 @@ LineSender::Outcome LineSender::finish() {
 // stays unanswered for the whole timeout counts as stalled.
 void LineSender::report_all() {
   std::unique_lock lock(mutex_);
-  const auto is_ready = [this] {
-    return slots_.empty() ? is_finished_ : slots_.front().result.has_value();
-  };
   for (;;) {
     if (!is_ready()) {
       lock.unlock();
@@ -92,11 +93,10 @@ void LineSender::report_all() {
       changed_.notify_all();
       lock.lock();
     }
-    const auto deadline = std::chrono::steady_clock::now() + session_.options().timeout;
     const bool is_waiting = !slots_.empty() && !is_given_up_;
     if (!is_waiting) {
-      changed_.wait(lock, [&] { return is_ready() || (!slots_.empty() && !is_given_up_); });
-    } else if (!changed_.wait_until(lock, deadline, is_ready)) {
+      changed_.wait(lock, [this] { return is_ready() || (!slots_.empty() && !is_given_up_); });
+    } else if (!wait_for_answer(lock)) {
       is_given_up_ = true;
       is_hopeless_ = true;
       lock.unlock();
@@ -119,7 +119,33 @@ void LineSender::report_all() {
   }
 }
 
+bool LineSender::is_ready() const {
+  return slots_.empty() ? is_finished_ : slots_.front().result.has_value();
+}
+
+bool LineSender::wait_for_answer(std::unique_lock<std::mutex>& lock) {
+  using std::chrono::steady_clock;
+  const auto deadline = steady_clock::now() + session_.options().timeout;
+  for (;;) {
+    const auto look_at = std::min(deadline, steady_clock::now() + kLookInterval);
+    if (changed_.wait_until(lock, look_at, [this] { return is_ready(); })) return true;
+    if (steady_clock::now() >= deadline) return false;
+    lock.unlock();
+    note_connection();
+    lock.lock();
+  }
+}
+
+void LineSender::note_connection() {
+  const Status status = session_.client().connection_status();
+  if (status.ok() == is_connected_) return;
+  is_connected_ = status.ok();
+  session_.console().note(is_connected_ ? "Connected again."
+                                        : fmt::format("{} Trying again.", status.message()));
+}
+
 void LineSender::report(const Slot& slot) {
+  if (!is_connected_) note_connection();
   if (!slot.result->ok()) {
     report_failure(slot.line_number, slot.result->status());
     return;

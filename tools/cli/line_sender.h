@@ -7,7 +7,8 @@
 // Failures: a line that is refused by itself (too large, a wrong id) is reported, the next ones go
 // on. A failure that would meet every line (no such queue, a full disk) ends the sending: send()
 // returns false. If nothing is confirmed for the session's timeout, the connection is given up and
-// what waits for its confirm fails.
+// what waits for its confirm fails; before that it is noted when the connection is lost, and when
+// it stands again.
 //
 // Limits: at most kWindow lines are unreported at a time, send() waits for room.
 
@@ -66,6 +67,10 @@ class LineSender {
   Slot* take_slot(std::uint64_t line_number);
   void answer(Slot& slot, Result<PublishReceipt> result);
   void report_all();
+  bool is_ready() const;
+  // False: the timeout is over. Notes what happens to the connection meanwhile.
+  bool wait_for_answer(std::unique_lock<std::mutex>& lock);
+  void note_connection();
   void report(const Slot& slot);
   void report_failure(std::uint64_t line_number, const Status& status);
   void print_failed_run();
@@ -83,6 +88,7 @@ class LineSender {
   // The reporting thread's, until it is joined.
   Outcome outcome_;
   std::optional<FailedRun> failed_run_;
+  bool is_connected_ = true;  // as last noted
   std::thread reporter_;
 };
 

@@ -101,7 +101,7 @@ class Admin {
 
   // One page, at most `limit` (1 to 1,000) messages from sequence `from` (0: the oldest) on.
   Result<PeekPage> peek(std::string_view queue, std::uint32_t limit, std::uint64_t from = 0);
-  // The message with this sequence; kMessageNotFound if it is settled or never was.
+  // The message with this sequence; kMessageNotFound if it is settled, dead-lettered, or never was.
   Result<StoredMessage> get(std::string_view queue, std::uint64_t sequence);
 
   // `queue` is the source queue or its dead-letter queue. At most 256 sequences a call.

@@ -12,13 +12,18 @@
 // Threads: every method of Client, Consumer and Delivery may be called from any thread, several at
 // a time. Callbacks of asynchronous calls run on the I/O thread and must not block or call a
 // synchronous method (that returns kInvalidArgument instead of hanging); what is called after
-// close() answers with kCancelled on the calling thread. Handlers run on the consumer's own threads
-// and may do both. The client's threads block all signals.
+// close() answers with kCancelled on the calling thread. An exception that leaves such a callback
+// ends the program. Handlers run on the consumer's own threads and may block, call synchronous
+// methods and throw. The client's threads block all signals. After fork() the child has none of
+// them: there only destroying and close() do anything, which is nothing to the connection.
 //
 // What is refused now and may succeed later (Status::retryable):
 // - A lost connection and a draining broker never reach a publisher: the message waits for the next
 //   connection. A request that must not happen twice and was under way when the connection was lost
 //   returns kConnectionLost, because nobody knows whether it happened; any other is asked again.
+// - After kTimeout nobody knows either: what was under way may still happen. So publish again only
+//   with an id of the program's own (Message::id), which is stored once; a second call without one
+//   makes a new id, and perhaps a second message. An ack is under way still, and its state() tells.
 // - storage_full and queue_full: publish() tries again with backoff until `timeout`, and
 //   publish_async() reports them at once: the caller decides.
 //
@@ -60,6 +65,10 @@ struct ClientOptions {
   // Asynchronous publishes that may be unconfirmed; past it publish_async blocks its caller (on the
   // I/O thread: returns kLimitReached through the callback).
   std::size_t unconfirmed_bytes_max = 16u << 20;
+  // Told when a connection stands, the first one included (ok), and when it is lost (why); not of
+  // attempts that fail, nor of close(). On the I/O thread, like the callbacks of asynchronous
+  // calls. May be empty.
+  std::function<void(const Status&)> on_connection;
 };
 
 struct ConsumeOptions {
@@ -73,6 +82,10 @@ struct ConsumeOptions {
   // While a handler runs, or a delivery is kept, its lease is extended at a third of its length.
   bool extend_leases = true;
   std::string consumer_name;  // empty: the client's name
+  // Told when the consumer ends by itself: its queue was deleted, or another broker, which does not
+  // have it, answers at the address. It does not begin again. On the I/O thread, like the callbacks
+  // of asynchronous calls. May be empty.
+  std::function<void(const Status&)> on_ended;
 };
 
 enum class DeliveryState { kHeld, kSettled, kLost };
@@ -82,10 +95,10 @@ class ConsumerImpl;
 class DeliveryImpl;
 
 // One delivery, to be settled exactly once. Dropped unsettled it is given back (release): that
-// costs no attempt. If the connection or the lease was lost, settling returns kNotHeld or
-// kConnectionLost, and the message comes again; but an ack after a lost lease is still tried, and
-// succeeds if nobody else has settled the message. A moved-from Delivery may only be assigned to or
-// destroyed.
+// costs no attempt, and it comes again at once. If the connection or the lease was lost, settling
+// returns kNotHeld or kConnectionLost, and the message comes again; but an ack after a lost lease
+// is still tried, and succeeds if nobody else has settled the message. A moved-from Delivery may
+// only be assigned to or destroyed.
 class Delivery {
  public:
   Delivery(Delivery&&) noexcept;
@@ -99,7 +112,10 @@ class Delivery {
   std::uint32_t attempt() const { return message().attempt; }
   DeliveryState state() const;
 
-  // Synchronous: return once the broker has made it durable. On the I/O thread: kInvalidArgument.
+  // Synchronous: return once the broker has made it durable. On the I/O thread: kInvalidArgument;
+  // while an earlier call is not answered: kOperationRefused. A reason is any text: of more than
+  // 1,024 bytes the first are kept, and what is not UTF-8 is escaped. A delay is 0 to 7 days; with
+  // any other a nack is refused, and takes place without it when the delivery is dropped.
   Status ack();
   Status nack(std::string_view reason = {},
               std::optional<std::chrono::milliseconds> delay = std::nullopt);
@@ -141,7 +157,8 @@ class Consumer {
   ~Consumer();
 
   // Takes no more deliveries, gives back those not yet handed to a handler, waits for running
-  // handlers. Idempotent. From a handler of this consumer: waits for none.
+  // handlers. Idempotent. From a handler of this consumer, or on the I/O thread: waits for none, so
+  // that handlers may run on for a while.
   void stop();
   // Empty while all is well; otherwise why the consumer ended (e.g. the queue was deleted).
   Status status() const;
@@ -181,15 +198,22 @@ class Client {
   Result<Consumer> consume(std::string_view queue, ConsumeOptions options, Handler handler);
 
   // Takes up to `count` (1 to 65,536) deliveries, waiting at most `wait` for the first and not for
-  // more. Empty: nothing came. Each must be settled; its lease is not extended by itself.
+  // more. Empty: nothing came. kConnectionLost: nothing came, and at the end there was no
+  // connection by which it could. Each must be settled; its lease is not extended by itself.
   Result<std::vector<Delivery>> receive(std::string_view queue, std::uint32_t count,
                                         std::chrono::milliseconds wait,
                                         std::chrono::milliseconds lease = {});
 
+  // Ok while a connection stands; otherwise why it was lost, or what the last attempt failed with.
+  // kCancelled after close(). Never waits.
+  Status connection_status() const;
+
   // Queues, dead letters, status: see holdfast/admin.h. Synchronous.
   Admin admin();
 
-  // Stops consumers, waits for what is being settled (bounded by `timeout`), closes the connection.
+  // Stops consumers, waits for what is being settled and given back (bounded by `timeout`), closes
+  // the connection. On the I/O thread: waits for nothing, so that handlers may run on for a while
+  // and what they hold counts as lost.
   void close();
 
  private:

@@ -13,8 +13,9 @@ namespace holdfast {
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-// What a program publishes. Bounds: id 1 to 128 bytes of UTF-8 (empty: the client chooses one),
-// at most 64 headers of UTF-8 with 16 KiB in all, their names not empty, body up to the queue's
+// What a program publishes. Bounds: id 1 to 128 bytes of UTF-8 (empty: the client chooses one, a
+// new one for each call, so that what a program publishes again itself needs an id of its own), at
+// most 64 headers of UTF-8 with 16 KiB in all, their names not empty, body up to the queue's
 // max-message-bytes (1 MiB by default).
 struct Message {
   Message() = default;

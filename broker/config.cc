@@ -105,7 +105,7 @@ constexpr std::array kSettings = {
     number("timeouts", "handshake", Type::kDuration, &Config::handshake_ms, 5 * kSecond, 10,
            600 * kSecond, "From connecting to a valid Hello."),
     number("timeouts", "frame", Type::kDuration, &Config::frame_ms, 10 * kSecond, 10, 600 * kSecond,
-           "From the first byte of a frame to its last."),
+           "From the first byte of a frame to its last; of a large one for each 64 KiB."),
     number("timeouts", "heartbeat", Type::kDuration, &Config::heartbeat_ms, 10 * kSecond, 500,
            60 * kSecond,
            "Interval of heartbeats where the client asks for no other; after three without a byte "

@@ -157,7 +157,7 @@ void Connection::resume(Now now) {
   if (state_ == State::kOpen) {
     cut_frames(now);
     if (held_) return;
-    deadlines_.received(true, reader_.pending_bytes() > 0, now.monotonic);
+    deadlines_.received(true, reader_.pending_bytes(), now.monotonic);
   }
   const int error = uv_read_start(
       &socket_.stream,
@@ -205,7 +205,7 @@ void Connection::on_read(std::ptrdiff_t bytes) {
   adapt_read_size(received, room_size_);
   const std::uint64_t frames_before = frames_in_;
   cut_frames(now);
-  deadlines_.received(frames_in_ != frames_before, reader_.pending_bytes() > 0, now.monotonic);
+  deadlines_.received(frames_in_ != frames_before, reader_.pending_bytes(), now.monotonic);
   if (reader_.pending_bytes() > 0) owner_.wants_attention();
   if (read_turn_ != owner_.turn()) {
     read_turn_ = owner_.turn();

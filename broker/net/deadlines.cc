@@ -27,10 +27,13 @@ void Deadlines::lingering(MonotonicTime now) {
   phase_began_ = now;
 }
 
-void Deadlines::received(bool frame_completed, bool frame_begun, MonotonicTime now) {
+void Deadlines::received(bool frame_completed, std::size_t pending_bytes, MonotonicTime now) {
   last_received_ = now;
-  if (frame_begun && (frame_completed || !frame_begun_)) frame_began_ = now;
-  frame_begun_ = frame_begun;
+  if (frame_completed || !frame_begun_ || pending_bytes >= frame_bytes_ + kFrameStepBytes) {
+    frame_began_ = now;
+    frame_bytes_ = pending_bytes;
+  }
+  frame_begun_ = pending_bytes > 0;
 }
 
 void Deadlines::reading(bool on, MonotonicTime now) {

@@ -18,10 +18,15 @@ namespace holdfast::broker {
 
 struct DeadlineOptions {
   Milliseconds handshake{5'000};  // from the connection to a valid Hello
-  Milliseconds frame{10'000};     // from the first byte of a frame to its last
-  Milliseconds stall{30'000};     // without progress of pending output
-  Milliseconds linger{1'000};     // to send a last Error frame and see the peer's end of stream
+  // From the first byte of a frame to its last, or to so many more of a large one.
+  Milliseconds frame{10'000};
+  Milliseconds stall{30'000};  // without progress of pending output
+  Milliseconds linger{1'000};  // to send a last Error frame and see the peer's end of stream
 };
+
+// A frame of 16 MiB takes as long as a slow line needs for it, but a peer that trickles bytes of it
+// does not hold its memory for ever.
+inline constexpr std::size_t kFrameStepBytes = 64 * 1024;
 
 enum class Due : std::uint8_t {
   kNothing,
@@ -42,8 +47,8 @@ class Deadlines {
   void established(Milliseconds heartbeat, MonotonicTime now);
   // The connection is ending: from now on only the linger deadline counts.
   void lingering(MonotonicTime now);
-  // Bytes came. `frame_completed`: they ended a frame. `frame_begun`: part of one is left over.
-  void received(bool frame_completed, bool frame_begun, MonotonicTime now);
+  // Bytes came. `frame_completed`: they ended a frame. `pending_bytes` of one are left over.
+  void received(bool frame_completed, std::size_t pending_bytes, MonotonicTime now);
   // Whether the broker reads from this connection. It does in the beginning.
   void reading(bool on, MonotonicTime now);
   // How many bytes the operating system has taken in all, and whether more are waiting.
@@ -66,6 +71,7 @@ class Deadlines {
   Milliseconds heartbeat_{0};
   std::uint64_t sent_bytes_ = 0;
   MonotonicTime phase_began_;
+  std::size_t frame_bytes_ = 0;  // of it, when its time last began
   MonotonicTime frame_began_;
   MonotonicTime last_received_;
   MonotonicTime last_progress_;  // of the output

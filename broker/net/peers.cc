@@ -415,8 +415,10 @@ void Peers::act_on_deadline(Peer& peer, Due due, Now now) {
                          deadline_options_.handshake.count()));
       break;
     case Due::kFrameUnfinished:
-      missed(fmt::format("A frame was begun and not completed within {} ms.",
-                         deadline_options_.frame.count()));
+      missed(
+          fmt::format("Of a frame that was begun neither the end nor {} KiB more came within {} "
+                      "ms.",
+                      kFrameStepBytes / 1024, deadline_options_.frame.count()));
       break;
     case Due::kPeerSilent:
       missed(fmt::format("Nothing was received for {} ms, {} heartbeat intervals.",

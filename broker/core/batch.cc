@@ -16,13 +16,18 @@ bool Batch::empty() const {
          subscriptions_removed.empty() && queues_removed.empty();
 }
 
+std::size_t retry_record_bytes(const std::vector<AttemptRecord>& history) {
+  std::size_t bytes = kRecordBytes;
+  for (const AttemptRecord& attempt : history) {
+    bytes += kAttemptBytes + attempt.consumer.size() + attempt.error.size();
+  }
+  return bytes;
+}
+
 std::size_t Batch::bytes() const {
   std::size_t bytes = kRecordBytes * (queues.size() + subscriptions.size());
   for (const RetryRecord& record : retries) {
-    bytes += kRecordBytes;
-    for (const AttemptRecord& attempt : record.history) {
-      bytes += kAttemptBytes + attempt.consumer.size() + attempt.error.size();
-    }
+    bytes += retry_record_bytes(record.history);
   }
   for (const std::shared_ptr<const Block>& block : blocks) bytes += block->bytes().size();
   bytes += acks.size() * sizeof(AckRecord);

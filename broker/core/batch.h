@@ -82,6 +82,8 @@ struct RetryRecord {
   WallTime due;                        // waits until then, unless in_flight; epoch: is due
   std::vector<AttemptRecord> history;  // the ended ones, oldest first, at most kHistoryMax
 };
+// About what such a record takes in the store.
+std::size_t retry_record_bytes(const std::vector<AttemptRecord>& history);
 struct RetryKey {
   SubscriptionId subscription;
   Sequence sequence = 0;
@@ -158,6 +160,7 @@ struct SpaceReport {
   bool publishes_allowed = true;
   bool commits_wait = false;          // the commit under way found no room, and is tried again
   bool rewrites_allowed = true;       // publishes or not, a little may be added that frees more
+  bool retries_allowed = true;        // likewise, by retries that are about to start
   std::uint64_t used_bytes = 0;       // pages in use
   std::uint64_t file_bytes = 0;       // claimed on disk
   std::uint64_t disk_free_bytes = 0;  // of the file system

@@ -5,6 +5,8 @@
 // and a batch is a function of state.
 
 #include <algorithm>
+#include <limits>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -70,11 +72,23 @@ bool Core::State::commits_lag() const {
   return bytes >= kBatchesAhead * options.batch_bytes_max;
 }
 
-void Core::State::go_on() {
+void Core::State::go_on(Now now) {
   rewrite_put_off();
   // A queue that is put off once more is for the next commit.
   for (const QueueId id : std::exchange(moves_put_off, {})) {
-    if (Queue* const queue = find_queue(id)) read_for_moves(*queue);
+    if (Queue* const queue = find_queue(id)) go_on_moving(*queue, now);
+  }
+  for (const QueueId id : std::exchange(retries_put_off, {})) {
+    Queue* const queue = find_queue(id);
+    if (queue == nullptr) continue;
+    if (!queue->subscription.touched_retries.empty()) {
+      if (may_use_reserve()) {
+        touch(*queue);
+      } else {
+        retries_put_off.insert(id);
+      }
+    }
+    pump(*queue, now);
   }
   for (const std::shared_ptr<MoveTask>& task : std::exchange(move_tasks_put_off, {})) {
     Queue* const dead = find_queue(task->dead_queue);
@@ -108,12 +122,15 @@ void Core::State::seal() {
     sealed.push_back(std::move(next));
     return;
   }
-  // Nothing changed after all; what was promised is as true as the batch before.
+  // Nothing changed after all; what was promised is as true as the batch before, and retries that
+  // were chosen were given back or lost again.
   --gathering_number;
   for (const Sealed::Advance& advance : next.advances) {
-    if (Queue* const queue = find_queue(advance.queue)) queue->touched_in = 0;
+    if (Queue* const queue = find_queue(advance.queue)) {
+      queue->touched_in = 0;
+      queue->subscription.starts = 0;
+    }
   }
-  CHECK(next.promises.started.empty());
   for (Effect& effect : next.promises.said) say_after_commit(std::move(effect));
 }
 
@@ -127,7 +144,6 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
     }
   }
   Subscription& subscription = queue.subscription;
-  subscription.starts = 0;
   Sealed::Advance advance{queue.record.id, queue.last_sequence(), 0, nullptr, 0, false};
   if (!queue.builder.empty()) {
     advance.block = queue.builder.finish();
@@ -177,19 +193,32 @@ void Core::State::seal_ids(Queue& queue, Batch& batch) {
   queue.record_touched = true;
 }
 
+// A retry is counted before it is sent, and one that was given back counts no more. What is
+// remembered of attempts that ended waits where the reserve is short: the count is right after a
+// crash all the same, by the watermark or the record that counted the attempt.
 void Core::State::seal_retries(Queue& queue, Batch& batch) {
   Subscription& subscription = queue.subscription;
-  std::vector<Sequence>& touched = subscription.touched_retries;
+  std::vector<Sequence> touched = std::exchange(subscription.touched_retries, {});
   std::sort(touched.begin(), touched.end());
   touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
+  std::size_t left = !space.publishes_allowed ? may_use_reserve() ? kRetryStepBytes : 0
+                                              : std::numeric_limits<std::size_t>::max();
   for (const Sequence sequence : touched) {
-    const Outstanding* const entry = subscription.outstanding.find(sequence);
+    Outstanding* const entry = subscription.outstanding.find(sequence);
     if (entry == nullptr) {
       if (subscription.stored_retries.erase(sequence) > 0) {
         batch.retries_removed.push_back({subscription.record.id, sequence});
       }
       continue;
     }
+    const std::size_t bytes = entry->record_bytes();
+    const bool counts = entry->state == OutstandingState::kStarting || entry->given_back;
+    if (bytes > left && !counts) {
+      subscription.touched_retries.push_back(sequence);
+      continue;
+    }
+    left -= std::min(left, bytes);
+    entry->given_back = false;
     RetryRecord record;
     record.subscription = subscription.record.id;
     record.sequence = sequence;
@@ -208,7 +237,7 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
     batch.retries.push_back(std::move(record));
     subscription.stored_retries.insert(sequence);
   }
-  touched.clear();
+  if (!subscription.touched_retries.empty()) retries_put_off.insert(queue.record.id);
 }
 
 // A deleted queue goes in steps: acks, retries and the ids' window at once, blocks and stored ids a
@@ -234,11 +263,22 @@ Sequence Core::State::watermark_target(const Queue& queue) const {
   std::uint64_t credit = 0;
   for (const Consumer* consumer : subscription.available) {
     if (subscription.read_next - 1 + credit >= furthest) break;
-    credit += consumer->free_credit();
+    credit += credit_in_messages(queue, *consumer);
   }
   const Sequence wanted =
       std::max(subscription.watermark_asked, subscription.read_next - 1 + credit);
   return std::max(subscription.record.delivered_to, std::min(furthest, wanted));
+}
+
+// A bound by bytes is reckoned in messages of the queue's mean size, rounded up.
+std::uint64_t Core::State::credit_in_messages(const Queue& queue, const Consumer& consumer) {
+  const std::uint64_t free = consumer.free_credit();
+  if (free == 0 || consumer.credit_bytes == 0) return free;
+  const std::uint64_t messages = std::max<std::uint64_t>(1, queue.messages());
+  const std::uint64_t mean = std::max<std::uint64_t>(1, queue.record.bytes / messages);
+  const std::uint64_t bytes =
+      consumer.credit_bytes - std::min(consumer.credit_bytes, consumer.held_bytes);
+  return std::min(free, 1 + bytes / mean);
 }
 
 // What may be delivered at most: up to the queue's end, and to outstanding-max.
@@ -280,13 +320,12 @@ void Core::State::committed(const CommitResult& result, Now now) {
   ++commits;
   disk_is_slow = result.duration_us >= kSlowCommitUs + growth_of(done) / kBytesPerUs;
   for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
-  go_on();
+  go_on(now);
 }
 
 void Core::State::batch_committed(Sealed done, const CommitResult& result, Now now) {
-  const auto listed = [](const std::vector<QueueId>& list, QueueId id) {
-    return std::find(list.begin(), list.end(), id) != list.end();
-  };
+  const std::set<QueueId> blocks_left(result.blocks_left.begin(), result.blocks_left.end());
+  const std::set<QueueId> ids_left(result.dedup_left.begin(), result.dedup_left.end());
   for (Effect& effect : done.promises.said) say(std::move(effect));
   for (const Sealed::Advance& advance : done.advances) {
     Queue* const queue = find_queue(advance.queue);
@@ -294,9 +333,10 @@ void Core::State::batch_committed(Sealed done, const CommitResult& result, Now n
     Subscription& subscription = queue->subscription;
     queue->committed_to = advance.committed_to;
     subscription.delivered_to_durable = advance.delivered_to;
+    subscription.starts = 0;
     queue->dedup.age(queue->committed_to);
     bool removal_goes_on = queue->record.deleted;
-    if (listed(result.blocks_left, advance.queue)) {
+    if (blocks_left.contains(advance.queue)) {
       queue->trim_blocks = removal_goes_on = true;
     } else if (queue->record.trim_below > 0 && !queue->trim_blocks &&
                advance.trimmed_below == queue->record.trim_below) {
@@ -305,7 +345,7 @@ void Core::State::batch_committed(Sealed done, const CommitResult& result, Now n
       touch(*queue);
     }
     if (advance.trims_dedup) --queue->dedup_trims_under_way;
-    if (listed(result.dedup_left, advance.queue)) {
+    if (ids_left.contains(advance.queue)) {
       queue->trim_dedup = removal_goes_on = true;
     }
     // When the broker is about to end, the next start goes on with it: it finds the mark.

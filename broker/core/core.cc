@@ -84,22 +84,26 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
   const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
   std::vector<Outstanding*> exhausted;
   const Sequence watermark = std::min(subscription.record.delivered_to, queue.last_sequence());
+  std::vector<Sequence> unsettled;
   subscription.settled.for_each_unsettled(
-      subscription.settled.floor() + 1, watermark, [&](Sequence sequence) {
-        const auto found = by_sequence.find(sequence);
-        Outstanding& entry = recover_attempts(
-            queue, sequence, found == by_sequence.end() ? nullptr : found->second, now);
-        // Also when its last attempt had ended: a stop may have come between the commit that says
-        // so and the one that moves it.
-        if (attempts_max > 0 && entry.attempts >= attempts_max) {
-          exhausted.push_back(&entry);
-          return;
-        }
-        const bool due = entry.deadline <= now.monotonic;
-        entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
-        (due ? subscription.ready : subscription.waiting).emplace(entry.deadline, sequence);
-        if (!due) arm(queue, entry.deadline);
-      });
+      subscription.settled.floor() + 1, watermark,
+      [&unsettled](Sequence sequence) { unsettled.push_back(sequence); });
+  for (const Sequence sequence : unsettled) {
+    const auto found = by_sequence.find(sequence);
+    Outstanding& entry = recover_attempts(
+        queue, sequence, found == by_sequence.end() ? nullptr : found->second, now);
+    // Also when its last attempt had ended: a stop may have come between the commit that says so
+    // and the one that moves it.
+    if (attempts_max > 0 && entry.attempts >= attempts_max) {
+      exhausted.push_back(&entry);
+    } else {
+      const bool due = entry.deadline <= now.monotonic;
+      entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
+      (due ? subscription.ready : subscription.waiting).emplace(entry.deadline, sequence);
+      if (!due) arm(queue, entry.deadline);
+    }
+    seal_if_full();
+  }
   for (Outstanding* entry : exhausted) {
     start_move(queue, *entry, wire::Cause_RetryLimit, "", nullptr, now);
   }
@@ -340,9 +344,9 @@ void Core::committed(const CommitResult& result, Now now) { state_->committed(re
 void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }
 void Core::fetched(const FetchResult& result, Now now) { state_->fetched(result, now); }
 
-void Core::space_changed(const SpaceReport& space, Now /*now*/) {
+void Core::space_changed(const SpaceReport& space, Now now) {
   state_->space = space;
-  state_->rewrite_put_off();
+  state_->go_on(now);
 }
 
 void Core::advance(Now now) { state_->advance(now); }

@@ -41,6 +41,12 @@ Queue& Core::State::dead_queue_of(Queue& queue) {
 
 // ---- to the dead-letter queue ----
 
+bool Core::State::may_move() const {
+  if (commits_lag()) return false;
+  return space.publishes_allowed ||
+         (space.rewrites_allowed && gathering.reread_bytes() < kReserveStepBytes);
+}
+
 void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reason,
                              std::string_view error,
                              const std::shared_ptr<SettleOperation>& operation, Now now) {
@@ -49,24 +55,31 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
   queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(error), operation});
   if (operation) ++operation->moves_left;
   touch(queue);
-  const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
-  if (block && block->find(sequence)) {
-    open(queue, *block);
-    finish_moves(queue, *block, now);
-  } else if (commits_lag()) {
+  if (!may_move()) {
     moves_put_off.insert(queue.record.id);
-  } else {
+  } else if (!move_from_cache(queue, sequence, now)) {
     fetch_for(queue, sequence);
   }
 }
 
-void Core::State::read_for_moves(Queue& queue) {
-  if (queue.subscription.moves.empty()) return;
-  if (commits_lag()) {
-    moves_put_off.insert(queue.record.id);
-  } else {
-    fetch_for(queue, queue.subscription.moves.begin()->first);
+void Core::State::go_on_moving(Queue& queue, Now now) {
+  const std::map<Sequence, PendingMove>& moves = queue.subscription.moves;
+  while (!moves.empty()) {
+    if (!may_move()) {
+      moves_put_off.insert(queue.record.id);
+      return;
+    }
+    const Sequence first = moves.begin()->first;
+    if (!move_from_cache(queue, first, now)) return fetch_for(queue, first);
   }
+}
+
+bool Core::State::move_from_cache(Queue& queue, Sequence sequence, Now now) {
+  const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
+  if (!block || !block->find(sequence)) return false;
+  open(queue, *block);
+  finish_moves(queue, *block, now);
+  return true;
 }
 
 void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
@@ -79,6 +92,10 @@ void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
   for (const Sequence sequence : here) {
     const std::optional<std::size_t> index = block.find(sequence);
     if (!index) continue;
+    if (!may_move()) {
+      moves_put_off.insert(queue.record.id);
+      return;
+    }
     if (block.is_corrupt(*index)) {
       set_aside(queue, block, *index, now);
     } else {

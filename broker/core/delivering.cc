@@ -133,6 +133,7 @@ void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   while (Outstanding* const entry = consumer.earliest()) {
     ++queue.counters.deliveries_lost;
     end_attempt(queue, *entry, cause, "", std::nullopt, nullptr, now);
+    seal_if_full();
   }
   give_back_starting(consumer, 0, now);
   std::vector<Consumer*>& among = queue.subscription.consumers;
@@ -150,6 +151,7 @@ void Core::State::give_back_starting(Consumer& consumer, std::uint32_t held_max,
   while (consumer.held > held_max && !consumer.starting.empty()) {
     const Sequence latest = std::prev(consumer.starting.end())->first;
     give_back(queue, *queue.subscription.outstanding.find(latest), now);
+    seal_if_full();
   }
 }
 
@@ -214,6 +216,7 @@ void Core::State::pump(Queue& queue, Now now) {
       // Retries whose blocks are being read hold up nothing else.
       retries = start_retry(queue, *consumer, now);
       if (!retries) continue;
+      seal_if_full();
     } else if (deliver_next(queue, *consumer, now) == FirstDelivery::kLater) {
       return;
     }
@@ -225,10 +228,19 @@ void Core::State::pump(Queue& queue, Now now) {
   }
 }
 
+bool Core::State::may_start_retry() const {
+  return space.publishes_allowed ||
+         (space.retries_allowed && gathering.retry_bytes < kRetryStepBytes);
+}
+
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
   // Those that are left find their turn when the commit is done, which the others have asked for.
   if (subscription.starts >= kStartsMax) return false;
+  if (!may_start_retry()) {
+    retries_put_off.insert(queue.record.id);
+    return false;
+  }
   std::vector<Sequence> looked_at;
   for (const auto& [due, sequence] : subscription.ready) {
     looked_at.push_back(sequence);
@@ -419,7 +431,8 @@ void Core::State::ask_for_watermark(Queue& queue, const Consumer& consumer) {
   if (subscription.record.delivered_to >= subscription.read_next) return;
   touch(queue);
   subscription.watermark_asked =
-      std::max(subscription.watermark_asked, subscription.read_next - 1 + consumer.free_credit());
+      std::max(subscription.watermark_asked,
+               subscription.read_next - 1 + credit_in_messages(queue, consumer));
 }
 
 // ---- what is due ----
@@ -435,6 +448,7 @@ void Core::State::run_due(Queue& queue, Now now) {
       add_to_ranges(notice.ranges, entry->sequence);
       ++queue.counters.leases_expired;
       end_attempt(queue, *entry, wire::Cause_LeaseExpired, "", std::nullopt, nullptr, now);
+      seal_if_full();
     }
     if (!notice.ranges.empty()) say(std::move(notice));
     if (entry != nullptr) next = std::min(next, entry->deadline);

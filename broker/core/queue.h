@@ -76,7 +76,7 @@ struct Subscription {
   std::deque<Consumer*> available;   // those that may have credit, next in turn first
   std::uint64_t in_flight = 0;       // starting included
 
-  std::size_t starts = 0;  // retries chosen for consumers since the last batch was sealed
+  std::size_t starts = 0;  // retries chosen for consumers since the last commit
 
   std::vector<Sequence> touched_retries;          // whose records change, with repeats
   std::unordered_set<Sequence> stored_retries;    // that have a record after the last sealed batch

@@ -61,7 +61,7 @@ void Core::State::fetch_block_of(Queue& queue, Sequence sequence, Sequence to) {
               result.blocks.begin(), result.blocks.end(),
               [sequence](const auto& block) { return block->find(sequence).has_value(); });
           if (!found) report_lost(read_queue, sequence, sequence, now);
-          read_for_moves(read_queue);
+          go_on_moving(read_queue, now);
           pump(read_queue, now);
         });
 }

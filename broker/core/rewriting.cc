@@ -16,9 +16,6 @@ namespace holdfast::broker {
 namespace {
 // A block of a page or two gains nothing by being rewritten.
 constexpr std::uint32_t kRewriteBytesMin = 8192;
-// What one batch may hold of rewritten blocks while publishes are refused: what they free is usable
-// by the second commit after theirs, and the smallest reserve is 512 KiB.
-constexpr std::size_t kRewrittenWhenFullMax = 64 * 1024;
 // So many of the blocks that were put off are looked at after a commit.
 constexpr std::size_t kPutOffLookedAtMax = 64;
 }  // namespace
@@ -34,7 +31,8 @@ bool Core::State::may_rewrite(const OpenBlock& block) const {
   if (space.publishes_allowed) {
     return !commits_lag() && rewrites_read_bytes < options.batch_bytes_max;
   }
-  return space.rewrites_allowed && rewritten_bytes() + block.live_bytes <= kRewrittenWhenFullMax;
+  return space.rewrites_allowed &&
+         gathering.moved_bytes + rewritten_bytes() + block.live_bytes <= kReserveStepBytes;
 }
 
 void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
@@ -67,9 +65,9 @@ void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
 }
 
 void Core::State::rewrite_put_off() {
-  if (draining || !(space.publishes_allowed || space.rewrites_allowed)) return;
+  if (draining || !may_use_reserve()) return;
   const std::size_t bytes_max =
-      space.publishes_allowed ? options.batch_bytes_max : kRewrittenWhenFullMax;
+      space.publishes_allowed ? options.batch_bytes_max : kReserveStepBytes;
   std::size_t left = std::min(rewrites_put_off.size(), kPutOffLookedAtMax);
   for (; left > 0 && rewritten_bytes() < bytes_max; --left) {
     const BlockKey key = rewrites_put_off.front();

@@ -51,6 +51,7 @@ void Core::State::settle(const SettleRequest& request, Now now) {
       ++operation->reply.settled;
       if (is_dropped) return;
       settle_one(*consumer, *entry, request, operation, now);
+      seal_if_full();
     } else if (entry != nullptr && request.kind == wire::SettleKind_Ack &&
                accept_late_ack(*consumer, *entry)) {
       ++operation->reply.settled;
@@ -201,6 +202,7 @@ void Core::State::end_attempt(Queue& queue, Outstanding& entry, wire::Cause caus
 void Core::State::give_back(Queue& queue, Outstanding& entry, Now now) {
   take_back(queue, entry);
   --entry.attempts;
+  entry.given_back = true;
   entry.state = OutstandingState::kReady;
   entry.deadline = now.monotonic;
   queue.subscription.ready.emplace(entry.deadline, entry.sequence);
@@ -223,6 +225,9 @@ Milliseconds Core::State::backoff(const Queue& queue, Sequence sequence,
 void Core::State::touch_retry(Queue& queue, Outstanding& entry) {
   entry.has_record = true;
   queue.subscription.touched_retries.push_back(entry.sequence);
+  const std::size_t bytes = entry.record_bytes();
+  gathering.bytes += bytes;
+  gathering.retry_bytes += bytes;
   touch(queue);
 }
 

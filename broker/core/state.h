@@ -54,17 +54,25 @@ struct Gathering {
   std::vector<BlockKey> blocks_removed;
   std::vector<std::shared_ptr<const Block>> blocks_rewritten;
   std::uint32_t next_id = 0;
-  std::size_t bytes = 0;            // of messages
+  std::size_t bytes = 0;            // of messages, and of records of attempts
+  std::size_t retry_bytes = 0;      // those of the records
   std::size_t rewritten_bytes = 0;  // likewise, in blocks that were rewritten
   std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
+  std::size_t reread_bytes() const { return rewritten_bytes + moved_bytes; }
   Promises promises;
 };
+
+// While publishes are refused, one batch takes at most about so much of the reserve for messages
+// that are moved or rewritten, and half as much for records of attempts: what they free is usable
+// by the second commit after theirs, and the smallest reserve is 512 KiB.
+inline constexpr std::size_t kReserveStepBytes = 64 * 1024;
+inline constexpr std::size_t kRetryStepBytes = kReserveStepBytes / 2;
 
 // A batch on its way: sealed, then under way.
 struct Sealed {
   std::unique_ptr<Batch> batch;
   std::uint64_t number = 0;
-  std::size_t bytes = 0;   // of messages
+  std::size_t bytes = 0;   // of messages, and of records of attempts
   std::size_t growth = 0;  // of the store by it, in bytes, about
   std::size_t reread = 0;  // bytes of messages that were moved or rewritten
   Promises promises;
@@ -160,6 +168,7 @@ struct Core::State {
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
   static Sequence watermark_max(const Queue& queue);
+  static std::uint64_t credit_in_messages(const Queue& queue, const Consumer& consumer);
   std::unique_ptr<Batch> take_batch();
   // Whether batches may be committed together with those that were taken.
   bool may_join() const;
@@ -170,8 +179,12 @@ struct Core::State {
   // Whether so much of what was moved and rewritten waits to be committed that nothing should be
   // read which adds to it.
   bool commits_lag() const;
-  // Goes on with what was put off because of that.
-  void go_on();
+  // Goes on with what was put off because of that, or for want of room.
+  void go_on(Now now);
+  // While publishes are refused, what adds to the store takes from the reserve, a little for each
+  // batch, and nothing of its second half: that is for what takes messages away, and, but for the
+  // last quarter, for retries, without which some could not be taken away.
+  bool may_use_reserve() const { return space.publishes_allowed || space.rewrites_allowed; }
 
   // ---- publishing.cc ----
   void publish(const PublishRequest& request, Now now);
@@ -206,6 +219,7 @@ struct Core::State {
   void pump(Queue& queue, Now now);
   Consumer* next_consumer(Subscription& subscription);
   bool start_retry(Queue& queue, Consumer& consumer, Now now);
+  bool may_start_retry() const;
   enum class FirstDelivery { kDone, kLater };
   FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
   // So that its next message can be delivered to the consumer.
@@ -260,8 +274,12 @@ struct Core::State {
   // ---- dead_letters.cc ----
   // The source queue's; of a dead-letter queue itself.
   Queue& dead_queue_of(Queue& queue);
+  bool may_move() const;
   void start_move(Queue& queue, Outstanding& entry, wire::Cause reason, std::string_view error,
                   const std::shared_ptr<SettleOperation>& operation, Now now);
+  // False if the block that the message is in must be read first.
+  bool move_from_cache(Queue& queue, Sequence sequence, Now now);
+  // Those in the block, as far as they may be made.
   void finish_moves(Queue& queue, const Block& block, Now now);
   void move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message, Now now);
   void moves_done(const std::shared_ptr<SettleOperation>& operation);
@@ -274,8 +292,7 @@ struct Core::State {
   // As append(), of a message that was stored before.
   void append_moved(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                     ByteSpan message, ByteSpan provenance);
-  // Goes on with the moves that need a block to be read.
-  void read_for_moves(Queue& queue);
+  void go_on_moving(Queue& queue, Now now);
   void start_move_task(const MoveRequest& request, bool redrive);
   void continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task);
   void move_task_gone(const MoveTask& task);
@@ -366,6 +383,7 @@ struct Core::State {
 
   // What was put off because commits lag, or there is little room; may be gone meanwhile.
   std::set<QueueId> moves_put_off;
+  std::set<QueueId> retries_put_off;  // records of attempts, and retries that need one
   std::vector<std::shared_ptr<MoveTask>> move_tasks_put_off;
   std::deque<BlockKey> rewrites_put_off;
   std::size_t rewrites_read_bytes = 0;  // of the messages left in blocks that are read for that

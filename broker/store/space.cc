@@ -185,6 +185,10 @@ bool Space::can_rewrite(const PageUse& use, std::uint64_t growable) const {
          longest >= margin_bytes_ + kCommitTreeBytes;
 }
 
+bool Space::can_retry(const PageUse& use, std::uint64_t growable) const {
+  return left_bytes(use, growable) >= reserve_bytes_ / 4;
+}
+
 SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable) {
   const std::uint64_t room = room_bytes(use, growable);
   const std::uint64_t end_bytes = use.end_page * use.page_bytes;
@@ -195,6 +199,7 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
   SpaceReport report;
   report.publishes_allowed = allowed_;
   report.rewrites_allowed = can_rewrite(use, growable);
+  report.retries_allowed = can_retry(use, growable);
   report.used_bytes = minus(use.end_page, free_.pages) * use.page_bytes;
   report.file_bytes = allocated_bytes();
   report.disk_free_bytes = disk.free_bytes;

@@ -90,6 +90,7 @@ void World::act(Action action) {
     case Action::kSpace:
       store_.space.publishes_allowed = !store_.space.publishes_allowed;
       store_.space.rewrites_allowed = store_.space.publishes_allowed || script_.random.once_in(2);
+      store_.space.retries_allowed = store_.space.rewrites_allowed || script_.random.once_in(2);
       store_.space.reason = store_.space.publishes_allowed ? "" : "The disk is full.";
       note("{}", store_.space.publishes_allowed ? "the disk has room" : "the disk is full");
       core_->space_changed(store_.space, now_);

@@ -245,8 +245,8 @@ void CoreFixture::extend(ConsumerId consumer, Sequence sequence, std::uint32_t l
   run();
 }
 
-void CoreFixture::set_credit(ConsumerId consumer, std::uint32_t messages) {
-  core_->set_credit(ask(SessionId(2)), consumer, messages, 0, now_);
+void CoreFixture::set_credit(ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes) {
+  core_->set_credit(ask(SessionId(2)), consumer, messages, bytes, now_);
   run();
 }
 

@@ -82,7 +82,7 @@ class CoreFixture {
     settle(consumer, wire::SettleKind_Nack, {{sequence, sequence}}, std::move(reason));
   }
   void extend(ConsumerId consumer, Sequence sequence, std::uint32_t lease_ms);
-  void set_credit(ConsumerId consumer, std::uint32_t messages);
+  void set_credit(ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes = 0);
   void disconnect(SessionId session = SessionId(2));
   MovedReply redrive(const std::string& queue, std::vector<Sequence> sequences);
   MovedReply redrive_all(const std::string& queue, std::uint32_t limit = 256, Sequence to = 0);

@@ -13,6 +13,7 @@ SpaceReport MemoryStore::roomy() {
 }
 
 CommitResult MemoryStore::apply(const Batch& batch) {
+  largest_batch_bytes_ = std::max(largest_batch_bytes_, batch.bytes());
   CHECK(batch.number == batch_number_ + 1, "batch {} after {}", batch.number, batch_number_);
   batch_number_ = batch.number;
   CommitResult result;

@@ -31,6 +31,8 @@ class MemoryStore {
   std::size_t dedup_record_count() const { return dedup_.size(); }
   std::size_t queue_count() const { return queues_.size(); }
   std::uint64_t batch_number() const { return batch_number_; }
+  // About what the largest batch so far added.
+  std::size_t largest_batch_bytes() const { return largest_batch_bytes_; }
 
   // Damages the stored bytes of a message by flipping one of its body's bits.
   void flip_bit_in_message(QueueId queue, Sequence sequence);
@@ -49,6 +51,7 @@ class MemoryStore {
   Blocks::iterator block_of(QueueId queue, Sequence sequence);
 
   std::uint64_t batch_number_ = 0;
+  std::size_t largest_batch_bytes_ = 0;
   std::uint32_t next_id_ = 1;
   std::map<QueueId, QueueRecord> queues_;
   std::map<SubscriptionId, SubscriptionRecord> subscriptions_;

@@ -1,0 +1,171 @@
+// What adds to a store that is full: records of attempts, retries, moves to the dead-letter queue.
+// They take from the reserve a little at a time, and never so much that acks find no room.
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "core/state.h"
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+namespace {
+
+struct Held : CoreFixture {
+  static constexpr Sequence kMessages = 2'000;
+
+  Held() {
+    create_queue("q", {{QueueSetting::kBackoffMin, 0},
+                       {QueueSetting::kBackoffMax, 0},
+                       {QueueSetting::kMaxAttempts, 100}});
+    for (Sequence i = 1; i <= kMessages; ++i) publish("q", std::to_string(i));
+    consumer = subscribe("q", kMessages, 3'600'000);
+    REQUIRE(delivered().size() == kMessages);
+  }
+  void report_space(bool publishes_allowed, bool rewrites_allowed, bool retries_allowed) {
+    store.space.publishes_allowed = publishes_allowed;
+    store.space.rewrites_allowed = rewrites_allowed;
+    store.space.retries_allowed = retries_allowed;
+    core().space_changed(store.space, now());
+    run();
+  }
+  void no_room() { report_space(false, false, false); }
+  void little_room() { report_space(false, true, true); }
+  void room() { report_space(true, true, true); }
+  void end_all(wire::SettleKind kind) { settle(consumer, kind, {{1, kMessages}}); }
+
+  ConsumerId consumer;
+};
+
+// A consumer's end was one batch, of 21 MB or of 191.
+TEST_CASE_FIXTURE(Held, "the attempts that a lost connection ended were one batch, however many") {
+  for (int i = 0; i < 16; ++i) {
+    settle(consumer, wire::SettleKind_Nack, {{1, kMessages}}, std::string(256, 'r'));
+    pass(Milliseconds(1));
+    REQUIRE(delivered().size() == kMessages);
+  }
+  SUBCASE("its consumer's") { disconnect(); }
+  SUBCASE("its broker's") { crash(); }
+  CHECK(store.retry_count() == kMessages);
+  CHECK(store.largest_batch_bytes() < 3 << 19);
+}
+
+TEST_CASE_FIXTURE(Held, "attempts that ended on a full disk used up the reserve") {
+  no_room();
+  SUBCASE("nacked") { end_all(wire::SettleKind_Nack); }
+  SUBCASE("lost with their connection") { disconnect(); }
+  CHECK(store.retry_count() == 0);
+  crash();
+  room();
+  subscribe("q", kMessages);
+  const std::vector<Received> again = deliveries();
+  CHECK(again.size() == kMessages);
+  for (const Received& message : again) CHECK(message.attempt == 2);
+}
+
+TEST_CASE_FIXTURE(Held, "attempts that ended on a full disk are remembered when there is room") {
+  no_room();
+  set_credit(consumer, 0);
+  end_all(wire::SettleKind_Nack);
+  CHECK(store.retry_count() == 0);
+  room();
+  CHECK(store.retry_count() == kMessages);
+}
+
+TEST_CASE_FIXTURE(Held, "with a little room attempts are remembered a few at a time") {
+  little_room();
+  set_credit(consumer, 0);
+  hold_commits();
+  end_all(wire::SettleKind_Nack);
+  commit_one();
+  // A record takes 128 bytes and more.
+  CHECK(store.retry_count() > 0);
+  CHECK(store.retry_count() <= kRetryStepBytes / 128);
+  release_commits();
+  CHECK(store.retry_count() == kMessages);
+}
+
+TEST_CASE_FIXTURE(Held, "retries start as long as there is room for what counts them") {
+  little_room();
+  hold_commits();
+  end_all(wire::SettleKind_Nack);
+  pass(Milliseconds(1));
+  commit_one();
+  CHECK(delivered().size() <= kRetryStepBytes / 128);
+  report_space(false, false, false);
+  release_commits();
+  delivered();
+  CHECK(report("q").in_flight < kMessages);
+  SUBCASE("for a little") { report_space(false, false, true); }
+  SUBCASE("for everything") { room(); }
+  CHECK(report("q").in_flight == kMessages);
+  crash();
+  room();
+  subscribe("q", kMessages);
+  for (const Received& message : deliveries()) CHECK(message.attempt == 3);
+}
+
+// A release on a full disk must not count as an attempt later.
+TEST_CASE_FIXTURE(Held, "what is given back on a full disk does not count") {
+  no_room();
+  set_credit(consumer, 0);
+  end_all(wire::SettleKind_Release);
+  crash();
+  room();
+  subscribe("q", kMessages);
+  const std::vector<Received> again = deliveries();
+  CHECK(again.size() == kMessages);
+  for (const Received& message : again) CHECK(message.attempt == 1);
+}
+
+// Commits waited for room, and with them all that would have made some.
+TEST_CASE_FIXTURE(Held, "dead letters used up the reserve of a full disk") {
+  create_queue("other");
+  publish("other", "a");
+  const ConsumerId others = subscribe("other", 1);
+  delivered();
+  no_room();
+  const std::size_t bytes = store.block_bytes();
+  end_all(wire::SettleKind_Reject);
+  CHECK(report("q.dead").messages == 0);
+  CHECK(store.block_bytes() == bytes);
+  settle(others, wire::SettleKind_Ack, {{1, 1}});
+  CHECK(last_settled().settled == 1);
+  SUBCASE("they move a few at a time when there is a little room") {
+    hold_commits();
+    little_room();
+    commit_one();
+    CHECK(report("q.dead").messages > 0);
+    CHECK(store.largest_batch_bytes() < 2 * kReserveStepBytes);
+    release_commits();
+  }
+  SUBCASE("and at once when there is room") { room(); }
+  CHECK(report("q.dead").messages == kMessages);
+  CHECK(last_settled().settled == kMessages);
+}
+
+TEST_CASE_FIXTURE(Held, "dead letters that wait for room are gone with a purge") {
+  no_room();
+  end_all(wire::SettleKind_Reject);
+  CHECK(purge("q") == kMessages);
+  CHECK(last_settled().settled == kMessages);
+  CHECK(report("q.dead").messages == 0);
+  room();
+  CHECK(report("q.dead").messages == 0);
+}
+
+// All that the credit in messages reached was delivered, as far as a restart could tell.
+TEST_CASE("a bound by bytes did not bound what counts as delivered after a crash") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 1; i <= 200; ++i) f.publish("q", std::to_string(i), std::string(10'000, 'x'));
+  const ConsumerId consumer = f.subscribe("q", 0);
+  f.set_credit(consumer, 1'000, 20'000);
+  CHECK(f.delivered().size() == 2);
+  f.crash();
+  CHECK(f.report("q.dead").messages <= 3);
+  CHECK(f.report("q").messages >= 197);
+}
+
+}  // namespace
+}  // namespace holdfast::broker

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <stdexcept>
@@ -111,6 +112,8 @@ void Trial::steps() {
   fill("anew", share_of_new_store());
   retries_hold_no_space();
   pages_are_free("last");
+  fill("rejected", 0.05);
+  rejects_leave_room();
 }
 
 // docs/STORAGE.md: more than four fifths. Beside small messages their ids take space, too.
@@ -412,6 +415,38 @@ void Trial::retries_hold_no_space() {
   resume("beside-retries");
   must(client_->admin().purge_queue("q"));
   owed_.clear();
+}
+
+// Dead letters take more than the messages that they were: all of them would be more than the
+// reserve has.
+void Trial::rejects_leave_room() {
+  const std::uint64_t messages = must(client_->admin().queue("q")).messages;
+  std::atomic<std::uint64_t> rejected = 0;
+  {
+    ConsumeOptions options;
+    options.prefetch = 512;
+    options.lease = std::chrono::minutes(5);
+    Consumer consumer = must(client_->consume("q", options, [&rejected](Delivery delivery) {
+      delivery.reject_async(std::string(1'000, 'r'));
+      ++rejected;
+    }));
+    for (std::uint64_t before = messages + 1; before != rejected.load();) {
+      before = rejected.load();
+      std::this_thread::sleep_for(10 * kLook);
+    }
+    consumer.stop();
+  }
+  const std::uint64_t dead = must(client_->admin().queue("q")).dead;
+  const Result<std::uint64_t> purged = client_->admin().purge_queue("q");
+  checks_.check(purged.ok() && rejected > 0,
+                fmt::format("of {} messages {} were rejected on the full disk, {} of them became "
+                            "dead letters, and a purge finds room",
+                            messages, rejected.load(), dead));
+  if (!purged.ok()) return;
+  owed_.clear();
+  MoveReport moved = must(client_->admin().discard_all("q", 0, 256));
+  while (moved.next != 0) moved = must(client_->admin().discard_all("q", 0, 256));
+  resume("after-rejects");
 }
 
 void Trial::discard_dead_letters() {

@@ -80,6 +80,7 @@ class Trial {
   void compare();
   void resume(const std::string& id);
   void retries_hold_no_space();
+  void rejects_leave_room();
   void discard_dead_letters();
   void pages_are_free(const std::string& prefix);
 

@@ -30,25 +30,32 @@ bool Log::peer_line_allowed(MonotonicTime now) {
 
 void Log::write(std::string_view level, std::string_view sentence) {
   if (out_ == nullptr) return;
-  if (lines_unread_ > 0 &&
-      write_now("warning",
-                fmt::format("{} lines were left out: nobody read the log.", lines_unread_))) {
-    lines_unread_ = 0;
+  if (lines_lost_ > 0 &&
+      write_now("warning", fmt::format("{} lines were left out: nobody read the log, or it could "
+                                       "not be written.",
+                                       lines_lost_))) {
+    lines_lost_ = 0;
   }
-  if (lines_unread_ > 0 || !write_now(level, sentence)) ++lines_unread_;
+  if (lines_lost_ > 0 || !write_now(level, sentence)) ++lines_lost_;
 }
 
 bool Log::write_now(std::string_view level, std::string_view sentence) {
-  std::string line =
-      fmt::format("{} {:<7} {}", format_time(std::chrono::system_clock::now()), level, sentence);
+  std::string line = fmt::format("{}{} {:<7} {}", line_is_cut_ ? "\n" : "",
+                                 format_time(std::chrono::system_clock::now()), level, sentence);
   // What a pipe takes whole if it takes anything.
   line.resize(cut_utf8(line, PIPE_BUF - 1).size());
   line += '\n';
   pollfd out{::fileno(out_), POLLOUT, 0};
   if (::poll(&out, 1, 0) != 1 || (out.revents & POLLOUT) == 0) return false;
   // One call a line, so that lines of several processes on one stderr stay whole.
-  static_cast<void>(::write(out.fd, line.data(), line.size()) < 0);
-  return true;
+  const ssize_t written = ::write(out.fd, line.data(), line.size());
+  if (written == static_cast<ssize_t>(line.size())) {
+    line_is_cut_ = false;
+    return true;
+  }
+  // On a disk that is full a part of it may have been written.
+  if (written > 0) line_is_cut_ = true;
+  return false;
 }
 
 }  // namespace holdfast::broker

@@ -5,7 +5,7 @@
 // Nothing is logged per message. What happens per connection is logged through peer(), which lets a
 // burst pass and then counts instead: a port scan must not fill a disk. A line that would have to
 // wait, because nobody reads what is at the other end, is left out and counted, too: it must not
-// hold up the broker.
+// hold up the broker. So is one that cannot be written, as on a full disk.
 //
 // Belongs to one thread, the loop's (main's before the loop runs).
 
@@ -54,14 +54,15 @@ class Log {
  private:
   bool peer_line_allowed(MonotonicTime now);
   void write(std::string_view level, std::string_view sentence);
-  // Returns false if it would have to wait.
+  // Returns false if it would have to wait, or is not written as a whole.
   bool write_now(std::string_view level, std::string_view sentence);
 
   std::FILE* out_;
   MonotonicTime window_began_;
   std::uint64_t lines_in_window_ = 0;
   std::uint64_t lines_left_out_ = 0;
-  std::uint64_t lines_unread_ = 0;
+  std::uint64_t lines_lost_ = 0;
+  bool line_is_cut_ = false;  // the last one that was begun
 };
 
 }  // namespace holdfast::broker

@@ -2,12 +2,15 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "net/log.h"
 #include "running_broker.h"
@@ -57,9 +60,52 @@ TEST_CASE("a log that nobody read held up the broker") {
 
   log.info("Somebody reads again.");
   const std::string told = pipe.read();
-  CHECK(told.find(fmt::format("warning {} lines were left out: nobody read the log.\n",
+  CHECK(told.find(fmt::format("warning {} lines were left out: nobody read the log, or it could "
+                              "not be written.\n",
                               kLines - lines)) != std::string::npos);
   CHECK(told.ends_with("info    Somebody reads again.\n"));
+}
+
+TEST_CASE("lines that a full disk did not take were counted as written") {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> out(std::fopen("/dev/full", "w"),
+                                                            std::fclose);
+  REQUIRE(out != nullptr);
+  broker::Log log(out.get());
+  log.info("One.");
+  log.info("Two.");
+  Pipe pipe;
+  REQUIRE(::dup2(::fileno(pipe.out()), ::fileno(out.get())) >= 0);
+  log.info("There is room again.");
+  const std::string told = pipe.read();
+  CHECK(told.find("warning 2 lines were left out") != std::string::npos);
+  CHECK(told.ends_with("info    There is room again.\n"));
+}
+
+// The file may grow by ten bytes: a part of the line is written.
+TEST_CASE("a line that is cut by a full disk does not run into the next one") {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> out(std::tmpfile(), std::fclose);
+  REQUIRE(out != nullptr);
+  broker::Log log(out.get());
+  {
+    constexpr rlim_t kBytesMax = 10;
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const rlimit limit{.rlim_cur = kBytesMax, .rlim_max = before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    log.info("One.");
+    log.info("Two.");
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+    std::signal(SIGXFSZ, handler);
+  }
+  log.info("There is room again.");
+  std::rewind(out.get());
+  char text[1024] = {};
+  const std::size_t bytes = std::fread(text, 1, sizeof text, out.get());
+  const std::string_view told(text, bytes);
+  CHECK(told.find('\n') == 10);
+  CHECK(told.find("warning 2 lines were left out") != std::string::npos);
+  CHECK(told.ends_with("info    There is room again.\n"));
 }
 
 TEST_CASE("a line that is too long for a pipe is cut, between two characters") {

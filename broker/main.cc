@@ -18,8 +18,11 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <sstream>
 #include <string>
+#include <string_view>
 
+#include "base/standard_streams.h"
 #include "config.h"
 #include "memory_trimmer.h"
 #include "net/broker.h"
@@ -61,8 +64,17 @@ int exit_code_of(const Status& status) {
 }
 
 int fail(const Status& status) {
-  fmt::print(stderr, "holdfastd: {}\n", status.message());
+  write_to_standard_error(fmt::format("holdfastd: {}\n", status.message()));
   return exit_code_of(status);
+}
+
+// To standard output.
+int print(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) {
+    return kExitDone;
+  }
+  return fail(Status(ErrorCode::kInternal,
+                     fmt::format("Standard output cannot be written: {}.", std::strerror(errno))));
 }
 
 // Raises the limit on open files as far as `connections_max` needs, and returns how many
@@ -183,8 +195,9 @@ int serve(const Config& config) {
       exit_code = fail(broker.status());
     } else {
       const StopSignals signals(loop, **broker);
-      fmt::print(stderr, "holdfastd {} ready on {}, data in {}\n", HOLDFAST_VERSION,
-                 joined((*broker)->addresses()), config.data);
+      write_to_standard_error(fmt::format("holdfastd {} ready on {}, data in {}\n",
+                                          HOLDFAST_VERSION, joined((*broker)->addresses()),
+                                          config.data));
       // Nothing may leave the process any more: not even an orderly end.
       if (const Status status = (*broker)->run(); !status.ok()) _exit(exit_code_of(status));
       log.info("Stopped.");
@@ -233,6 +246,7 @@ Result<Config> configuration_of(const CommandLine& line, const CLI::App& app) {
 }
 
 int run(int argc, char** argv) {
+  if (const Status streams = hold_standard_streams(); !streams.ok()) return fail(streams);
   CLI::App app("The Holdfast message broker.", "holdfastd");
   CommandLine line;
   app.add_option("--data", line.data, "Directory of the store; made if it does not exist")
@@ -248,14 +262,15 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+    std::ostringstream shown;
+    std::ostringstream refused;
+    if (app.exit(error, shown, refused) == 0) return print(shown.str());
+    write_to_standard_error(refused.str());
+    return kExitUsage;
   }
   const Result<Config> config = configuration_of(line, app);
   if (!config.ok()) return fail(config.status());
-  if (line.check_config) {
-    fmt::print("{}", format_config(*config));
-    return kExitDone;
-  }
+  if (line.check_config) return print(format_config(*config));
   return serve(*config);
 }
 

@@ -1,14 +1,15 @@
 #include "base/check.h"
 
-#include <cstdio>
 #include <cstdlib>
+
+#include "base/standard_streams.h"
 
 namespace holdfast {
 
 void check_failed(std::string_view condition, std::string_view file, int line,
                   const std::string& values) {
-  fmt::print(stderr, "holdfast: CHECK({}) failed at {}:{} {}\n", condition, file, line, values);
-  std::fflush(stderr);
+  write_to_standard_error(
+      fmt::format("holdfast: CHECK({}) failed at {}:{} {}\n", condition, file, line, values));
   std::abort();
 }
 

@@ -9,12 +9,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <tuple>
 #include <utility>
 
+#include "base/standard_streams.h"
 #include "holdfast/text.h"
 #include "store/file.h"
 #include "store/page_set.h"
@@ -46,11 +46,10 @@ ByteSpan to_span(const MDB_val& value) {
 [[noreturn]] void on_assert(MDB_env* environment, const char* message) {
   const char* path = "";
   mdb_env_get_path(environment, &path);
-  fmt::print(stderr,
-             "holdfast: the data file in {} is damaged: {}. Restore it from a backup; what can "
-             "still be read is shown by `holdfast check`.\n",
-             path, message);
-  std::fflush(stderr);
+  write_to_standard_error(fmt::format(
+      "holdfast: the data file in {} is damaged: {}. Restore it from a backup; what can "
+      "still be read is shown by `holdfast check`.\n",
+      path, message));
   std::_Exit(70);
 }
 

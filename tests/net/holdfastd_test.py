@@ -29,12 +29,13 @@ ERROR = 6
 
 
 class Broker:
-    def __init__(self, *arguments, open_files=None):
+    def __init__(self, *arguments, open_files=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                 prepare=None):
+        """`prepare` is done in the new process before the broker is."""
         def limit():
             resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
-        self.process = subprocess.Popen(
-            [BINARY, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            preexec_fn=limit if open_files else None)
+        self.process = subprocess.Popen([BINARY, *arguments], stderr=stderr, stdout=stdout, text=True,
+                                        preexec_fn=limit if open_files else prepare)
         self.lines = []
 
     def ready(self):
@@ -53,7 +54,7 @@ class Broker:
         if number is not None:
             self.process.send_signal(number)
         out, err = self.process.communicate(timeout=LONG_S)
-        return self.process.returncode, out, "".join(self.lines) + err
+        return self.process.returncode, out, "".join(self.lines) + (err or "")
 
     def __enter__(self):
         return self
@@ -62,12 +63,13 @@ class Broker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
-        self.process.stderr.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
 
 
-def run(*arguments):
-    with Broker(*arguments) as broker:
+def run(*arguments, **options):
+    with Broker(*arguments, **options) as broker:
         return broker.end()
 
 
@@ -281,6 +283,61 @@ def test_a_crash_names_the_data_file_and_stays_a_crash(directory):
             # A sanitizer's own handler, which comes after the broker's, may end it by another one.
             check(code < 0, f"exit code {code}: {err}")
             check(directory + "/d/" in err and number.name in err, err)
+
+
+def appears(path):
+    """Waits for a socket that a broker makes."""
+    deadline = time.monotonic() + LONG_S
+    while not os.path.exists(path):
+        check(time.monotonic() < deadline, f"{path} does not appear")
+        time.sleep(0.01)
+
+
+def test_with_closed_descriptors_the_log_was_written_into_the_data_file(directory):
+    arguments = ("--data", directory + "/d", "--listen", "", "--unix", directory + "/s")
+
+    def close_all():
+        os.closerange(0, 3)
+    for _ in range(2):
+        with Broker(*arguments, prepare=close_all) as broker:
+            appears(directory + "/s")
+            for number in range(3):
+                name = os.readlink(f"/proc/{broker.process.pid}/fd/{number}")
+                check(name == "/dev/null", f"descriptor {number} is {name}")
+            client, frame = greet(directory + "/s")
+            check(frame[4] == WELCOME, f"frame {frame[4]}")
+            client.sendall(HELLO)  # a second one is wrong, which the log tells
+            client.recv(4096)
+            client.close()
+            check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+    with Broker(*arguments) as broker:
+        broker.ready()
+        code, _, err = broker.end(signal.SIGTERM)
+        check(code == 0, err)
+
+
+def test_a_standard_error_that_cannot_be_written_aborted_it(directory):
+    arguments = ("--data", directory + "/d", "--listen", "", "--unix", directory + "/s")
+    reading, closed_pipe = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "w", encoding="utf-8") as full, os.fdopen(closed_pipe, "w") as pipe:
+        for stderr in (full, pipe):
+            check(run("--data", directory, "--listen", "nonsense", stderr=full)[0] == 64, "exit code")
+            with Broker(*arguments, stderr=stderr) as broker:
+                appears(directory + "/s")
+                client, frame = greet(directory + "/s")
+                client.close()
+                check(frame[4] == WELCOME, f"frame {frame[4]}")
+                code = broker.end(signal.SIGTERM)[0]
+                check(code == 0, f"exit code {code}")
+
+
+def test_a_configuration_that_could_not_be_printed_seemed_to_be_right(directory):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        for arguments in (["--data", directory + "/d", "--check-config"], ["--help"], ["--version"]):
+            code, _, err = run(*arguments, stdout=full)
+            check(code == 70 and "Standard output cannot be written: No space left" in err,
+                  f"{arguments}: {code} {err}")
 
 
 def main():

@@ -516,6 +516,9 @@ def test_usage(tool):
     for words in (["--help"], ["queue", "--help"], ["message", "send", "--help"]):
         shown = tool.run(*words)
         CHECK.that(shown.code == 0 and "Usage" in shown.out and shown.err == "", shown)
+    full = subprocess.run(["bash", "-c", '"$@" > /dev/full', "bash", *tool.command("--help")],
+                          capture_output=True, timeout=LONG_S)
+    CHECK.that(full.returncode == 70 and b"No space left" in full.stderr, full)
 
 
 def test_unreachable(tool):
@@ -751,6 +754,37 @@ def check_directory(daemon, tool_binary):
         CHECK.that(tool.run("check", data).out.strip() != "", "a line per finding")
 
 
+# Its log lines were written over the pages of the data file.
+def check_closed_descriptors(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        data, socket = os.path.join(directory, "data"), os.path.join(directory, "socket")
+        tool = Tool(tool_binary, f"unix:{socket}")
+
+        def close_all():
+            os.closerange(0, 3)
+        for start in range(2):
+            process = subprocess.Popen([daemon, "--data", data, "--listen", "", "--unix", socket],
+                                       preexec_fn=close_all)
+            try:
+                until(lambda: tool.run("status").code == 0, "it serves")
+                if start == 0:
+                    tool.make("kept")
+                    tool.send("kept", "precious")
+                CHECK.that(tool.report("kept")["messages"] == 1, "the message is there")
+                closed = subprocess.run(
+                    ["bash", "-c", '"$@" >&-', "bash", *tool.command("status")],
+                    capture_output=True, timeout=LONG_S)
+                CHECK.that(closed.returncode == 70 and
+                           b"Standard output cannot be written: Bad file" in closed.stderr, closed)
+                silent = subprocess.run(tool.command("status"), preexec_fn=close_all,
+                                        timeout=LONG_S)
+                CHECK.that(silent.returncode == 70, silent)
+            finally:
+                process.terminate()
+                CHECK.that(process.wait(timeout=LONG_S) == 0, "the broker ends well")
+            expect(tool.run("check", data), 0, "1 messages", "nothing is wrong")
+
+
 def check_disk(daemon, tool_binary):
     tool = Tool(tool_binary, "127.0.0.1:1")  # no broker is asked
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-", dir="/dev/shm") as directory:
@@ -786,7 +820,7 @@ def main():
                     CHECK.that(False, f"{name}: {traceback.format_exc()}")
         finally:
             broker.stop()
-    for check in (check_directory, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
+    for check in (check_directory, check_closed_descriptors, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
                   check_lines_while_the_broker_is_away, check_bench_of_a_broker_that_dies):
         try:
             check(daemon, tool_binary)

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "base/standard_streams.h"
 #include "holdfast/text.h"
 
 namespace holdfast::cli {
@@ -73,13 +74,6 @@ Status Console::ask_for_name(std::string_view question, std::string_view name, b
                 fmt::format("{} is not {}: nothing was changed.", quoted(answer), quoted(name)));
 }
 
-void Console::write(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
+void Console::write(std::string_view text) { write_to_standard_error(text); }
 
 }  // namespace holdfast::cli

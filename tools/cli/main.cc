@@ -9,8 +9,10 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/standard_streams.h"
 #include "cli/command_line.h"
 #include "cli/console.h"
+#include "cli/exit_code.h"
 #include "cli/output.h"
 #include "cli/session.h"
 
@@ -29,6 +31,7 @@ std::size_t table_width() {
 
 int main(int argument_count, char** arguments) {
   using namespace holdfast::cli;
+  const holdfast::Status streams = holdfast::hold_standard_streams();
   // A reader that goes away shows as a failed write, so that what was not seen is not settled.
   std::signal(SIGPIPE, SIG_IGN);
   const CommandLine line = parse_command_line(argument_count, arguments);
@@ -37,12 +40,19 @@ int main(int argument_count, char** arguments) {
                    .input_is_terminal = ::isatty(STDIN_FILENO) == 1,
                    .talk_is_terminal = ::isatty(STDERR_FILENO) == 1,
                    .data_is_terminal = ::isatty(STDOUT_FILENO) == 1});
+  if (!streams.ok()) {
+    console.error(streams);
+    return static_cast<int>(ExitCode::kInternal);
+  }
   if (!line.action) {
     if (line.code == ExitCode::kUsage) {
       console.error(line.text);
     } else {
       output.text(line.text);
-      output.flush();
+      if (!output.flush() && !output.pipe_is_closed()) {
+        console.error(output.status());
+        return static_cast<int>(exit_code_for(output.status().code()));
+      }
     }
     return static_cast<int>(line.code);
   }

@@ -136,13 +136,20 @@ StoreOptions store_options_of(const Config& config) {
   return options;
 }
 
-// SIGTERM, SIGINT and SIGHUP: the first drains, the second stops at once.
+bool is_ignored(int signal_number) {
+  struct sigaction action {};
+  return sigaction(signal_number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+// SIGTERM, SIGINT and SIGHUP: the first drains, the second stops at once. Who starts the broker may
+// have had the latter two ignored, as nohup does.
 class StopSignals {
  public:
   StopSignals(uv_loop_t& loop, Broker& broker) : loop_(loop) {
     const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
     for (std::size_t index = 0; index < std::size(signals_); ++index) {
       uv_signal_init(&loop_, &signals_[index]);
+      if (numbers[index] != SIGTERM && is_ignored(numbers[index])) continue;
       signals_[index].data = &broker;
       uv_signal_start(
           &signals_[index],

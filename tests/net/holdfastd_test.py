@@ -114,6 +114,21 @@ def test_it_says_when_it_is_ready_and_stops_when_told(directory):
             check("is new: nothing was ever stored in it." in err, err)
 
 
+def test_a_hangup_stopped_a_broker_that_was_started_with_nohup(directory):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0", prepare=ignore) as broker:
+        port = broker.port()
+        broker.process.send_signal(signal.SIGHUP)
+        broker.process.send_signal(signal.SIGINT)
+        client, frame = greet(("127.0.0.1", port))
+        client.close()
+        check(frame[4] == WELCOME, f"frame {frame[4]}")
+        code, _, err = broker.end(signal.SIGTERM)
+        check(code == 0 and err.count("Stopping") == 1, err)
+
+
 def test_a_wrong_command_line_is_explained(directory):
     data = directory + "/d"
     check_refused(run(), 64, "--data")

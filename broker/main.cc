@@ -79,7 +79,7 @@ int print(std::string_view text) {
 
 // Raises the limit on open files as far as `connections_max` needs, and returns how many
 // connections it has room for.
-std::size_t raise_descriptor_limit(std::size_t connections_max) {
+Result<std::size_t> raise_descriptor_limit(std::size_t connections_max) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return connections_max;
   const rlim_t wanted = connections_max + kDescriptorsReserved;
@@ -89,9 +89,14 @@ std::size_t raise_descriptor_limit(std::size_t connections_max) {
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
   }
   const std::size_t descriptors = limit.rlim_cur;
-  return std::min(connections_max, descriptors > 2 * kDescriptorsReserved
-                                       ? descriptors - kDescriptorsReserved
-                                       : kDescriptorsReserved);
+  if (descriptors <= kDescriptorsReserved) {
+    return Status(
+        ErrorCode::kLimitReached,
+        fmt::format("The limit on open files is {}, and at least {} are needed: {} for the "
+                    "broker itself and one for each connection. Raise it (ulimit -n).",
+                    descriptors, kDescriptorsReserved + 1, kDescriptorsReserved));
+  }
+  return std::min(connections_max, descriptors - kDescriptorsReserved);
 }
 
 HashKey random_hash_key() {
@@ -117,7 +122,6 @@ BrokerOptions options_of(const Config& config) {
   options.deadlines.handshake = Milliseconds(config.handshake_ms);
   options.deadlines.frame = Milliseconds(config.frame_ms);
   options.deadlines.stall = Milliseconds(config.slow_reader_ms);
-  options.limits.connections_max = raise_descriptor_limit(config.connections_max);
   options.limits.output_bytes_high = config.output_bytes_high;
   options.limits.output_bytes_low = config.output_bytes_high / 4;
   options.limits.output_bytes_total_max = config.output_bytes_total_max;
@@ -179,7 +183,10 @@ int serve(const Config& config) {
   // With other programs they mean "look again" and the like; here they must not end it undrained.
   signal(SIGUSR1, SIG_IGN);
   signal(SIGUSR2, SIG_IGN);
+  const Result<std::size_t> connections_max = raise_descriptor_limit(config.connections_max);
+  if (!connections_max.ok()) return fail(connections_max.status());
   BrokerOptions options = options_of(config);
+  options.limits.connections_max = *connections_max;
   explain_faults("holdfastd", config.data);
   Result<std::unique_ptr<Store>> store = Store::open(store_options_of(config));
   if (!store.ok()) return fail(store.status());

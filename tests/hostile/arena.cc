@@ -1,6 +1,7 @@
 #include "hostile/arena.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -92,6 +93,13 @@ void Arena::start() {
       kHeldQueue, {{"max-attempts", 0}, {"backoff-min", 1}, {"backoff-max", 10}}));
   pair_.emplace(target_.address, "steady", kPace);
   must(pair_->start());
+}
+
+void Arena::leave_descriptors(std::uint32_t descriptors_max) const {
+  const rlimit limit{.rlim_cur = descriptors_max, .rlim_max = descriptors_max};
+  if (::prlimit(pid_, RLIMIT_NOFILE, &limit, nullptr) != 0) {
+    throw std::runtime_error("The broker's descriptors cannot be limited.");
+  }
 }
 
 void Arena::must(const Status& status) const {

@@ -42,6 +42,8 @@ class Arena {
   // Starts the broker and the pair. Throws std::runtime_error where that fails; so do the others.
   void start();
   const Target& target() const { return target_; }
+  // From now on the broker may have so many.
+  void leave_descriptors(std::uint32_t descriptors_max) const;
   // Returns the hits of all.
   std::uint64_t round(std::vector<std::unique_ptr<Attack>> attacks,
                       std::chrono::milliseconds duration);

@@ -247,6 +247,22 @@ def test_few_open_files_mean_few_connections_and_no_end(directory):
         check("allows 96 connections" in err, err)
 
 
+def test_connections_were_promised_that_the_open_files_do_not_hold(directory):
+    arguments = ("--data", directory + "/d", "--listen", "", "--unix", directory + "/s")
+    for files in (20, 64):
+        check_refused(run(*arguments, open_files=files), 70, f"open files is {files},", "at least 65",
+                      "ulimit -n")
+        check(os.listdir(directory) == [], f"made {os.listdir(directory)}")
+    with Broker(*arguments, open_files=70) as broker:
+        broker.ready()
+        clients = [greet(directory + "/s") for _ in range(6)]
+        for client, frame in clients:
+            check(frame[4] == WELCOME, f"frame {frame[4]}")
+            client.close()
+        code, _, err = broker.end(signal.SIGTERM)
+        check(code == 0 and "allows 6 connections" in err, err)
+
+
 def test_running_out_of_open_files_is_survived(directory):
     with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
         port = broker.port()

@@ -13,6 +13,8 @@
 #include <charconv>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <optional>
 #include <vector>
 
 #include "store/environment.h"
@@ -66,6 +68,28 @@ std::string parent_of(const std::string& path) {
 Status sync_parent(const std::string& path) {
   Status status = sync_path(parent_of(path));
   return status.code() == ErrorCode::kDirectoryReadOnly ? Status() : status;
+}
+
+// Of the process that has locked the file (flock) the pid that it wrote into it. Nullopt: what is
+// written there is of a process that was killed, or /proc/locks does not tell.
+std::optional<pid_t> holder_of(const File& file) {
+  std::array<char, 24> text{};
+  const ssize_t bytes = ::pread(file.descriptor(), text.data(), text.size(), 0);
+  pid_t written = 0;
+  struct stat info {};
+  if (bytes <= 0 || std::from_chars(text.data(), text.data() + bytes, written).ec != std::errc() ||
+      ::fstat(file.descriptor(), &info) != 0) {
+    return std::nullopt;
+  }
+  // A line: "1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF".
+  const std::string pid = fmt::format(" {} ", written);
+  const std::string inode = fmt::format(":{} ", info.st_ino);
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    const auto has = [&line](std::string_view word) { return line.find(word) != line.npos; };
+    if (has(" FLOCK ") && has(pid) && has(inode)) return written;
+  }
+  return std::nullopt;
 }
 
 std::string format_line() { return fmt::format("{}{}\n", kFormatPrefix, kFormatVersion); }
@@ -266,6 +290,11 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
   return directory;
 }
 
+// So that no pid is left there that will be another program's.
+DataDirectory::~DataDirectory() {
+  if (holds_pid_) static_cast<void>(::ftruncate(lock_.descriptor(), 0) == 0);
+}
+
 std::string DataDirectory::store_path() const { return path_ + "/" + std::string(kStoreName); }
 
 // The lock is on the open file, so that it goes with the process, however that ends. A reader of a
@@ -279,17 +308,19 @@ Status DataDirectory::lock(bool read_only) {
   }
   if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return system_error("Locking", path, errno);
-    std::array<char, 24> pid{};
-    const ssize_t bytes = ::pread(file.descriptor(), pid.data(), pid.size() - 1, 0);
-    const std::string_view holder(pid.data(), bytes > 0 ? static_cast<std::size_t>(bytes) : 0);
-    return Status(ErrorCode::kDirectoryLocked,
-                  fmt::format("The data directory {} is in use by another process (pid {}). Stop "
-                              "that one first, or name another directory.",
-                              path_, holder.substr(0, holder.find('\n'))));
+    const std::optional<pid_t> holder = holder_of(file);
+    return Status(
+        ErrorCode::kDirectoryLocked,
+        fmt::format("The data directory {} is in use by {}. Stop that one first, or name another "
+                    "directory.",
+                    path_,
+                    holder ? fmt::format("another process (pid {})", *holder)
+                           : std::string("another process, a broker or `holdfast check`")));
   }
   if (!read_only) {
     // Only a courtesy to whom finds the directory locked: on a full disk there is no pid to show.
     const std::string pid = fmt::format("{}\n", ::getpid());
+    holds_pid_ = true;
     if (::ftruncate(file.descriptor(), 0) == 0) {
       static_cast<void>(::pwrite(file.descriptor(), pid.data(), pid.size(), 0) < 0);
     }

@@ -48,6 +48,7 @@ class DataDirectory {
   // network file system), kStorageFull, kStorageFailed.
   static Result<std::unique_ptr<DataDirectory>> open(const DirectoryOptions& options,
                                                      const Creator& create);
+  ~DataDirectory();
   DataDirectory(const DataDirectory&) = delete;
   DataDirectory& operator=(const DataDirectory&) = delete;
 
@@ -60,6 +61,7 @@ class DataDirectory {
 
   std::string path_;
   File lock_;
+  bool holds_pid_ = false;  // the lock's file, of this process
 };
 
 }  // namespace holdfast::broker

@@ -3,6 +3,9 @@
 #include "store/directory.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -53,6 +56,18 @@ TEST_CASE("a second store on an open directory is refused and names the first on
   fixture.commit({});
   fixture.close();
   CHECK(open_status(fixture.options.directory).ok());
+}
+
+TEST_CASE("a directory that is being checked was said to be in use by a broker that was killed") {
+  const TemporaryDirectory temporary;
+  REQUIRE(open_status(temporary.path()).ok());
+  const std::string lock = temporary.path() + "/holdfast.lock";
+  CHECK_EQ(read_file(lock), "");
+  // Of a process that is there, and has the file open, but not locked.
+  write_file(lock, fmt::format("{}\n", ::getppid()));
+  const File file(lock, O_RDONLY);
+  REQUIRE_EQ(::flock(file.descriptor(), LOCK_EX), 0);
+  check_refused(temporary.path(), ErrorCode::kDirectoryLocked, "a broker or `holdfast check`");
 }
 
 TEST_CASE("a directory with something else in it is refused and left as it is") {

@@ -436,10 +436,13 @@ Result<CheckReport> check_directory(const std::string& directory,
   const std::string data_file = (*opened)->store_path() + "/" + std::string(kDataFileName);
   Result<PageReport> pages = check_pages(data_file, PageScope::kAll);
   if (!pages) return pages.status();
-  if (pages->is_lmdb && !pages->findings.empty()) {
+  if (!pages->findings.empty()) {
     CheckReport report;
     report.findings = std::move(pages->findings);
-    report.findings.push_back({data_file, "has damaged pages, so its records were not looked at"});
+    if (report.findings.front().where != data_file) {
+      report.findings.push_back(
+          {data_file, "has damaged pages, so its records were not looked at"});
+    }
     return report;
   }
   Result<std::unique_ptr<Environment>> environment =

@@ -99,8 +99,13 @@ Status check_trees(const std::string& data_file) {
   const Result<PageReport> report = check_pages(data_file, PageScope::kForStart);
   if (!report) return report.status();
   // What is not LMDB's at all LMDB itself refuses.
-  if (!report->is_lmdb || report->findings.empty()) return Status();
+  if (report->findings.empty()) return Status();
   const CheckFinding& first = report->findings.front();
+  if (first.where == data_file) {
+    return Status(ErrorCode::kStorageFailed,
+                  fmt::format("{} {}. Restore the whole data directory from a backup.", first.where,
+                              first.what));
+  }
   return Status(ErrorCode::kStorageFailed,
                 fmt::format("The data file {} is damaged: {} {}. Run `holdfast check` on the data "
                             "directory, and restore it from a backup.",

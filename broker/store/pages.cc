@@ -72,6 +72,8 @@ struct PageHeader {
 };
 static_assert(sizeof(PageHeader) == kPageHeaderBytes);
 
+constexpr std::uint64_t kMetaBytes = sizeof(PageHeader) + sizeof(Meta);
+
 struct NodeHeader {
   std::uint16_t low;
   std::uint16_t high;
@@ -163,7 +165,7 @@ class PageWalk {
   Page read_pages(std::uint64_t first, std::uint64_t count);
   std::optional<Meta> read_meta(std::uint64_t page, std::uint64_t at);
   std::optional<Meta> choose_meta();
-  Status check_length(const Meta& meta);
+  bool is_whole(const Meta& meta);
   void walk_tables(const Meta& meta);
   void walk(Tree* tree);
   void walk_page(Tree* tree, std::uint64_t page, std::uint16_t level, const KeyBounds& bounds);
@@ -220,6 +222,7 @@ class PageWalk {
       0;  // the transaction of the free table's last record; 0: none, or it is damaged
   std::vector<bool> claimed_;
   std::uint64_t claimed_count_ = 0;
+  bool is_lmdb_ = false;  // a meta page is one
   int read_error_ = 0;
 };
 
@@ -247,14 +250,14 @@ PageWalk::Page PageWalk::read_pages(std::uint64_t first, std::uint64_t count) {
 }
 
 std::optional<Meta> PageWalk::read_meta(std::uint64_t page, std::uint64_t at) {
-  std::array<std::uint8_t, sizeof(PageHeader) + sizeof(Meta)> bytes{};
+  std::array<std::uint8_t, kMetaBytes> bytes{};
   if (::pread(file_, bytes.data(), bytes.size(), static_cast<off_t>(at)) !=
       static_cast<ssize_t>(bytes.size())) {
     return std::nullopt;
   }
   const auto header = read_at<PageHeader>(bytes.data());
   const auto meta = read_at<Meta>(bytes.data() + sizeof(PageHeader));
-  if (meta.magic == kMagic) report_.is_lmdb = true;
+  if (meta.magic == kMagic) is_lmdb_ = true;
   const std::uint64_t size = meta.free_table.pad;
   if (header.page != page || header.flags != kMetaFlag || meta.magic != kMagic ||
       meta.version != kVersion || !std::has_single_bit(size) || size < kPageBytesMin ||
@@ -287,19 +290,23 @@ std::optional<Meta> PageWalk::choose_meta() {
   return newer;
 }
 
-Status PageWalk::check_length(const Meta& meta) {
+bool PageWalk::is_whole(const Meta& meta) {
   page_bytes_ = meta.free_table.pad;
-  if (meta.last_page < file_bytes_ / page_bytes_) return Status();
-  return Status(ErrorCode::kStorageFailed,
-                fmt::format("{} is cut short: it has {} bytes, and its last page is number {}, of "
-                            "{} bytes each. Restore it from a backup.",
-                            data_file_, file_bytes_, meta.last_page, page_bytes_));
+  if (meta.last_page < file_bytes_ / page_bytes_) return true;
+  find(data_file_, fmt::format("is cut short: it has {} bytes, and its last page is number {}, of "
+                               "{} bytes each",
+                               file_bytes_, meta.last_page, page_bytes_));
+  return false;
 }
 
 Result<PageReport> PageWalk::run() {
+  if (file_bytes_ < kMetaBytes) {
+    find(data_file_, fmt::format("is cut short: it has {} bytes", file_bytes_));
+    return std::move(report_);
+  }
   const std::optional<Meta> meta = choose_meta();
-  if (!meta) return std::move(report_);
-  if (Status status = check_length(*meta); !status) return status;
+  if (!is_lmdb_) report_.findings.clear();  // it is another program's
+  if (!meta || !is_whole(*meta)) return std::move(report_);
   report_.end_page = meta->last_page + 1;
   transaction_ = meta->transaction;
   claimed_.resize(report_.end_page);
@@ -592,6 +599,11 @@ std::uint64_t overflow_run(const std::uint8_t* header, std::uint64_t page) {
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
                                const std::function<void(const PageSeen&)>& seen) {
   const File file(data_file, O_RDONLY);
+  if (file.error() == ENOENT) {
+    PageReport report;
+    report.findings.push_back({data_file, "is missing"});
+    return report;
+  }
   if (!file.ok()) return Outcome(file.error()).to_status("Opening " + data_file);
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) {

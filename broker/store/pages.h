@@ -46,13 +46,14 @@ enum class PageScope : std::uint8_t {
 };
 
 struct PageReport {
-  bool is_lmdb = false;  // else no meta page is one, and nothing else was looked at
   std::uint64_t end_page = 0;
+  // About the file as a whole (it is missing, or cut short) there is one alone, whose `where` is
+  // the file. There are none of a file that is not LMDB's at all: nothing was looked at.
   std::vector<CheckFinding> findings;
 };
 
-// Reads the file, which nobody may have open for writing. kStorageFailed: it cannot be read, or it
-// is shorter than its pages. `seen` (may be empty) is told of every page.
+// Reads the file, which nobody may have open for writing. kStorageFailed: it cannot be read.
+// `seen` (may be empty) is told of every page.
 Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
                                const std::function<void(const PageSeen&)>& seen = {});
 

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
+
 #include "store/record.h"
 #include "store/store_fixture.h"
 
@@ -84,6 +86,18 @@ TEST_CASE("a directory without a store cannot be checked, and is left empty") {
   REQUIRE_FALSE(report.ok());
   CHECK_EQ(report.status().code(), ErrorCode::kDirectoryForeign);
   CHECK(names_in(temporary.path()).empty());
+}
+
+TEST_CASE("a data file that is missing or cut short was an error of the check, not a finding") {
+  StoreFixture fixture;
+  make(&fixture, sound_batch());
+  const std::string data_file = fixture.options.directory + "/store/data.mdb";
+  std::filesystem::resize_file(data_file, 3 * 4096);
+  check_finding(&fixture, data_file, "is cut short: it has 12288 bytes, and its last page is");
+  std::filesystem::resize_file(data_file, 0);
+  check_finding(&fixture, data_file, "is cut short: it has 0 bytes");
+  std::filesystem::remove(data_file);
+  check_finding(&fixture, data_file, "is missing");
 }
 
 TEST_CASE("a damaged record of each table is a finding that names it") {

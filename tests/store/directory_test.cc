@@ -134,6 +134,29 @@ TEST_CASE("a data file that was cut short is refused before it is read") {
   check_refused(fixture.options.directory, ErrorCode::kStorageFailed, "cut short");
 }
 
+TEST_CASE("a start on an empty data file took it for another program's and rewrote it") {
+  StoreFixture fixture;
+  fixture.open();
+  fixture.commit({});
+  fixture.close();
+  const std::string store = fixture.options.directory + "/store";
+  for (const std::size_t bytes : {0, 1, 100}) {
+    const std::string left(bytes, '\0');
+    write_file(store + "/data.mdb", left);
+    std::filesystem::remove(store + "/lock.mdb");
+    check_refused(fixture.options.directory, ErrorCode::kStorageFailed,
+                  fmt::format("data.mdb is cut short: it has {} bytes. Restore the whole data "
+                              "directory from a backup.",
+                              bytes));
+    CHECK_EQ(read_file(store + "/data.mdb"), left);
+    CHECK((names_in(store) == std::vector<std::string>{"data.mdb", "format", "journal"}));
+  }
+  std::filesystem::remove(store + "/data.mdb");
+  check_refused(fixture.options.directory, ErrorCode::kStorageFailed,
+                "data.mdb is missing. Restore");
+  CHECK((names_in(store) == std::vector<std::string>{"format", "journal"}));
+}
+
 TEST_CASE("a first creation that was cut short anywhere is begun anew") {
   // What a crash leaves is a prefix of the creation's steps; each state is built by hand.
   const std::vector<std::vector<std::string>> leftovers = {

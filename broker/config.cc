@@ -16,6 +16,7 @@
 #include <variant>
 
 #include "holdfast/text.h"
+#include "schema/frame.h"
 #include "schema/queue_settings.h"
 
 namespace holdfast::broker {
@@ -41,6 +42,12 @@ constexpr std::uint64_t kMiB = 1024 * kKiB;
 constexpr std::uint64_t kGiB = 1024 * kMiB;
 constexpr std::uint64_t kTiB = 1024 * kGiB;
 constexpr std::uint64_t kSecond = 1000;
+
+// With less, the largest message would close the connection that it comes from, or goes to with
+// what else is handed over at once, each time anew.
+constexpr std::uint64_t kInputTotalMin = 17 * kMiB;
+constexpr std::uint64_t kOutputTotalMin = 32 * kMiB;
+static_assert(kFrameBytesMax < kInputTotalMin && kFrameBytesMax + 4 * kMiB < kOutputTotalMin);
 
 constexpr Setting text(std::string_view section, std::string_view name, std::string Config::*field,
                        std::string_view value, std::string_view meaning) {
@@ -94,11 +101,11 @@ constexpr std::array kSettings = {
            "and it is not read, until a quarter is left. What is handed over at once may be two "
            "to four times as much."),
     number("limits", "output_bytes_total_max", Type::kBytes, &Config::output_bytes_total_max,
-           256 * kMiB, kMiB, kTiB,
+           256 * kMiB, kOutputTotalMin, kTiB,
            "Bytes waiting to be sent to all connections together; beyond it the one with the most "
            "is closed."),
     number("limits", "input_bytes_total_max", Type::kBytes, &Config::input_bytes_total_max,
-           256 * kMiB, kMiB, kTiB,
+           256 * kMiB, kInputTotalMin, kTiB,
            "Parts of frames received from all connections together; beyond it a connection in the "
            "middle of a large one is closed."),
 

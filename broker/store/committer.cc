@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <optional>
@@ -17,6 +18,9 @@ using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kSpaceRetryInterval{200};
 constexpr std::chrono::seconds kSpaceLookInterval{1};
+// Counting tens of millions of free pages takes a while, in which a batch has to wait: so many
+// times as long it is not done again.
+constexpr int kSpaceLookPause = 20;
 constexpr std::chrono::minutes kReaderCheckInterval{1};
 // After so long without a batch the tables catch up with the journal.
 constexpr std::chrono::milliseconds kCatchUpInterval{100};
@@ -92,7 +96,7 @@ void Committer::run() {
 
 Batches Committer::wait_for_batches() {
   steady_clock::duration longest = kReaderCheckInterval;
-  if (looks_for_room()) longest = kSpaceLookInterval;
+  if (look_due()) longest = kSpaceLookInterval;
   if (catching_up_due()) longest = kCatchUpInterval;
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait_for(lock, longest, [this] { return !mailbox_.empty() || stopping_; });
@@ -106,16 +110,22 @@ void Committer::do_idle_work() {
     // A slot that stays taken only delays the reuse of free pages.
     static_cast<void>(environment_->check_readers().ok());
   }
-  if (!looks_for_room() || steady_clock::now() - room_looked_at_ < kSpaceLookInterval) return;
-  room_looked_at_ = steady_clock::now();
-  if (publishes_refused_ || freed_up_to_ != table_progress_.batch_number) {
+  if (look_due() && steady_clock::now() >= next_look_) look_at_space();
+}
+
+void Committer::look_at_space() {
+  next_look_ = steady_clock::now() + kSpaceLookInterval;
+  if (publishes_refused_ || (space_->is_short() && freed_up_to_ != table_progress_.batch_number)) {
     if (const Outcome outcome = commit_nothing(); !outcome.ok()) {
       if (!means_full(outcome)) fail(outcome, progress_.batch_number);
       return;
     }
     freed_up_to_ = table_progress_.batch_number;
   }
+  const steady_clock::time_point began = steady_clock::now();
   Result<SpaceReport> measured = space_->measure_now();
+  const steady_clock::time_point ended = steady_clock::now();
+  next_look_ = std::max(next_look_, ended + kSpaceLookPause * (ended - began));
   if (!measured) return;
   publishes_refused_ = !measured->publishes_allowed;
   if (callbacks_.space) callbacks_.space(std::move(*measured));

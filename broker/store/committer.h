@@ -9,7 +9,8 @@
 // removes blocks by the queue, and any while space is short.
 //
 // With nothing to do the thread sleeps; once a minute it frees the slots of dead readers, and while
-// publishes are refused, or a large one would be, it looks at the space every second.
+// publishes are refused, or a large one would be, it looks at the space every second. Otherwise it
+// does so once after commits have ended, so that what they freed does not show as in use.
 //
 // Failures: without space the transaction is aborted, `space` is told once that commits wait, and
 // it is tried again every 200 ms, beginning with what the journal holds, until it succeeds or
@@ -71,6 +72,7 @@ class Committer {
   // Waits for batches; none when it is time to stop or to do what is due meanwhile.
   Batches wait_for_batches();
   void do_idle_work();
+  void look_at_space();
 
   void commit_until_done(const Batches& batches);
   bool is_for_journal(const Batch& batch) const;
@@ -83,6 +85,7 @@ class Committer {
   // Whether publishes may be refused that more room would allow: a refusal makes no commit that
   // would measure it.
   bool looks_for_room() const { return publishes_refused_ || space_->is_short(); }
+  bool look_due() const { return looks_for_room() || !space_->is_counted(); }
 
   // Makes the changes of a batch that was just journaled in the tables, not yet committed.
   Outcome catch_up(const Batch& batch, TrimsLeft* left);
@@ -118,7 +121,7 @@ class Committer {
   bool publishes_refused_;
   std::chrono::steady_clock::time_point began_;
   std::chrono::steady_clock::time_point readers_checked_;
-  std::chrono::steady_clock::time_point room_looked_at_;
+  std::chrono::steady_clock::time_point next_look_;
   std::uint64_t freed_up_to_ = 0;  // what this batch freed is usable
 
   std::mutex mutex_;

@@ -55,6 +55,8 @@ class Space {
   // Likewise without a commit, and counting in any case.
   Result<SpaceReport> measure_now();
 
+  // Whether the free pages were counted since the last commit that was measured.
+  bool is_counted() const { return commits_since_count_ == 0; }
   // As last reported.
   bool publishes_allowed() const { return allowed_; }
   // Whether, when last measured, a large message might not have been taken.

@@ -308,6 +308,22 @@ TEST_CASE("what the last commit freed is room, without another commit") {
   CHECK_GT(fixture.wait_for_space_report().room_bytes, little.room_bytes + 2 * kMiB);
 }
 
+// Free pages were counted with each thousandth commit alone.
+TEST_CASE("what the last commits freed showed as in use as long as nothing else was committed") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch filling;
+  filling.blocks = {block_of(QueueId(1), range(1, 20), kMiB)};
+  const SpaceReport full = fixture.commit(std::move(filling)).space;
+  CHECK_GT(full.used_bytes, 20 * kMiB);
+  Batch emptying;
+  emptying.block_trims = {{QueueId(1), 21, 100}};
+  CHECK_GT(fixture.commit(std::move(emptying)).space.used_bytes, 20 * kMiB);
+  CHECK_LT(fixture.wait_for_space_report().used_bytes, kMiB);
+  // And then it is idle.
+  CHECK_FALSE(fixture.reports_space_within(std::chrono::milliseconds(2'500)));
+}
+
 // It was never looked at again, because nobody had said that it was wanted.
 TEST_CASE_FIXTURE(StoreOnSmallDisk, "a start without room looks at it again, without a commit") {
   if (!disk.mounted()) return;

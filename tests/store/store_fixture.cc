@@ -198,6 +198,12 @@ SpaceReport StoreFixture::wait_for_space_report() {
   return *space_;
 }
 
+bool StoreFixture::reports_space_within(std::chrono::milliseconds time) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  space_.reset();
+  return changed_.wait_for(lock, time, [this] { return space_.has_value(); });
+}
+
 SpaceReport StoreFixture::wait_until_commits_wait() {
   std::unique_lock<std::mutex> lock(mutex_);
   REQUIRE(changed_.wait_for(lock, kPatience, [this] { return space_ && space_->commits_wait; }));

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -77,6 +78,8 @@ class StoreFixture {
   void wait_for_failure();
   // Waits for a report of space that was not asked for by a commit.
   SpaceReport wait_for_space_report();
+  // Whether one comes in this time.
+  bool reports_space_within(std::chrono::milliseconds time);
   SpaceReport wait_until_commits_wait();
   // Copies what a kill at this moment would leave, as the store of `path`. Not during a commit().
   void copy_as_if_killed(const std::string& path) const;

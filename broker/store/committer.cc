@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "store/file.h"
 
 namespace holdfast::broker {
 
@@ -76,6 +77,7 @@ void Committer::run() {
   readers_checked_ = steady_clock::now();
   for (;;) {
     const Batches batches = wait_for_batches();
+    if (!failed_) check_files();
     if (!batches.empty()) {
       if (!failed_) commit_until_done(batches);
       continue;
@@ -129,6 +131,17 @@ void Committer::look_at_space() {
   if (!measured) return;
   publishes_refused_ = !measured->publishes_allowed;
   if (callbacks_.space) callbacks_.space(std::move(*measured));
+}
+
+void Committer::check_files() {
+  const bool has_data = !is_removed(environment_->file_descriptor());
+  if (has_data && (journal_ == nullptr || !is_removed(journal_->file_descriptor()))) return;
+  fail(Status(
+      ErrorCode::kStorageFailed,
+      fmt::format("{} {} was removed under the running broker, and what was confirmed since "
+                  "is lost with it. Restore the whole data directory from a backup, or "
+                  "remove what is left of it to begin with an empty one.",
+                  has_data ? "The journal beside" : "The data file", environment_->data_file())));
 }
 
 #ifdef HOLDFAST_BREAK_CONFIRM_BEFORE_COMMIT
@@ -328,12 +341,16 @@ void Committer::report_waiting(const Outcome& outcome) {
 }
 
 void Committer::fail(const Outcome& outcome, std::uint64_t batch_number) {
-  failed_ = true;
-  callbacks_.fatal(Status(
+  fail(Status(
       ErrorCode::kStorageFailed,
       fmt::format("Committing batch {} to {} failed: {}. What the disk holds is not known now; "
                   "check the disk, then start the broker again.",
                   batch_number, environment_->data_file(), outcome.text())));
+}
+
+void Committer::fail(Status status) {
+  failed_ = true;
+  callbacks_.fatal(std::move(status));
 }
 
 }  // namespace holdfast::broker

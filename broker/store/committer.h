@@ -15,7 +15,8 @@
 // Failures: without space the transaction is aborted, `space` is told once that commits wait, and
 // it is tried again every 200 ms, beginning with what the journal holds, until it succeeds or
 // stop() is called. Any other error is final: `fatal` is called, and nothing is committed or
-// reported from then on, because it is not known what the disk holds.
+// reported from then on, because it is not known what the disk holds. So is a file that somebody
+// has removed: what was confirmed from then on would be lost with it.
 //
 // start(), commit() and stop() belong to one thread, the owner.
 
@@ -74,6 +75,8 @@ class Committer {
   void do_idle_work();
   void look_at_space();
 
+  // Fails if somebody has removed them.
+  void check_files();
   void commit_until_done(const Batches& batches);
   bool is_for_journal(const Batch& batch) const;
   // Returns false if the batch is to go to the tables after all.
@@ -102,6 +105,7 @@ class Committer {
   bool wait_for_space(const Outcome& outcome);
   void report_waiting(const Outcome& outcome);
   void fail(const Outcome& outcome, std::uint64_t batch_number);
+  void fail(Status status);
 
   Environment* environment_;
   Space* space_;

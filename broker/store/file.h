@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -37,5 +38,11 @@ class File {
   int descriptor_ = -1;
   int error_ = 0;
 };
+
+// Whether the file, which is open, has no name any more.
+inline bool is_removed(int descriptor) {
+  struct stat info {};
+  return ::fstat(descriptor, &info) == 0 && info.st_nlink == 0;
+}
 
 }  // namespace holdfast::broker

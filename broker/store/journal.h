@@ -71,6 +71,7 @@ class Journal {
   static Result<std::unique_ptr<Journal>> open(const std::string& path, const JournalRecord& record,
                                                bool read_only);
 
+  int file_descriptor() const { return file_.descriptor(); }
   std::uint64_t bytes_max() const { return record_.bytes; }
   // Nothing was appended since the last clear().
   bool empty() const { return end_ == 0; }

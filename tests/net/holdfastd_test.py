@@ -9,6 +9,7 @@ Everything happens on loopback and in a temporary directory. The last line is "N
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -194,6 +195,15 @@ def test_a_data_directory_in_use_or_of_another_program_is_refused(directory):
         file.write("dear")
     check_refused(run("--data", foreign, "--listen", "127.0.0.1:0"), 65, foreign)
     check(os.listdir(foreign) == ["letters.txt"], f"made {os.listdir(foreign)}")
+
+
+def test_a_data_directory_that_is_removed_ends_it(directory):
+    with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:
+        broker.ready()
+        shutil.rmtree(directory + "/d")
+        # At the latest on its way out.
+        code, _, err = broker.end(signal.SIGTERM)
+        check(code == 70 and "was removed under the running broker" in err, f"{code}: {err}")
 
 
 def test_a_killed_broker_leaves_a_socket_that_the_next_one_replaces(directory):

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <filesystem>
 #include <future>
 
 #include "store/store_fixture.h"
@@ -91,6 +92,31 @@ TEST_CASE("what the journal holds outlives a write error of the tables") {
   CHECK_EQ(fixture.fetch(QueueId(1), 1, 100).blocks.size(), 3);
 }
 
+TEST_CASE("what was published was confirmed though the data directory had been removed") {
+  for (const std::string name : {"data.mdb", "journal"}) {
+    CAPTURE(name);
+    StoreFixture fixture;
+    fixture.open();
+    fixture.commit({});
+    std::filesystem::remove(fixture.options.directory + "/store/" + name);
+    fixture.store->commit(only(batch_with_block(2, 1)));
+    const Status status = fixture.wait_for_failure();
+    CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
+    CHECK_NE(status.message().find("was removed under the running broker"), std::string::npos);
+    CHECK_NE(status.message().find(name == "journal" ? "The journal beside" : "The data file"),
+             std::string::npos);
+  }
+}
+
+// It wakes after commits have ended, and once a minute.
+TEST_CASE("a broker at rest did not notice that its data directory had been removed") {
+  StoreFixture fixture;
+  fixture.open();
+  fixture.commit({});
+  std::filesystem::remove_all(fixture.options.directory + "/store");
+  CHECK_EQ(fixture.wait_for_failure().code(), ErrorCode::kStorageFailed);
+}
+
 TEST_CASE("batches of one commit are made in their order") {
   StoreFixture fixture;
   fixture.open();
@@ -121,7 +147,7 @@ TEST_CASE("a write error takes all batches of the commit with it") {
       batches.push_back(batch_with_block(number, number * 10));
     }
     fixture.store->commit(std::move(batches));
-    fixture.wait_for_failure();
+    CHECK_FALSE(fixture.wait_for_failure().ok());
     fixture.close();
   }
   fixture.open();

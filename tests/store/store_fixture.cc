@@ -185,9 +185,10 @@ CommitResult StoreFixture::commit_all(Batches batches) {
   return result;
 }
 
-void StoreFixture::wait_for_failure() {
+Status StoreFixture::wait_for_failure() {
   std::unique_lock<std::mutex> lock(mutex_);
   REQUIRE(changed_.wait_for(lock, kPatience, [this] { return failed_.has_value(); }));
+  return *failed_;
 }
 
 SpaceReport StoreFixture::wait_for_space_report() {

@@ -75,7 +75,7 @@ class StoreFixture {
   FetchResult fetch(QueueId queue, Sequence from, Sequence to, std::size_t bytes_max = 1 << 20);
   std::vector<DedupRecord> load_dedup();
   CheckReport check();
-  void wait_for_failure();
+  Status wait_for_failure();
   // Waits for a report of space that was not asked for by a commit.
   SpaceReport wait_for_space_report();
   // Whether one comes in this time.

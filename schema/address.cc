@@ -38,6 +38,9 @@ Result<Address> parse_address(std::string_view text, std::uint16_t port_min) {
     }
     return address;
   }
+  if (text.find("://") != std::string_view::npos) {
+    return not_an_address(text, "it is written without a scheme, which is what stands before ://");
+  }
   const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return not_an_address(text, "it has no port");
   std::string_view host = text.substr(0, colon);

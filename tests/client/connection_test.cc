@@ -77,6 +77,16 @@ TEST_CASE("a name whose first address does not answer is reached at its second")
   broker.accept().handshake();  // and begins with the one that worked
 }
 
+TEST_CASE("an address with a scheme was said to be IPv6 without brackets") {
+  for (const char* text : {"tcp://localhost:7411", "http://[::1]:7411", "holdfast://host"}) {
+    CAPTURE(text);
+    const Result<Address> address = parse_address(text);
+    REQUIRE_FALSE(address.ok());
+    CHECK(address.status().message().find("without a scheme") != std::string::npos);
+    CHECK(address.status().message().find("HOST:PORT") != std::string::npos);
+  }
+}
+
 TEST_CASE("addresses are read and written alike") {
   for (const char* text :
        {"127.0.0.1:7411", "broker.example:1", "[::1]:65535", "unix:/run/h.sock"}) {

@@ -410,6 +410,14 @@ def test_dead_letters(tool):
         CHECK.that(got[0]["attempt"] == attempt, got)
     tool.send("risky", "bad", "--id", "p2")
     tool.ok("message", "receive", "risky", "--reject", "--reason", "no good", "--wait", "10s")
+    # Too long, and not UTF-8: each message had an error of its own.
+    tool.make("wordy")
+    for reason in (b"x" * 2000, b"\xff"):
+        tool.lines("wordy", ["a", "b"])
+        done = tool.json("message", "receive", "wordy", "-n", "2", "--reject", "--reason", reason)
+        expect(done, 0)
+    errors = [m["error"] for m in tool.ok("dlq", "peek", "wordy", "-n", "4")]
+    CHECK.that(errors == ["x" * 1024] * 2 + ["\\xff"] * 2, errors)
     listed = {queue["queue"]: queue["messages"] for queue in tool.ok("dlq", "ls")}
     CHECK.that(listed.get("risky.dead") == 2, listed)
     CHECK.that("risky" in tool.run("dlq", "ls").out, "as a table")

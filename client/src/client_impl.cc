@@ -546,6 +546,11 @@ void ClientImpl::drop_if_drained() {
   connection_.drop(Status(ErrorCode::kDraining, "The broker is shutting down."));
 }
 
+// For a connect() whose time is over before that of the first attempt.
+void ClientImpl::accepted() {
+  if (!stood_) note_connection(Status(ErrorCode::kUnreachable, std::string(client::kNoWelcome)));
+}
+
 void ClientImpl::connected() {
   note_connection(Status());
   stood_ = true;

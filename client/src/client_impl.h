@@ -100,6 +100,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   void frame(const Frame& frame) override;
   void read_done() override { subscriptions_.read_done(); }
   void disconnected(const Status& why) override;
+  void accepted() override;
   void attempt_failed(const Status& why) override { note_connection(why); }
   void ended(const Status& why) override;
   void goodbye(const Frame& frame);

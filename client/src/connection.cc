@@ -112,16 +112,22 @@ void Connection::attempt() {
       &timers_->pace,
       [](uv_timer_t* timer) {
         Connection* self = static_cast<Timers*>(timer->data)->owner;
-        self->lose(
-            Status(ErrorCode::kUnreachable,
-                   fmt::format("The broker at {} did not answer within {} ms.",
-                               self->options_.address.to_string(), self->options_.handshake_ms)),
-            false);
+        self->lose(self->overdue_attempt(), false);
       },
       options_.handshake_ms, 0);
 
   if (options_.address.is_unix()) return connect_to(nullptr);
   resolve();
+}
+
+Status Connection::overdue_attempt() const {
+  const std::string address = options_.address.to_string();
+  return Status(ErrorCode::kUnreachable,
+                stage_ == Stage::kConnecting
+                    ? fmt::format("The broker at {} could not be connected to within {} ms.",
+                                  address, options_.handshake_ms)
+                    : fmt::format("The broker at {} did not answer within {} ms. {}", address,
+                                  options_.handshake_ms, kNoWelcome));
 }
 
 void Connection::resolve() {
@@ -227,6 +233,7 @@ void Connection::connect_finished(int failure) {
   }
   delete std::exchange(resolving_, nullptr);
   stage_ = Stage::kShakingHands;
+  events_.accepted();
   if (!options_.address.is_unix()) uv_tcp_nodelay(&socket_->tcp, 1);
   uv_read_start(
       &socket_->stream,

@@ -38,8 +38,15 @@ struct ConnectionOptions {
   std::uint64_t handshake_ms = 10'000;  // from the start of an attempt to the Welcome
 };
 
+// What is wrong while something accepts the connection, and no Welcome comes.
+inline constexpr std::string_view kNoWelcome =
+    "Something accepts connections there and does not answer: the broker hangs, or another program "
+    "listens.";
+
 class ConnectionEvents {
  public:
+  // An attempt has been accepted; the Welcome is still to come.
+  virtual void accepted() = 0;
   virtual void connected() = 0;
   virtual void frame(const Frame& frame) = 0;
   // The frames of one read have been handed over.
@@ -90,6 +97,7 @@ class Connection {
   enum class Stage { kIdle, kConnecting, kShakingHands, kReady, kWaiting, kEnded };
 
   void attempt();
+  Status overdue_attempt() const;
   void resolve();
   void resolved(int failure, const addrinfo* found);
   void connect_to(const void* socket_address);

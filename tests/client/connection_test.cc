@@ -137,6 +137,26 @@ TEST_CASE("a broker that accepts and says nothing is given up after the handshak
   CHECK(connected.ok());
 }
 
+TEST_CASE("a broker that hangs was said to be out of reach") {
+  constexpr std::string_view kHangs = "accepts connections there and does not answer";
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  options.timeout = std::chrono::milliseconds(200);
+  client::ClientTuning tuning;
+  // The time of connect() is over before that of the attempt, then the other way round.
+  for (const auto& [handshake_ms, reconnect] :
+       {std::pair{std::uint64_t{10'000}, true}, std::pair{std::uint64_t{20}, false}}) {
+    CAPTURE(handshake_ms);
+    tuning.handshake_ms = handshake_ms;
+    options.reconnect = reconnect;
+    const Status status =
+        connect_while(options, tuning, [&] { broker.accept().expect_close(); }).status();
+    CHECK(status.code() == ErrorCode::kUnreachable);
+    CAPTURE(status.message());
+    CHECK(status.message().find(kHangs) != std::string::npos);
+  }
+}
+
 TEST_CASE("a broker that falls silent is given up after three intervals") {
   FakeBroker broker;
   client::ClientTuning tuning;

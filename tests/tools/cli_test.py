@@ -14,6 +14,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -537,10 +538,33 @@ def test_unreachable(tool):
         expect(elsewhere.run(*words), 69, "unreachable", "127.0.0.1:1")
     CHECK.that(time.monotonic() - before < 10, "it does not wait for a broker that is not there")
     expect(Tool(tool.binary, "no port").run("status"), 64, "no port")
+    expect(Tool(tool.binary, "tcp://localhost:7501").run("status"), 64, "without a scheme")
     environment = dict(os.environ, HOLDFAST_URL=tool.address)
     done = subprocess.run([tool.binary, "-o", "jsonl", "status"], capture_output=True,
                           env=environment, timeout=LONG_S)
     CHECK.that(done.returncode == 0 and b"uptime_ms" in done.stdout, "HOLDFAST_URL is used")
+
+
+def flood_one(listener):
+    connection, _ = listener.accept()
+    try:
+        while True:
+            connection.sendall(b"of something else " * 1000)
+    except OSError:
+        connection.close()
+
+
+def test_something_else_listens(tool):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        elsewhere = Tool(tool.binary, f"127.0.0.1:{listener.getsockname()[1]}")
+        expect(elsewhere.run("--timeout", "300ms", "status"), 69, "unreachable",
+               "another program listens")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        elsewhere = Tool(tool.binary, f"127.0.0.1:{listener.getsockname()[1]}")
+        flooding = threading.Thread(target=flood_one, args=[listener])
+        flooding.start()
+        expect(elsewhere.run("status"), 69, "frame_malformed", "another protocol")
+        flooding.join()
 
 
 def test_pipe_closed(tool):
@@ -698,9 +722,9 @@ def check_hold_at_a_broker_that_dies(daemon, tool_binary):
 # It said nothing until its timeout was over.
 def check_lines_while_the_broker_is_away(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        data, socket = os.path.join(directory, "data"), os.path.join(directory, "socket")
-        broker = Broker(daemon, data, "--unix", socket)
-        tool = Tool(tool_binary, f"unix:{socket}")
+        data, path = os.path.join(directory, "data"), os.path.join(directory, "socket")
+        broker = Broker(daemon, data, "--unix", path)
+        tool = Tool(tool_binary, f"unix:{path}")
         tool.make("lines")
         process = subprocess.Popen(tool.command("message", "send", "lines", "-", "--lines"),
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -713,7 +737,7 @@ def check_lines_while_the_broker_is_away(daemon, tool_binary):
         process.stdin.flush()
         told = process.stderr.readline()
         CHECK.that(b"Trying again." in told, told)
-        broker = Broker(daemon, data, "--unix", socket)
+        broker = Broker(daemon, data, "--unix", path)
         try:
             _, err = process.communicate(timeout=LONG_S)
             CHECK.that(process.returncode == 0 and b"Connected again." in err,
@@ -765,13 +789,13 @@ def check_directory(daemon, tool_binary):
 # Its log lines were written over the pages of the data file.
 def check_closed_descriptors(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        data, socket = os.path.join(directory, "data"), os.path.join(directory, "socket")
-        tool = Tool(tool_binary, f"unix:{socket}")
+        data, path = os.path.join(directory, "data"), os.path.join(directory, "socket")
+        tool = Tool(tool_binary, f"unix:{path}")
 
         def close_all():
             os.closerange(0, 3)
         for start in range(2):
-            process = subprocess.Popen([daemon, "--data", data, "--listen", "", "--unix", socket],
+            process = subprocess.Popen([daemon, "--data", data, "--listen", "", "--unix", path],
                                        preexec_fn=close_all)
             try:
                 until(lambda: tool.run("status").code == 0, "it serves")

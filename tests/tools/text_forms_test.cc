@@ -173,6 +173,8 @@ TEST_CASE("a receipt is what scripts are promised") {
 TEST_CASE("every error has the exit code of its kind") {
   CHECK(exit_code_for(ErrorCode::kOk) == ExitCode::kDone);
   CHECK(exit_code_for(ErrorCode::kInvalidArgument) == ExitCode::kUsage);
+  // Another program listens on the port.
+  CHECK(exit_code_for(ErrorCode::kFrameMalformed) == ExitCode::kUnreachable);
   CHECK(exit_code_for(ErrorCode::kQueueNotFound) == ExitCode::kData);
   CHECK(exit_code_for(ErrorCode::kMessageTooLarge) == ExitCode::kData);
   CHECK(exit_code_for(ErrorCode::kNameInvalid) == ExitCode::kData);

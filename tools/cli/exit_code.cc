@@ -31,6 +31,8 @@ ExitCode exit_code_for(ErrorCode code) {
     case ErrorCode::kUnreachable:
     case ErrorCode::kConnectionLost:
     case ErrorCode::kVersionUnsupported:
+    case ErrorCode::kFrameMalformed:  // no broker answers there, or the line damages what it says
+    case ErrorCode::kFrameChecksum:
       return ExitCode::kUnreachable;
 
     case ErrorCode::kStorageFull:
@@ -44,9 +46,7 @@ ExitCode exit_code_for(ErrorCode code) {
     case ErrorCode::kAddressInUse:
       return ExitCode::kTryAgain;
 
-    case ErrorCode::kFrameMalformed:
     case ErrorCode::kFrameTooLarge:
-    case ErrorCode::kFrameChecksum:
     case ErrorCode::kProtocolViolation:
     case ErrorCode::kSlowReader:
     case ErrorCode::kInternal:

@@ -210,13 +210,16 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
         left < kRoomMin
             ? ""
             : fmt::format(" {} more are free, in pieces that are too small.", format_bytes(left));
+    // Less may be allowed than what is there already.
+    const bool by_setting =
+        options_.size_bytes_max > 0 && end_bytes + growable >= options_.size_bytes_max;
     report.reason = fmt::format(
         "The store in {} is full: {} of the {} that {} are in use, and {} are kept for settling "
         "what is stored.{} Consume or delete messages, or give it more space.",
-        options_.directory, format_bytes(report.used_bytes), format_bytes(end_bytes + growable),
-        end_bytes + growable == options_.size_bytes_max ? "disk_bytes_max allows"
-                                                        : "its disk has for it",
-        format_bytes(reserve_bytes_), pieces);
+        options_.directory, format_bytes(report.used_bytes),
+        format_bytes(by_setting ? options_.size_bytes_max : end_bytes + growable),
+        by_setting ? "disk_bytes_max allows" : "its disk has for it", format_bytes(reserve_bytes_),
+        pieces);
   }
   return report;
 }

@@ -94,7 +94,8 @@ constexpr std::array kSettings = {
            "connection is not read."),
     number("limits", "unconfirmed_bytes_total_max", Type::kBytes,
            &Config::unconfirmed_bytes_total_max, 256 * kMiB, kMiB, kTiB,
-           "The same over all connections."),
+           "The same over all connections, those that are gone included; beyond it whoever has "
+           "published waits. From twice as much on publishes are refused."),
     number("limits", "output_bytes_high", Type::kBytes, &Config::output_bytes_high, kMiB, 64 * kKiB,
            kGiB,
            "Bytes waiting to be sent to one connection; beyond it nothing more is delivered to it "

@@ -21,6 +21,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -40,6 +41,8 @@ struct CoreOptions {
   // A batch is closed when it has so many bytes of messages. Past this a device that is not slow
   // flushes no more bytes a second.
   std::size_t batch_bytes_max = 1 << 20;
+  // With so many bytes of messages not yet stored a publish is refused, whoever it comes from.
+  std::uint64_t pending_bytes_max = std::numeric_limits<std::uint64_t>::max();
   // Records of a queue that one batch removes, so that removing a large one takes many short
   // commits and not one long one.
   std::uint32_t trim_limit = 256;

@@ -30,18 +30,31 @@ void Core::State::publish(const PublishRequest& request, Now now) {
     return;
   }
   if (!queue->publishes_waiting.empty() || !decide_publish(*queue, request, nullptr, now)) {
-    queue->publishes_waiting.push_back({request.asker,
-                                        std::string(request.id),
-                                        request.body_bytes,
-                                        request.message_checksum,
-                                        {request.message.begin(), request.message.end()},
-                                        log_time_ms(now)});
-    ++publishes_waiting;
+    put_off(*queue, request, now);
   }
+}
+
+void Core::State::put_off(Queue& queue, const PublishRequest& request, Now now) {
+  WaitingPublish waiting;
+  waiting.asker = request.asker;
+  waiting.id = request.id;
+  waiting.body_bytes = request.body_bytes;
+  waiting.message_checksum = request.message_checksum;
+  waiting.message_bytes = request.message.size();
+  if (!too_much_pends()) waiting.message.assign(request.message.begin(), request.message.end());
+  waiting.arrived_ms = log_time_ms(now);
+  waiting_bytes += waiting.message.size();
+  queue.publishes_waiting.push_back(std::move(waiting));
+  ++publishes_waiting;
+}
+
+bool Core::State::too_much_pends() const {
+  return pending_bytes() + waiting_bytes >= options.pending_bytes_max;
 }
 
 bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
                                  const WaitingPublish* waited, Now now) {
+  const std::uint64_t bytes = waited == nullptr ? request.message.size() : waited->message_bytes;
   // A message that is stored already is confirmed whatever stands in the way of a new one.
   const bool dedup = queue.setting(QueueSetting::kDedupWindow) > 0;
   MessageIdHash hash;
@@ -53,7 +66,7 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
     if (!first && find_older(queue, hash, as_of_ms, &first) == Lookup::kLater) return false;
     if (first) {
       ++queue.counters.duplicates;
-      ConfirmReply reply{request.asker, 1, *first, true, request.message.size()};
+      ConfirmReply reply{request.asker, 1, *first, true, bytes};
 #ifdef HOLDFAST_BREAK_CONFIRM_DUPLICATE_EARLY
       const bool is_durable = true;
 #else
@@ -67,21 +80,22 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
       return true;
     }
   }
-  if (Status refusal = check_publish(queue, request); !refusal.ok()) {
+  if (Status refusal = check_publish(queue, request, waited); !refusal.ok()) {
     ++queue.counters.refused;
     if (refusal.code() == ErrorCode::kStorageFull && space.publishes_allowed) ++room_refusals;
-    say(ErrorReply{request.asker, std::move(refusal), request.message.size()});
+    say(ErrorReply{request.asker, std::move(refusal), bytes});
     return true;
   }
   const Sequence sequence = append(queue, now.wall, request.message_checksum, request.message, {});
   if (dedup) remember_id(queue, hash, sequence, now);
   ++queue.counters.published;
-  confirm(request.asker, sequence, request.message.size());
+  confirm(request.asker, sequence, bytes);
   seal_if_full();
   return true;
 }
 
-Status Core::State::check_publish(const Queue& queue, const PublishRequest& request) const {
+Status Core::State::check_publish(const Queue& queue, const PublishRequest& request,
+                                  const WaitingPublish* waited) const {
   if (draining) {
     return {
         ErrorCode::kDraining,
@@ -99,6 +113,12 @@ Status Core::State::check_publish(const Queue& queue, const PublishRequest& requ
                         "(max-message-bytes).",
                         request.id, request.body_bytes, queue.record.name,
                         queue.setting(QueueSetting::kMaxMessageBytes))};
+  }
+  if (waited == nullptr ? too_much_pends() : waited->message.empty()) {
+    return {ErrorCode::kLimitReached,
+            fmt::format("{} bytes of messages wait to be stored, and no more than {} may (twice "
+                        "unconfirmed_bytes_total_max). Publish again when the disk has caught up.",
+                        pending_bytes() + waiting_bytes, options.pending_bytes_max)};
   }
   return check_room(queue, request.message.size());
 }
@@ -271,6 +291,7 @@ void Core::State::continue_publishes(Queue& queue, Now now) {
     request.message_checksum = waiting.message_checksum;
     request.message = waiting.message;
     if (!decide_publish(queue, request, &waiting, now)) return;
+    waiting_bytes -= waiting.message.size();
     queue.publishes_waiting.pop_front();
     --publishes_waiting;
     queue.chunks_ruled_out.clear();
@@ -282,7 +303,8 @@ void Core::State::refuse_waiting_publishes(Queue& queue) {
     say(ErrorReply{waiting.asker,
                    Status(ErrorCode::kQueueNotFound,
                           fmt::format("Queue '{}' was deleted.", queue.record.name)),
-                   waiting.message.size()});
+                   waiting.message_bytes});
+    waiting_bytes -= waiting.message.size();
   }
   publishes_waiting -= queue.publishes_waiting.size();
   queue.publishes_waiting.clear();

@@ -83,12 +83,14 @@ struct Subscription {
   MonotonicTime armed_at = MonotonicTime::max();  // earliest wake asked for
 };
 
-// A publish that waits, with bytes of its own.
+// A publish that waits, with bytes of its own. Without them where it may be confirmed as a
+// duplicate and is refused otherwise, because too much was pending when it came.
 struct WaitingPublish {
   Asker asker;
   std::string id;
   std::uint64_t body_bytes = 0;
   std::uint64_t message_checksum = 0;
+  std::uint64_t message_bytes = 0;
   std::vector<std::uint8_t> message;
   // In broker time: what the dedup window held then decides.
   std::uint64_t arrived_ms = 0;

@@ -191,8 +191,13 @@ struct Core::State {
   // Returns false if ids must be read first. `waited` is null for one that has just come.
   bool decide_publish(Queue& queue, const PublishRequest& request, const WaitingPublish* waited,
                       Now now);
-  Status check_publish(const Queue& queue, const PublishRequest& request) const;
+  Status check_publish(const Queue& queue, const PublishRequest& request,
+                       const WaitingPublish* waited) const;
   Status check_room(const Queue& queue, std::size_t message_bytes) const;
+  // Keeps it until ids have been read.
+  void put_off(Queue& queue, const PublishRequest& request, Now now);
+  // Whether no more messages may wait to be stored.
+  bool too_much_pends() const;
   Sequence append(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                   ByteSpan message, ByteSpan provenance);
   void remember_id(Queue& queue, const MessageIdHash& hash, Sequence sequence, Now now);
@@ -373,6 +378,7 @@ struct Core::State {
   std::map<FetchId, IdChunk> ids_under_way;  // asked for, still without records
   std::deque<IdChunk> id_chunks;             // that were read lately
   std::size_t publishes_waiting = 0;         // over all queues
+  std::uint64_t waiting_bytes = 0;           // that they keep
   std::vector<std::uint64_t> chunks_found;   // of the look-up under way
 
   Gathering gathering;

@@ -17,6 +17,13 @@ namespace {
 constexpr int kPumpRoundsMax = 4;
 constexpr Milliseconds kTellInterval{10'000};
 
+CoreOptions core_options(const BrokerOptions& options) {
+  CoreOptions core = options.core;
+  // Whoever has nothing unanswered is read, whatever the others have: these may be many.
+  core.pending_bytes_max = 2 * options.limits.unconfirmed_bytes_total_max;
+  return core;
+}
+
 }  // namespace
 
 // ---- start ----
@@ -26,7 +33,7 @@ Broker::Broker(uv_loop_t& loop, Store& store, Log& log, BrokerOptions options)
       store_(store),
       log_(log),
       options_(std::move(options)),
-      core_(options_.core),
+      core_(core_options(options_)),
       context_{core_, encoder_, *this, options_.session, {}, {}, {}},
       peers_(loop, log, context_, options_.limits, options_.connection, options_.deadlines),
       started_at_(read_clocks().monotonic) {

@@ -234,7 +234,7 @@ void Connection::cut_frames(Now now) {
     ++frames_in_;
     if (owner_.on_frame(**next, now) == FrameVerdict::kHold && state_ == State::kOpen) {
       hold(now);
-      return;
+      break;
     }
   }
   if (state_ == State::kOpen) {

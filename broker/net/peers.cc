@@ -73,7 +73,6 @@ class Peers::Peer final : public ConnectionOwner {
   bool is_scheduled = false;
   Schedule::iterator scheduled;
   // What it adds to the sums.
-  std::uint64_t unconfirmed_bytes = 0;
   std::size_t output_bytes = 0;
   std::size_t input_bytes = 0;
 };
@@ -130,7 +129,9 @@ FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
   Session& session = *peer.session;
   Connection& connection = peer.connection;
   const std::uint64_t frames_out_before = session.frames_out();
+  const std::uint64_t unconfirmed_before = session.unconfirmed_bytes();
   const Status status = session.handle(frame, connection.output(), now);
+  unconfirmed_bytes_ += session.unconfirmed_bytes() - unconfirmed_before;
   connection.count_frames_out(session.frames_out() - frames_out_before);
   wants_attention(peer);
   if (!status.ok()) {
@@ -147,8 +148,6 @@ FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
     connection.end_with(Status(), now);
     return FrameVerdict::kHold;
   }
-  unconfirmed_bytes_ += session.unconfirmed_bytes() - peer.unconfirmed_bytes;
-  peer.unconfirmed_bytes = session.unconfirmed_bytes();
   const bool go_on = !session.asked_for_much() && may_read(peer);
   return go_on ? FrameVerdict::kNext : FrameVerdict::kHold;
 }
@@ -190,11 +189,10 @@ Peers::Peer* Peers::find(SessionId session) {
 
 template <typename Said>
 void Peers::say_one(const Said& said) {
+  if constexpr (requires { said.bytes; }) unconfirmed_bytes_ -= said.bytes;
   Peer* const peer = find(session_of(said));
   if (peer == nullptr || !peer->connection.is_open()) return;
   peer->session->answered(said);
-  unconfirmed_bytes_ += peer->session->unconfirmed_bytes() - peer->unconfirmed_bytes;
-  peer->unconfirmed_bytes = peer->session->unconfirmed_bytes();
   if constexpr (std::is_same_v<Said, Delivery>) {
     peer->room_left -= std::min<std::size_t>(peer->room_left, room_of(said.entry.stored_bytes()));
   }
@@ -299,7 +297,7 @@ void Peers::update_sums(Peer& peer) {
 }
 
 bool Peers::may_read(const Peer& peer) const {
-  const std::uint64_t unconfirmed = peer.unconfirmed_bytes;
+  const std::uint64_t unconfirmed = peer.session->unconfirmed_bytes();
   return peer.writable && peer.connection.output_bytes() <= output_high() &&
          !peer.session->waits_for_much() && unconfirmed < context_.options.unconfirmed_bytes_max &&
          (unconfirmed == 0 || unconfirmed_bytes_ <= limits_.unconfirmed_bytes_total_max);
@@ -307,8 +305,9 @@ bool Peers::may_read(const Peer& peer) const {
 
 // Whether what all peers have together may be why this one is not read.
 bool Peers::sums_hold(const Peer& peer) const {
-  return (peer.unconfirmed_bytes > 0 && unconfirmed_bytes_ > limits_.unconfirmed_bytes_total_max) ||
-         output_bytes_ > limits_.output_bytes_total_max / 2;
+  const bool waits_for_others = peer.session->unconfirmed_bytes() > 0 &&
+                                unconfirmed_bytes_ > limits_.unconfirmed_bytes_total_max;
+  return waits_for_others || output_bytes_ > limits_.output_bytes_total_max / 2;
 }
 
 // Those who wait for their own answers or for their own output are looked at when these move; those
@@ -335,12 +334,11 @@ void Peers::close_longest_output() {
                   peer.output_bytes, output_bytes_, limits_.output_bytes_total_max)));
 }
 
-// The core and the sums forget the session as soon as its connection is no longer open.
+// The core forgets the session as soon as its connection is no longer open.
 void Peers::end_session(Peer& peer, Now now) {
   if (std::exchange(peer.ended, true)) return;
   if (peer.in_core) context_.core.session_closed(peer.session->id(), now);
   peer.in_core = false;
-  unconfirmed_bytes_ -= std::exchange(peer.unconfirmed_bytes, 0);
   const Status& reason = peer.connection.end_reason();
   if (!reason.ok()) {
     log_.peer(now.monotonic, "Connection {} from {} ({}) ends: {}", peer.connection.id(),
@@ -482,7 +480,7 @@ std::size_t Peers::append_list(std::uint64_t correlation, FrameWriter& out, Now 
         wire::CreateConnectionInfo(
             builder, connection.id(), address, name, static_cast<std::uint64_t>(connected.count()),
             connection.frames_in(), connection.frames_out(), connection.bytes_in(),
-            connection.bytes_out(), connection.output_bytes(), peer->unconfirmed_bytes,
+            connection.bytes_out(), connection.output_bytes(), peer->session->unconfirmed_bytes(),
             connection.reading()),
         out);
   }

@@ -8,7 +8,8 @@
 // - output: below a low mark the core is told how much may be delivered until the next time: up to
 //   twice a high mark. Above that mark, or when as much was delivered, the peer is not read until
 //   it is below the low one. If it takes nothing for the stall deadline it is closed.
-// - published and not answered: a peer above its bound is not read until confirms have left.
+// - published and not answered: a peer above its bound is not read until confirms have left. The
+//   sum counts what peers have left behind that have gone.
 // - parts of frames received: their deadline ends them.
 //
 // Belongs to the loop's thread.
@@ -41,7 +42,8 @@ struct PeerLimits {
   // Over all peers. From half of it on a peer with more than kCrowdedOutputBytes counts as above
   // its high mark; beyond it the peer with the most output is closed.
   std::size_t output_bytes_total_max = 256u << 20;
-  // Over all peers: beyond it whoever has published waits for the answer.
+  // Over all peers: beyond it whoever has published waits for the answer, and beyond twice as much
+  // the core refuses what others publish.
   std::uint64_t unconfirmed_bytes_total_max = 256u << 20;
   // Over all peers: beyond it who has sent a large part of a frame is closed.
   std::size_t input_bytes_total_max = 256u << 20;
@@ -130,8 +132,8 @@ class Peers {
   std::size_t refused_ = 0;  // over the cap, not yet closed
   std::size_t output_bytes_ = 0;
   std::size_t input_bytes_ = 0;
-  std::uint64_t unconfirmed_bytes_ = 0;
-  bool starved_ = false;  // some peer waits because of a sum over all
+  std::uint64_t unconfirmed_bytes_ = 0;  // of those that have gone as well
+  bool starved_ = false;                 // some peer waits because of a sum over all
   std::optional<MonotonicTime> goodbye_deadline_;
 };
 

@@ -106,6 +106,12 @@ Result<std::thread> start_thread(std::function<void()> body) {
   }
 }
 
+// What a broker has room for later.
+bool is_short_of_room(ErrorCode code) {
+  return code == ErrorCode::kStorageFull || code == ErrorCode::kQueueFull ||
+         code == ErrorCode::kLimitReached;
+}
+
 Status cancelled() { return Status(ErrorCode::kCancelled, "The client was closed."); }
 
 }  // namespace
@@ -319,7 +325,7 @@ Result<PublishReceipt> ClientImpl::publish(std::string_view queue, const Message
   for (auto pause = kPublishPauseMin;; pause = std::min(pause * 2, kPublishPauseMax)) {
     Result<PublishReceipt> result = publish_once(queue, message, id, until);
     const ErrorCode code = result.status().code();
-    if (code != ErrorCode::kStorageFull && code != ErrorCode::kQueueFull) return result;
+    if (!is_short_of_room(code)) return result;
     if (std::chrono::steady_clock::now() + pause >= until) return result;
     if (!mailbox_.pause(pause)) return cancelled();
   }

@@ -182,13 +182,17 @@ TEST_CASE("an asynchronous publish reports a full disk at once") {
   CHECK(result.status().message() == "The disk is full.");
 }
 
-TEST_CASE("a synchronous publish tries again while the disk is full, under the same id") {
+TEST_CASE(
+    "a synchronous publish tries again while the broker is short of room, under the same id") {
+  ErrorCode code = ErrorCode::kOk;
+  SUBCASE("on the disk") { code = ErrorCode::kStorageFull; }
+  SUBCASE("for what waits to be stored") { code = ErrorCode::kLimitReached; }
   FakeBroker broker;
   Connected c(broker);
   auto receipt = std::async([&] { return c.client->publish("orders", Message("x")); });
   c.peer->open_queue("orders", 1);
   const ReceivedFrame first = c.peer->expect(wire::FrameType_Publish);
-  c.peer->error(first.correlation, ErrorCode::kStorageFull, "The disk is full.");
+  c.peer->error(first.correlation, code, "There is no room.");
   const ReceivedFrame second = c.peer->expect(wire::FrameType_Publish);
   CHECK(id_of(second) == id_of(first));
   c.peer->confirm(second.correlation, 5);

@@ -39,6 +39,31 @@ TEST_CASE("an id of which only a fingerprint is kept is found by reading its rec
   CHECK(core.report("q").messages == 101);
 }
 
+TEST_CASE("with too much pending a publish that waits for ids is confirmed or refused, not kept") {
+  CoreOptions options = forgetful();
+  options.pending_bytes_max = 1'000;
+  CoreFixture core(options);
+  core.create_queue("q");
+  publish_hundred(core);
+  core.hold_commits();
+  core.hold_reads();
+  const auto large = core.publish("q", "large", std::string(1'000, 'b'));
+  const auto again = core.publish("q", "m41");
+  const auto fresh = core.publish("q", "fresh");
+  CHECK_FALSE(core.confirm_of(again).has_value());
+  CHECK_FALSE(core.error_of(fresh).has_value());  // its turn comes after
+  core.release_reads();
+  REQUIRE(core.confirm_of(again).has_value());
+  CHECK(core.confirm_of(again)->duplicate);
+  CHECK(core.confirm_of(again)->bytes == encode_test_message("m41", "body").size());
+  REQUIRE(core.error_of(fresh).has_value());
+  CHECK(core.error_of(fresh)->code() == ErrorCode::kLimitReached);
+  core.release_commits();
+  CHECK(core.confirm_of(large).has_value());
+  CHECK(core.confirm_of(core.publish("q", "fresh")).has_value());
+  CHECK(core.report("q").messages == 102);
+}
+
 TEST_CASE("older ids are known after a restart") {
   CoreFixture core(forgetful());
   core.create_queue("q");

@@ -28,6 +28,7 @@ struct SeenConnection {
   bool reading = true;
   std::uint64_t output_bytes = 0;
   std::uint64_t unconfirmed_bytes = 0;
+  std::uint64_t frames_in = 0;
 };
 SeenConnection look_at(RawClient& watcher, std::string_view name) {
   watcher.send_empty(wire::FrameType_ConnectionList, 2);
@@ -36,7 +37,7 @@ SeenConnection look_at(RawClient& watcher, std::string_view name) {
   while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
     const auto& info = frame->table<wire::ConnectionInfo>();
     if (view(info.client_name()) == name) {
-      seen = {info.reading(), info.output_bytes(), info.unconfirmed_bytes()};
+      seen = {info.reading(), info.output_bytes(), info.unconfirmed_bytes(), info.frames_in()};
     }
   }
   return seen;
@@ -118,6 +119,48 @@ TEST_CASE("over all connections together, publishers wait as well") {
     while (confirmed < 100) {
       confirmed += client->expect(wire::FrameType_Confirm).table<wire::Confirm>().count();
     }
+  }
+}
+
+TEST_CASE("publishers that went before they were answered left more and more in memory") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.unconfirmed_bytes_total_max = 50'000;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  RawClient patient = broker.connect("patient");
+  const std::uint32_t queue = watcher.create_queue("q");
+  const std::string body(20'000, 'b');
+  broker.store().hold();
+  int taken = 0;
+  for (bool refused = false; !refused;) {
+    REQUIRE(taken < 10);
+    const std::string name = "hasty-" + std::to_string(taken);
+    RawClient hasty = broker.connect(name);
+    hasty.send_publish(1, queue, name, body);
+    SeenConnection seen;
+    while (seen.frames_in < 2) seen = look_at(watcher, name);
+    refused = look_at(watcher, name).unconfirmed_bytes == 0;
+    if (!refused) ++taken;
+  }
+  CHECK(taken == 5);  // the last one reaches twice the limit
+  patient.send_publish(3, queue, "patient", body);
+  const RawFrame error = patient.expect_error(ErrorCode::kLimitReached, 3);
+  CHECK(error.table<wire::Error>().retryable());
+  broker.store().let_go_and_wait();
+  // What was answered, though to nobody, counts no more.
+  std::optional<RawFrame> answer;
+  do {
+    patient.send_publish(4, queue, "patient", body);
+    answer = patient.receive();
+  } while (answer->type == wire::FrameType_Error);
+  CHECK(answer->table<wire::Confirm>().sequence() == 6);
+  RawClient ahead = broker.connect("ahead");
+  for (std::uint64_t n = 1; n <= 20; ++n) {
+    ahead.send_publish(n, queue, "ahead-" + std::to_string(n), body);
+  }
+  std::uint64_t confirmed = 0;
+  while (confirmed < 20) {
+    confirmed += ahead.expect(wire::FrameType_Confirm).table<wire::Confirm>().count();
   }
 }
 

@@ -24,8 +24,8 @@
 // - After kTimeout nobody knows either: what was under way may still happen. So publish again only
 //   with an id of the program's own (Message::id), which is stored once; a second call without one
 //   makes a new id, and perhaps a second message. An ack is under way still, and its state() tells.
-// - storage_full and queue_full: publish() tries again with backoff until `timeout`, and
-//   publish_async() reports them at once: the caller decides.
+// - storage_full, queue_full and limit_reached (too much waits for the disk): publish() tries again
+//   with backoff until `timeout`, and publish_async() reports them at once: the caller decides.
 //
 // Errors are values: holdfast/status.h, codes in holdfast/error_code.h. No method throws.
 

@@ -74,6 +74,8 @@ class FrameReader {
   // The next whole frame; nullopt if more bytes are needed. An error is final: the stream has lost
   // its framing (kFrameMalformed, kFrameTooLarge, kFrameChecksum, kVersionUnsupported).
   Result<std::optional<Frame>> next();
+  // Has next() give this frame once more, which it gave last.
+  void put_back(const Frame& frame) { begin_ -= padded(kFrameHeaderBytes + frame.body.size()); }
 
   // Bytes of a frame that has been begun and is not complete; 0 between frames.
   std::size_t pending_bytes() const { return end_ - begin_; }
@@ -91,7 +93,7 @@ class FrameReader {
 // Appends frames to a growing byte buffer that one write sends.
 class FrameWriter {
  public:
-  // A frame without a body: Ping, Pong, Ok, Status, ConnectionList.
+  // A frame without a body: Ping, Pong, Ok, Status.
   void append_empty(wire::FrameType type, std::uint64_t correlation);
   // A frame whose body is this finished FlatBuffer.
   void append(wire::FrameType type, std::uint64_t correlation, ByteSpan table);

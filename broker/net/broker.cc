@@ -135,6 +135,7 @@ void Broker::pump() {
   if (phase_ == Phase::kDone || phase_ == Phase::kFailed) return;
   const Now now = read_clocks();
   uv_idle_stop(&again_);
+  report_.reset();
   answer_drain_requests(now);
   if (const auto wake = core_.next_wake(); wake && *wake <= now.monotonic) core_.advance(now);
   peers_.begin_turn(now);
@@ -142,6 +143,7 @@ void Broker::pump() {
   int rounds = 0;
   while (rounds < kPumpRoundsMax && pump_round(now)) ++rounds;
   if (phase_ != Phase::kServing) advance_drain(now);
+  report_.reset();
   if (rounds == kPumpRoundsMax) {
     uv_idle_start(&again_, [](uv_idle_t*) {});
   }
@@ -261,7 +263,9 @@ void Broker::on_store_failed(const Status& status) {
 // ---- what the broker knows of itself ----
 
 std::size_t Broker::append_status(std::uint64_t correlation, FrameWriter& out, Now now) {
-  const CoreReport report = core_.report(now);
+  // Over many queues it takes milliseconds.
+  if (!report_) report_ = core_.report(now);
+  const CoreReport& report = *report_;
   auto& builder = encoder_.begin();
   const auto version = builder.CreateString(options_.session.broker_version);
   const auto node = builder.CreateString(options_.session.node_id);
@@ -300,8 +304,9 @@ std::size_t Broker::append_status(std::uint64_t correlation, FrameWriter& out, N
   return encoder_.finish(wire::FrameType_StatusInfo, correlation, info.Finish(), out);
 }
 
-std::size_t Broker::append_connections(std::uint64_t correlation, FrameWriter& out, Now now) {
-  return peers_.append_list(correlation, out, now);
+std::size_t Broker::append_connections(std::uint64_t correlation, std::uint64_t from,
+                                       FrameWriter& out, Now now) {
+  return peers_.append_list(correlation, from, out, now);
 }
 
 // ---- the end ----

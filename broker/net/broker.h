@@ -86,7 +86,8 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
 
   // BrokerFacts
   std::size_t append_status(std::uint64_t correlation, FrameWriter& out, Now now) override;
-  std::size_t append_connections(std::uint64_t correlation, FrameWriter& out, Now now) override;
+  std::size_t append_connections(std::uint64_t correlation, std::uint64_t from, FrameWriter& out,
+                                 Now now) override;
 
   // StoreLinkOwner
   void on_committed(const CommitResult& result) override;
@@ -135,6 +136,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   MonotonicTime started_at_;
   MonotonicTime drain_until_;
   std::optional<MonotonicTime> armed_for_;
+  std::optional<CoreReport> report_;  // shared by those that ask before anybody is told more
   Status failure_;
 };
 

@@ -232,10 +232,14 @@ void Connection::cut_frames(Now now) {
     }
     if (!next->has_value()) break;
     ++frames_in_;
-    if (owner_.on_frame(**next, now) == FrameVerdict::kHold && state_ == State::kOpen) {
-      hold(now);
-      break;
+    const FrameVerdict verdict = owner_.on_frame(**next, now);
+    if (state_ != State::kOpen || verdict == FrameVerdict::kNext) continue;
+    if (verdict == FrameVerdict::kAgain) {
+      reader_.put_back(**next);
+      --frames_in_;
     }
+    hold(now);
+    break;
   }
   if (state_ == State::kOpen) {
     reader_.shrink();

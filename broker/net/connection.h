@@ -7,7 +7,7 @@
 // Flow control: reading stops when the owner says so for a frame (FrameVerdict::kHold), and by
 // itself when the connection has used up its read budget of the turn; either way the owner gets it
 // back with wants_attention() and calls resume() when it may go on. Frames already received are
-// then looked at first.
+// then looked at first, beginning with the one that the owner put off (FrameVerdict::kAgain).
 //
 // Failures: end_with() sends a last frame, closes the sending side, discards what still arrives (so
 // that the peer reads the last frame before a reset could destroy it), and is over when the peer
@@ -39,8 +39,9 @@ class Connection;
 class Listener;
 
 enum class FrameVerdict : std::uint8_t {
-  kNext,  // go on with the next frame
-  kHold,  // no further frame until resume()
+  kNext,   // go on with the next frame
+  kHold,   // no further frame until resume()
+  kAgain,  // likewise, and this one once more then
 };
 
 class ConnectionOwner {

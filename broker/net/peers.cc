@@ -20,6 +20,10 @@ constexpr std::size_t kSpareWriterBytesMax = 2u << 20;
 // From here on the part of a frame counts as large.
 constexpr std::size_t kLargeInputBytes = 256 * 1024;
 
+// A laborious request takes a few milliseconds at most and has a mebibyte of answer at most.
+constexpr int kLaborsInTurn = 2;
+constexpr std::uint32_t kListPage = 1'000;
+
 // A loop that was held up (a stopped process, a machine that stood still) may find what the peer
 // has sent meanwhile only after it has looked at the clock: so being late counts when it was found
 // in two turns, which have a look at the sockets between them.
@@ -70,6 +74,7 @@ class Peers::Peer final : public ConnectionOwner {
   std::size_t room_told = 0;     // to the core
   std::size_t room_left = 0;     // of that
   bool wants_a_look = false;     // is in attention_
+  bool is_in_line = false;       // in line_
   bool is_scheduled = false;
   Schedule::iterator scheduled;
   // What it adds to the sums.
@@ -100,6 +105,7 @@ void Peers::accept(const Listener& listener, uv_stream_t& server) {
 #endif
   Peer& peer =
       *peers_.emplace(id, std::make_unique<Peer>(*this, id, over_cap, now.monotonic)).first->second;
+  ids_.insert(id);
   (over_cap ? refused_ : serving_) += 1;
   const Status status = peer.connection.accept(loop_, listener, server);
   peer.session.emplace(context_, SessionId(id), peer.connection.peer());
@@ -128,6 +134,9 @@ void Peers::accept(const Listener& listener, uv_stream_t& server) {
 FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
   Session& session = *peer.session;
   Connection& connection = peer.connection;
+  if (session.established() && Session::is_laborious(frame.type) && !take_labor(peer)) {
+    return FrameVerdict::kAgain;
+  }
   const std::uint64_t frames_out_before = session.frames_out();
   const std::uint64_t unconfirmed_before = session.unconfirmed_bytes();
   const Status status = session.handle(frame, connection.output(), now);
@@ -152,6 +161,16 @@ FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
   return go_on ? FrameVerdict::kNext : FrameVerdict::kHold;
 }
 
+bool Peers::take_labor(Peer& peer) {
+  if (labors_left_ > 0) {
+    --labors_left_;
+    return true;
+  }
+  peer.is_in_line = true;
+  line_.push_back(&peer);
+  return false;
+}
+
 void Peers::wants_attention(Peer& peer) {
   if (peer.wants_a_look) return;
   peer.wants_a_look = true;
@@ -162,6 +181,7 @@ void Peers::on_closed(Peer& peer) {
   if (peer.wants_a_look) std::erase(attention_, &peer);
   if (last_found_ == &peer) last_found_ = nullptr;
   (peer.over_cap ? refused_ : serving_) -= 1;
+  ids_.erase(peer.connection.id());
   peers_.erase(peer.connection.id());
 }
 
@@ -211,7 +231,8 @@ void Peers::say(const std::vector<Effect>& said) {
 
 bool Peers::attend(Now now) {
   if (starved_) wake_starved();
-  if (attention_.empty()) return false;
+  serve_line(now);
+  if (attention_.empty()) return !line_.empty();
   // Looking at one may put others, or itself, on the list again: those are for the next call.
   std::vector<Peer*> attended;
   attended.swap(attention_);
@@ -219,12 +240,22 @@ bool Peers::attend(Now now) {
     peer->wants_a_look = false;
     attend_one(*peer, now);
   }
-  if (output_bytes_ > limits_.output_bytes_total_max) close_longest_output();
+  while (output_bytes_ > limits_.output_bytes_total_max) close_longest_output(now);
   if (attention_.empty()) {
     attended.clear();
     attention_.swap(attended);  // keeps its memory
   }
   return true;
+}
+
+// Each goes on with its request, or to the end of the line.
+void Peers::serve_line(Now now) {
+  for (std::size_t left = line_.size(); left > 0 && labors_left_ > 0; --left) {
+    Peer& peer = *line_.front();
+    line_.pop_front();
+    peer.is_in_line = false;
+    attend_one(peer, now);
+  }
 }
 
 void Peers::attend_one(Peer& peer, Now now) {
@@ -298,7 +329,7 @@ void Peers::update_sums(Peer& peer) {
 
 bool Peers::may_read(const Peer& peer) const {
   const std::uint64_t unconfirmed = peer.session->unconfirmed_bytes();
-  return peer.writable && peer.connection.output_bytes() <= output_high() &&
+  return peer.writable && !peer.is_in_line && peer.connection.output_bytes() <= output_high() &&
          !peer.session->waits_for_much() && unconfirmed < context_.options.unconfirmed_bytes_max &&
          (unconfirmed == 0 || unconfirmed_bytes_ <= limits_.unconfirmed_bytes_total_max);
 }
@@ -323,7 +354,7 @@ void Peers::wake_starved() {
   }
 }
 
-void Peers::close_longest_output() {
+void Peers::close_longest_output(Now now) {
   const auto longest = std::ranges::max_element(
       peers_, {}, [](const auto& entry) { return entry.second->output_bytes; });
   Peer& peer = *longest->second;
@@ -332,6 +363,7 @@ void Peers::close_longest_output() {
       fmt::format("{} bytes wait to be sent to it, the most of all, and {} bytes to all peers "
                   "together; the limit is {}.",
                   peer.output_bytes, output_bytes_, limits_.output_bytes_total_max)));
+  attend_one(peer, now);
 }
 
 // The core forgets the session as soon as its connection is no longer open.
@@ -356,6 +388,7 @@ void Peers::end_with_error(Peer& peer, const Status& error, Now now) {
 void Peers::close(Peer& peer) {
   if (peer.is_scheduled) schedule_.erase(peer.scheduled);
   peer.is_scheduled = false;
+  if (std::exchange(peer.is_in_line, false)) std::erase(line_, &peer);
   peer.connection.close();
   update_sums(peer);
 }
@@ -373,6 +406,7 @@ void Peers::schedule(Peer& peer) {
 
 void Peers::begin_turn(Now now) {
   ++turn_;
+  labors_left_ = kLaborsInTurn;
   std::vector<Peer*> doubted;
   while (!schedule_.empty() && schedule_.begin()->first <= now.monotonic) {
     Peer& peer = *schedule_.begin()->second;
@@ -463,32 +497,41 @@ void Peers::close_all(Now now) {
   }
 }
 
-std::size_t Peers::append_list(std::uint64_t correlation, FrameWriter& out, Now now) {
-  std::vector<const Peer*> listed;
-  for (const auto& [id, peer] : peers_) {
-    if (peer->in_core) listed.push_back(peer.get());
-  }
-  std::ranges::sort(listed, {}, [](const Peer* peer) { return peer->connection.id(); });
-  for (const Peer* peer : listed) {
-    const Connection& connection = peer->connection;
-    auto& builder = context_.encoder.begin();
-    const auto address = builder.CreateString(connection.peer());
-    const auto name = builder.CreateString(peer->session->client_name());
-    const auto connected = now.monotonic - connection.opened_at();
-    context_.encoder.finish(
-        wire::FrameType_ConnectionInfo, correlation,
-        wire::CreateConnectionInfo(
-            builder, connection.id(), address, name, static_cast<std::uint64_t>(connected.count()),
-            connection.frames_in(), connection.frames_out(), connection.bytes_in(),
-            connection.bytes_out(), connection.output_bytes(), peer->session->unconfirmed_bytes(),
-            connection.reading()),
-        out);
+std::size_t Peers::append_list(std::uint64_t correlation, std::uint64_t from, FrameWriter& out,
+                               Now now) {
+  std::uint32_t count = 0;
+  std::uint64_t next = 0;
+  for (auto id = ids_.lower_bound(from); id != ids_.end(); ++id) {
+    const Peer& peer = *peers_.at(*id);
+    if (!peer.in_core) continue;
+    if (count == kListPage) {
+      next = *id;
+      break;
+    }
+    append_info(peer, correlation, out, now);
+    ++count;
   }
   auto& builder = context_.encoder.begin();
+  context_.encoder.finish(wire::FrameType_ListEnd, correlation,
+                          wire::CreateListEnd(builder, count, next), out);
+  return count + 1;
+}
+
+void Peers::append_info(const Peer& peer, std::uint64_t correlation, FrameWriter& out,
+                        Now now) const {
+  const Connection& connection = peer.connection;
+  auto& builder = context_.encoder.begin();
+  const auto address = builder.CreateString(connection.peer());
+  const auto name = builder.CreateString(peer.session->client_name());
+  const auto connected = now.monotonic - connection.opened_at();
   context_.encoder.finish(
-      wire::FrameType_ListEnd, correlation,
-      wire::CreateListEnd(builder, static_cast<std::uint32_t>(listed.size()), 0), out);
-  return listed.size() + 1;
+      wire::FrameType_ConnectionInfo, correlation,
+      wire::CreateConnectionInfo(
+          builder, connection.id(), address, name, static_cast<std::uint64_t>(connected.count()),
+          connection.frames_in(), connection.frames_out(), connection.bytes_in(),
+          connection.bytes_out(), connection.output_bytes(), peer.session->unconfirmed_bytes(),
+          connection.reading()),
+      out);
 }
 
 }  // namespace holdfast::broker

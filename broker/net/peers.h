@@ -11,6 +11,9 @@
 // - published and not answered: a peer above its bound is not read until confirms have left. The
 //   sum counts what peers have left behind that have gone.
 // - parts of frames received: their deadline ends them.
+// - long answers: a few laborious requests are dealt with in a turn; who asks for more waits in
+// line,
+//   and is not read meanwhile.
 //
 // Belongs to the loop's thread.
 
@@ -19,9 +22,11 @@
 #include <uv.h>
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -80,7 +85,8 @@ class Peers {
   std::size_t count() const { return serving_; }
   // Not yet taken by the operating system, as of the last attend().
   std::size_t output_bytes() const { return output_bytes_; }
-  std::size_t append_list(std::uint64_t correlation, FrameWriter& out, Now now);
+  // A page of them from a connection id on; the answer tells whether to go on.
+  std::size_t append_list(std::uint64_t correlation, std::uint64_t from, FrameWriter& out, Now now);
 
   static constexpr std::size_t kCrowdedOutputBytes = 64u << 10;
 
@@ -98,6 +104,9 @@ class Peers {
   void say_one(const Said& said);
   Peer* find(SessionId session);
 
+  // Whether it may be dealt with now; if not, the peer stands in line.
+  bool take_labor(Peer& peer);
+  void serve_line(Now now);
   void attend_one(Peer& peer, Now now);
   void update_room(Peer& peer, Now now);
   void tell_room(Peer& peer, std::size_t room, Now now);
@@ -109,8 +118,9 @@ class Peers {
   bool sums_hold(const Peer& peer) const;
   std::size_t output_high() const;
   void wake_starved();
-  void close_longest_output();
+  void close_longest_output(Now now);
   void append_goodbye(Peer& peer, Now now);
+  void append_info(const Peer& peer, std::uint64_t correlation, FrameWriter& out, Now now) const;
   void schedule(Peer& peer);
   void act_on_deadline(Peer& peer, Due due, Now now);
 
@@ -122,8 +132,11 @@ class Peers {
   const DeadlineOptions& deadline_options_;
 
   std::unordered_map<std::uint64_t, std::unique_ptr<Peer>> peers_;  // by connection id
+  std::set<std::uint64_t> ids_;                                     // theirs
   Schedule schedule_;
   std::vector<Peer*> attention_;
+  std::deque<Peer*> line_;            // of those that wait to have a laborious request dealt with
+  int labors_left_ = 0;               // in this turn
   std::vector<FrameWriter> writers_;  // with memory, unused
   Peer* last_found_ = nullptr;
   std::uint64_t next_id_ = 1;

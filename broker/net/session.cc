@@ -111,8 +111,25 @@ bool is_answered(wire::FrameType type) {
 Session::Session(SessionContext& context, SessionId id, std::string_view peer)
     : context_(context), id_(id), client_name_(peer) {}
 
+bool Session::is_laborious(wire::FrameType type) {
+  switch (type) {
+    case wire::FrameType_QueueEdit:  // each consumer of the queue takes note
+    case wire::FrameType_QueueDelete:
+    case wire::FrameType_QueuePurge:
+    case wire::FrameType_QueueList:
+    case wire::FrameType_Peek:
+    case wire::FrameType_Redrive:
+    case wire::FrameType_Discard:
+    case wire::FrameType_ConsumerList:
+    case wire::FrameType_ConnectionList:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
-  asked_for_much_ = false;
+  asked_for_much_ = is_laborious(frame.type);
   if (!established_) return handshake(frame, out, now);
   if (frame.correlation == 0 && is_answered(frame.type)) {
     return Status(ErrorCode::kProtocolViolation,
@@ -153,10 +170,11 @@ Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
       return move<wire::Discard>(frame, out, now);
     case wire::FrameType_ConsumerList:
       return consumer_list(frame, out, now);
+    case wire::FrameType_ConnectionList:
+      return connection_list(frame, out, now);
     case wire::FrameType_Ping:
     case wire::FrameType_Pong:
     case wire::FrameType_Status:
-    case wire::FrameType_ConnectionList:
       return bodyless(frame, out, now);
     case wire::FrameType_Goodbye:
       if (!frame.body.empty() && read_table<wire::Goodbye>(frame.body) == nullptr) {
@@ -413,7 +431,6 @@ Status Session::queue_edit(const Frame& frame, FrameWriter& out, Now now) {
   if (!status.ok()) return refuse(frame, status, out);
   request.settings = context_.settings;
   request.asker = asker(frame, Waits::kRequest);
-  asked_for_much_ = true;  // each consumer of the queue takes note
   context_.core.edit_queue(request, now);
   return Status();
 }
@@ -425,7 +442,6 @@ Status Session::queue_delete(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", name); !status.ok()) {
     return refuse(frame, status, out);
   }
-  asked_for_much_ = true;
   context_.core.delete_queue(asker(frame, Waits::kRequest), name, now);
   return Status();
 }
@@ -437,7 +453,6 @@ Status Session::queue_purge(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", name); !status.ok()) {
     return refuse(frame, status, out);
   }
-  asked_for_much_ = true;
   context_.core.purge_queue(asker(frame, Waits::kMove), name, now);
   return Status();
 }
@@ -445,7 +460,6 @@ Status Session::queue_purge(const Frame& frame, FrameWriter& out, Now now) {
 Status Session::queue_list(const Frame& frame, Now now) {
   const auto* const table = read_table<wire::QueueList>(frame.body);
   if (table == nullptr) return malformed(frame);
-  asked_for_much_ = true;
   context_.core.list_queues(asker(frame), table->dead_only(), QueueId(table->from()), now);
   return Status();
 }
@@ -460,7 +474,6 @@ Status Session::peek(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", request.queue); !status.ok()) {
     return refuse(frame, status, out);
   }
-  asked_for_much_ = true;
   request.asker = asker(frame, Waits::kPeek);
   context_.core.peek(request, now);
   return Status();
@@ -487,7 +500,6 @@ Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
   }
   request.sequences = context_.sequences;
   request.asker = asker(frame, Waits::kMove);
-  asked_for_much_ = true;
   if constexpr (std::is_same_v<Table, wire::Redrive>) {
     context_.core.redrive(request, now);
   } else {
@@ -503,8 +515,18 @@ Status Session::consumer_list(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", queue); !status.ok()) {
     return refuse(frame, status, out);
   }
-  asked_for_much_ = true;
   context_.core.list_consumers(asker(frame), queue, ConsumerId(table->from()), now);
+  return Status();
+}
+
+Status Session::connection_list(const Frame& frame, FrameWriter& out, Now now) {
+  std::uint64_t from = 0;
+  if (!frame.body.empty()) {
+    const auto* const table = read_table<wire::ConnectionList>(frame.body);
+    if (table == nullptr) return malformed(frame);
+    from = table->from();
+  }
+  frames_out_ += context_.facts.append_connections(frame.correlation, from, out, now);
   return Status();
 }
 
@@ -518,10 +540,6 @@ Status Session::bodyless(const Frame& frame, FrameWriter& out, Now now) {
     case wire::FrameType_Status:
       asked_for_much_ = true;
       frames_out_ += context_.facts.append_status(frame.correlation, out, now);
-      break;
-    case wire::FrameType_ConnectionList:
-      asked_for_much_ = true;
-      frames_out_ += context_.facts.append_connections(frame.correlation, out, now);
       break;
     default:
       break;  // Pong: that it came is all it says

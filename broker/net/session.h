@@ -51,7 +51,9 @@ class BrokerFacts {
  public:
   virtual ~BrokerFacts() = default;
   virtual std::size_t append_status(std::uint64_t correlation, FrameWriter& out, Now now) = 0;
-  virtual std::size_t append_connections(std::uint64_t correlation, FrameWriter& out, Now now) = 0;
+  // A page of them, by number.
+  virtual std::size_t append_connections(std::uint64_t correlation, std::uint64_t from,
+                                         FrameWriter& out, Now now) = 0;
 };
 
 // What all sessions share; outlives them.
@@ -82,8 +84,10 @@ class Session {
   Milliseconds heartbeat() const { return heartbeat_; }
   // Frames that handle() has appended so far.
   std::uint64_t frames_out() const { return frames_out_; }
-  // Whether the last frame asked for something long or laborious (a list, a report): the next frame
-  // waits until this one has been answered.
+  // Whether a frame of this type asks for something long or laborious: a list, a move of many.
+  static bool is_laborious(wire::FrameType type);
+  // Whether the last frame was one, asked for a report, or settled much: the next frame waits until
+  // this one has been answered.
   bool asked_for_much() const { return asked_for_much_; }
 
   // The core has answered a request of this session, or told it something.
@@ -122,6 +126,7 @@ class Session {
   template <typename Table>
   Status move(const Frame& frame, FrameWriter& out, Now now);
   Status consumer_list(const Frame& frame, FrameWriter& out, Now now);
+  Status connection_list(const Frame& frame, FrameWriter& out, Now now);
   Status bodyless(const Frame& frame, FrameWriter& out, Now now);
 
   // Whoever asks so gets one last answer, which counts down again.

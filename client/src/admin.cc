@@ -473,8 +473,10 @@ Result<std::vector<ConsumerReport>> Admin::consumers(std::string_view queue) {
 Result<std::vector<ConnectionReport>> Admin::connections() {
   return ask_for_list<wire::ConnectionInfo>(
       *impl_,
-      [](std::uint64_t) {
-        return request_of(wire::FrameType_ConnectionList, nullptr, WhenLost::kAskAgain);
+      [](std::uint64_t from) {
+        FlatBufferBuilder builder(64);
+        builder.Finish(wire::CreateConnectionList(builder, from));
+        return request_of(wire::FrameType_ConnectionList, &builder, WhenLost::kAskAgain);
       },
       wire::FrameType_ConnectionInfo, "Listing the connections");
 }

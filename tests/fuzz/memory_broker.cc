@@ -216,7 +216,8 @@ std::size_t MemoryBroker::append_status(std::uint64_t correlation, FrameWriter& 
   return encoder_.finish(wire::FrameType_StatusInfo, correlation, status.Finish(), out);
 }
 
-std::size_t MemoryBroker::append_connections(std::uint64_t correlation, FrameWriter& out, Now) {
+std::size_t MemoryBroker::append_connections(std::uint64_t correlation, std::uint64_t /*from*/,
+                                             FrameWriter& out, Now /*now*/) {
   auto& builder = encoder_.begin();
   const auto end = wire::CreateListEnd(builder, 0, 0);
   return encoder_.finish(wire::FrameType_ListEnd, correlation, end, out);

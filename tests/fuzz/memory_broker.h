@@ -62,7 +62,8 @@ class MemoryBroker : public broker::BrokerFacts {
   void take_effects();
   void say(SessionId session, FrameWriter& out);
   std::size_t append_status(std::uint64_t correlation, FrameWriter& out, Now now) override;
-  std::size_t append_connections(std::uint64_t correlation, FrameWriter& out, Now now) override;
+  std::size_t append_connections(std::uint64_t correlation, std::uint64_t from, FrameWriter& out,
+                                 Now now) override;
 
   broker::MemoryStore store_;
   Now now_;

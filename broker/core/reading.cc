@@ -14,6 +14,9 @@ namespace {
 constexpr std::size_t kPeekReadBytes = 256 * 1024;
 // A peek's answer is cut at about this much; the asker goes on from where it ended.
 constexpr std::size_t kPeekBytesMax = 1 << 20;
+// Peeks that are read for at once, over all sessions: half of the threads that read, so that the
+// reads for deliveries and for ids do not wait for peeks, however many there are.
+constexpr std::size_t kPeeksMax = 2;
 // Fetches for single messages that may be under way at once, per subscription.
 constexpr std::size_t kFetchesMax = 8;
 }  // namespace
@@ -153,28 +156,65 @@ void Core::State::peek(const PeekRequest& request) {
                        kPeekMessagesMax));
     return;
   }
-  PeekTask task{request.asker, std::max(request.from, queue->subscription.settled.floor() + 1),
-                request.limit, 0, kPeekBytesMax};
-  continue_peek(*queue, task);
+  SessionState& session = sessions.at(request.asker.session);
+  if (session.peeks.empty()) peekers.push_back(session.id);
+  session.peeks.push_back({request.asker, queue->record.id,
+                           std::max(request.from, queue->subscription.settled.floor() + 1),
+                           request.limit, 0, kPeekBytesMax});
+  start_peeks();
+}
+
+void Core::State::start_peeks() {
+  while (peeks_under_way < kPeeksMax && !peekers.empty()) {
+    const auto session = sessions.find(peekers.front());
+    peekers.pop_front();
+    if (session == sessions.end()) continue;
+    std::deque<PeekTask>& peeks = session->second.peeks;
+    const PeekTask task = peeks.front();
+    peeks.pop_front();
+    if (!peeks.empty()) peekers.push_back(session->first);
+    ++peeks_under_way;
+    Queue* const queue = find_queue(task.queue);
+    if (queue == nullptr || queue->record.deleted) {
+      peek_gone(task);
+    } else {
+      continue_peek(*queue, task);
+    }
+  }
+}
+
+void Core::State::peek_gone(const PeekTask& task) {
+  --peeks_under_way;
+  refuse(task.asker, ErrorCode::kQueueNotFound, "The queue was deleted while it was read.");
+}
+
+void Core::State::end_peek(const PeekTask& task, Sequence next) {
+  --peeks_under_way;
+  say(ListEndReply{task.asker, task.count, next});
 }
 
 void Core::State::continue_peek(Queue& queue, const PeekTask& task) {
   if (task.next > queue.committed_to) {
-    say(ListEndReply{task.asker, task.count, 0});
+    end_peek(task, 0);
     return;
   }
   fetch(
       queue, task.next, queue.committed_to, kPeekReadBytes,
       [this, task](Queue& read_queue, const FetchResult& result, Now) {
         peek_read(read_queue, task, result);
+        start_peeks();
       },
       [this, task] {
-        refuse(task.asker, ErrorCode::kQueueNotFound, "The queue was deleted while it was read.");
+        peek_gone(task);
+        start_peeks();
       });
 }
 
 void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& result) {
-  if (!sessions.contains(task.asker.session)) return;
+  if (!sessions.contains(task.asker.session)) {
+    --peeks_under_way;
+    return;
+  }
   const Subscription& subscription = queue.subscription;
   for (const std::shared_ptr<const Block>& block : result.blocks) {
     for (std::size_t i = block->lower_bound(task.next); i < block->entry_count(); ++i) {
@@ -195,7 +235,7 @@ void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& resu
       ++task.count;
       task.bytes_left -= std::min(task.bytes_left, entry.stored_bytes());
       if (--task.left == 0 || task.bytes_left == 0) {
-        say(ListEndReply{task.asker, task.count, task.next <= queue.committed_to ? task.next : 0});
+        end_peek(task, task.next <= queue.committed_to ? task.next : 0);
         return;
       }
     }

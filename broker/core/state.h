@@ -88,15 +88,6 @@ struct Sealed {
   std::vector<QueueId> queues_removed;
 };
 
-// A peek that is being answered.
-struct PeekTask {
-  Asker asker;
-  Sequence next = 1;
-  std::uint32_t left = 0;
-  std::uint32_t count = 0;
-  std::size_t bytes_left = 0;
-};
-
 // A redrive or discard that is being worked on.
 struct MoveTask {
   MovedReply reply;
@@ -327,8 +318,12 @@ struct Core::State {
   OpenBlock* open(Queue& queue, const Block& block);
   void remove_block(Queue& queue, OpenBlock& block);
   void peek(const PeekRequest& request);
+  // Those whose turn it is, as many as may be read for at once.
+  void start_peeks();
   void continue_peek(Queue& queue, const PeekTask& task);
   void peek_read(Queue& queue, PeekTask task, const FetchResult& result);
+  void peek_gone(const PeekTask& task);
+  void end_peek(const PeekTask& task, Sequence next);
 
   // ---- rewriting.cc ----
   void rewrite_if_sparse(Queue& queue, OpenBlock& block);
@@ -375,6 +370,8 @@ struct Core::State {
     std::function<void()> gone;
   };
   std::map<FetchId, PendingFetch> fetches;
+  std::deque<SessionId> peekers;  // sessions with peeks that wait, in turn; may be gone meanwhile
+  std::size_t peeks_under_way = 0;
   std::map<FetchId, IdChunk> ids_under_way;  // asked for, still without records
   std::deque<IdChunk> id_chunks;             // that were read lately
   std::size_t publishes_waiting = 0;         // over all queues

@@ -6,14 +6,37 @@
 
 namespace holdfast::broker {
 
-// One read on a worker thread. Only the worker touches `result` until the loop's callback.
-template <typename Request, typename Answer>
+namespace {
+// Twice as many as there are worker threads.
+constexpr std::size_t kFetchesMax = 8;
+}  // namespace
+
+// One read on a worker thread.
 struct StoreLink::Fetch {
+  explicit Fetch(StoreLink* owner) : link(owner) { work.data = this; }
+  virtual ~Fetch() = default;
+  virtual void read() = 0;    // on the worker
+  virtual Status tell() = 0;  // the owner, what was read; not ok: reading failed
+
   uv_work_t work;
   StoreLink* link;
-  Request request;
-  Result<Answer> (Store::*read)(const Request&);
-  void (StoreLinkOwner::*told)(const Answer&);
+};
+
+template <typename Request, typename Answer>
+struct StoreLink::FetchOf final : Fetch {
+  using Read = Result<Answer> (Store::*)(const Request&);
+  using Told = void (StoreLinkOwner::*)(const Answer&);
+  FetchOf(StoreLink* owner, const Request& asked, Read how, Told whom)
+      : Fetch(owner), request(asked), read_by(how), told(whom) {}
+  void read() override { result = (link->store_.*read_by)(request); }
+  Status tell() override {
+    if (result->ok()) (link->owner_.*told)(result->value());
+    return result->status();
+  }
+
+  const Request request;
+  const Read read_by;
+  const Told told;
   std::optional<Result<Answer>> result;
 };
 
@@ -88,34 +111,35 @@ template <typename Request, typename Answer>
 void StoreLink::queue_fetch(const Request& request, Result<Answer> (Store::*read)(const Request&),
                             void (StoreLinkOwner::*told)(const Answer&)) {
   CHECK(!closing_);
-  using This = Fetch<Request, Answer>;
-  auto fetch = std::make_unique<This>(This{{}, this, request, read, told, {}});
-  fetch->work.data = fetch.get();
-  const int error = uv_queue_work(
-      &loop_, &fetch->work,
-      [](uv_work_t* work) {
-        auto& self = *static_cast<This*>(work->data);
-        self.result = (self.link->store_.*self.read)(self.request);
-      },
-      [](uv_work_t* work, int) {
-        const std::unique_ptr<This> self(static_cast<This*>(work->data));
-        self->link->fetch_done(*self);
-      });
-  CHECK(error == 0, "uv_queue_work: {}", uv_strerror(error));
-  ++fetches_under_way_;
-  static_cast<void>(fetch.release());  // its callback owns it
+  fetches_waiting_.push_back(std::make_unique<FetchOf<Request, Answer>>(this, request, read, told));
+  start_fetches();
 }
 
-template <typename Request, typename Answer>
-void StoreLink::fetch_done(Fetch<Request, Answer>& fetch) {
+void StoreLink::start_fetches() {
+  while (!closing_ && !fetches_waiting_.empty() && fetches_under_way_ < kFetchesMax) {
+    std::unique_ptr<Fetch> fetch = std::move(fetches_waiting_.front());
+    fetches_waiting_.pop_front();
+    const int error = uv_queue_work(
+        &loop_, &fetch->work, [](uv_work_t* work) { static_cast<Fetch*>(work->data)->read(); },
+        [](uv_work_t* work, int) {
+          const std::unique_ptr<Fetch> self(static_cast<Fetch*>(work->data));
+          self->link->fetch_done(*self);
+        });
+    CHECK(error == 0, "uv_queue_work: {}", uv_strerror(error));
+    ++fetches_under_way_;
+    static_cast<void>(fetch.release());  // its callback owns it
+  }
+}
+
+void StoreLink::fetch_done(Fetch& fetch) {
   --fetches_under_way_;
   if (closing_ || failed_) return;
-  if (fetch.result->ok()) {
-    (owner_.*fetch.told)(fetch.result->value());
-  } else {
+  if (const Status status = fetch.tell(); !status.ok()) {
     failed_ = true;
-    owner_.on_store_failed(fetch.result->status());
+    owner_.on_store_failed(status);
+    return;
   }
+  start_fetches();
 }
 
 void StoreLink::close() {

@@ -3,6 +3,8 @@
 //
 // Happy path: commit() hands over batches; the committer's callback puts the result into a mailbox
 // and wakes the loop, which calls on_committed(). fetch() queues a work item; on_fetched() follows.
+// Only a few are handed to the worker threads at a time, so that what was read never waits in
+// memory for a loop that is busy; the others wait their turn.
 //
 // Failures: after on_store_failed() nothing else is told; what the disk holds is unknown and the
 // owner must stop without saying anything more.
@@ -14,6 +16,7 @@
 #include <uv.h>
 
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -57,8 +60,9 @@ class StoreLink {
   bool closed() const { return handle_closed_ && fetches_under_way_ == 0; }
 
  private:
-  template <typename Request, typename Answer>
   struct Fetch;
+  template <typename Request, typename Answer>
+  struct FetchOf;
 
   // Wakes the loop from any thread.
   void wake();
@@ -67,8 +71,8 @@ class StoreLink {
   template <typename Request, typename Answer>
   void queue_fetch(const Request& request, Result<Answer> (Store::*read)(const Request&),
                    void (StoreLinkOwner::*told)(const Answer&));
-  template <typename Request, typename Answer>
-  void fetch_done(Fetch<Request, Answer>& fetch);
+  void start_fetches();
+  void fetch_done(Fetch& fetch);
 
   uv_loop_t& loop_;
   Store& store_;
@@ -79,6 +83,7 @@ class StoreLink {
   bool failed_ = false;
   bool handle_closed_ = false;
   std::size_t fetches_under_way_ = 0;
+  std::deque<std::unique_ptr<Fetch>> fetches_waiting_;
 
   std::mutex mailbox_mutex_;
   std::optional<CommitResult> mailbox_committed_;

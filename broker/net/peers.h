@@ -12,8 +12,7 @@
 //   sum counts what peers have left behind that have gone.
 // - parts of frames received: their deadline ends them.
 // - long answers: a few laborious requests are dealt with in a turn; who asks for more waits in
-// line,
-//   and is not read meanwhile.
+//   line, and is not read meanwhile.
 //
 // Belongs to the loop's thread.
 

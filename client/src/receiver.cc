@@ -19,8 +19,8 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
   });
 
   std::unique_lock lock(mutex_);
-  const bool answered = changed_.wait_until(lock, client_->deadline(),
-                                            [this] { return subscribed_ || !ended_.ok(); });
+  const bool answered =
+      changed_.wait_until(lock, client_->deadline(), [this] { return answered_ || !ended_.ok(); });
   if (answered && ended_.ok()) {
     changed_.wait_for(lock, wait, [this] { return !arrived_.empty() || !ended_.ok(); });
   }
@@ -39,7 +39,7 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
   }
   lock.lock();
   if (deliveries.empty() && !ended_.ok()) return ended_;
-  if (deliveries.empty() && !subscribed_) {
+  if (deliveries.empty() && !is_subscribed_) {
     return Status(ErrorCode::kConnectionLost,
                   fmt::format("The connection was lost while receiving from \"{}\": whether a "
                               "message is there is not known.",
@@ -74,7 +74,7 @@ std::vector<Delivery> Receiver::take_all() {
 void Receiver::subscribed() {
   {
     const std::lock_guard lock(mutex_);
-    subscribed_ = true;
+    answered_ = is_subscribed_ = true;
   }
   changed_.notify_all();
 }
@@ -97,7 +97,7 @@ void Receiver::give_back() {}
 
 void Receiver::connection_lost() {
   const std::lock_guard lock(mutex_);
-  subscribed_ = false;
+  is_subscribed_ = false;
   arrived_.clear();
 }
 

@@ -40,8 +40,9 @@ class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiv
   std::condition_variable changed_;
   std::vector<std::shared_ptr<DeliveryImpl>> arrived_;
   std::uint64_t key_ = 0;
-  bool subscribed_ = false;  // on the connection that stands
-  bool over_ = false;        // the result was taken
+  bool answered_ = false;       // the first Subscribe was
+  bool is_subscribed_ = false;  // on the connection that stands
+  bool over_ = false;           // the result was taken
   Status ended_;
 };
 

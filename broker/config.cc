@@ -45,9 +45,9 @@ constexpr std::uint64_t kSecond = 1000;
 
 // With less, the largest message would close the connection that it comes from, or goes to with
 // what else is handed over at once, each time anew.
-constexpr std::uint64_t kInputTotalMin = 17 * kMiB;
+constexpr std::uint64_t kInputTotalMin = 32 * kMiB;
 constexpr std::uint64_t kOutputTotalMin = 32 * kMiB;
-static_assert(kFrameBytesMax < kInputTotalMin && kFrameBytesMax + 4 * kMiB < kOutputTotalMin);
+static_assert(kFrameBytesMax + 4 * kMiB < std::min(kInputTotalMin, kOutputTotalMin));
 
 constexpr Setting text(std::string_view section, std::string_view name, std::string Config::*field,
                        std::string_view value, std::string_view meaning) {
@@ -107,8 +107,8 @@ constexpr std::array kSettings = {
            "is closed."),
     number("limits", "input_bytes_total_max", Type::kBytes, &Config::input_bytes_total_max,
            256 * kMiB, kInputTotalMin, kTiB,
-           "Parts of frames received from all connections together; beyond it a connection in the "
-           "middle of a large one is closed."),
+           "Buffers for parts of frames received from all connections together; beyond it the one "
+           "with the largest part is closed."),
 
     number("timeouts", "handshake", Type::kDuration, &Config::handshake_ms, 5 * kSecond, 10,
            600 * kSecond, "From connecting to a valid Hello."),

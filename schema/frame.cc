@@ -45,6 +45,8 @@ void write_header(std::uint8_t* at, wire::FrameType type, std::uint64_t correlat
   std::memcpy(at + kHeaderCheckedBytes, &header_checksum, sizeof(header_checksum));
 }
 
+constexpr std::size_t kBufferStep = 4096;
+
 std::unique_ptr<std::uint8_t[]> allocate(std::size_t bytes) {
   static_assert(__STDCPP_DEFAULT_NEW_ALIGNMENT__ >= kFrameAlignment);
   return std::unique_ptr<std::uint8_t[]>(new std::uint8_t[bytes]);
@@ -61,17 +63,24 @@ std::span<std::uint8_t> FrameReader::prepare(std::size_t bytes_min) {
   if (capacity_ < pending + bytes_min) {
     const std::size_t wanted =
         std::max(pending + bytes_min, std::min(capacity_ * 2, kFrameBytesMax));
-    const std::size_t bytes = padded(wanted, 4096);
-    std::unique_ptr<std::uint8_t[]> larger = allocate(bytes);
-    if (pending > 0) std::memcpy(larger.get(), buffer_.get() + begin_, pending);
-    buffer_ = std::move(larger);
-    capacity_ = bytes;
+    move_to(padded(wanted, kBufferStep));
   } else if (pending > 0) {
     std::memmove(buffer_.get(), buffer_.get() + begin_, pending);
+    begin_ = 0;
+    end_ = pending;
   }
+  return {buffer_.get() + end_, capacity_ - end_};
+}
+
+// A new buffer of so many bytes, with what is pending at its beginning.
+void FrameReader::move_to(std::size_t bytes) {
+  const std::size_t pending = pending_bytes();
+  std::unique_ptr<std::uint8_t[]> moved = allocate(bytes);
+  if (pending > 0) std::memcpy(moved.get(), buffer_.get() + begin_, pending);
+  buffer_ = std::move(moved);
+  capacity_ = bytes;
   begin_ = 0;
   end_ = pending;
-  return {buffer_.get() + end_, capacity_ - end_};
 }
 
 Result<std::optional<Frame>> FrameReader::next() {
@@ -118,6 +127,12 @@ void FrameReader::shrink() {
   if (begin_ != end_) return;
   buffer_.reset();
   capacity_ = begin_ = end_ = 0;
+}
+
+void FrameReader::fit() {
+  if (begin_ == end_) return shrink();
+  const std::size_t needed = padded(pending_bytes(), kBufferStep);
+  if (needed <= capacity_ / 4) move_to(needed);
 }
 
 std::uint8_t* FrameWriter::grow(std::size_t bytes) {

@@ -79,10 +79,16 @@ class FrameReader {
 
   // Bytes of a frame that has been begun and is not complete; 0 between frames.
   std::size_t pending_bytes() const { return end_ - begin_; }
+  // What the pending bytes are in, with the room beside them.
+  std::size_t buffer_bytes() const { return capacity_; }
   // Gives the buffer back if nothing is pending: an idle connection holds no buffer.
   void shrink();
+  // Gives back most of a buffer that is nearly empty.
+  void fit();
 
  private:
+  void move_to(std::size_t bytes);
+
   std::size_t body_bytes_max_;
   std::unique_ptr<std::uint8_t[]> buffer_;  // aligned to 16 by operator new
   std::size_t capacity_ = 0;

@@ -146,7 +146,8 @@ void Connection::close_sending_side_if_sent() {
 }
 
 std::span<std::uint8_t> Connection::read_room() {
-  const std::span<std::uint8_t> room = reader_.prepare(read_size_);
+  const std::span<std::uint8_t> room =
+      reader_.prepare(owner_.input_is_scarce() ? kReadBytesMin : read_size_);
   room_size_ = room.size();
   return room;
 }
@@ -212,7 +213,8 @@ void Connection::on_read(std::ptrdiff_t bytes) {
     read_in_turn_ = 0;
   }
   read_in_turn_ += received;
-  if (state_ == State::kOpen && read_in_turn_ >= options_.read_bytes_per_turn) hold(now);
+  const bool enough = read_in_turn_ >= options_.read_bytes_per_turn || owner_.input_is_scarce();
+  if (state_ == State::kOpen && enough) hold(now);
 }
 
 void Connection::adapt_read_size(std::size_t bytes, std::size_t room) {
@@ -241,11 +243,7 @@ void Connection::cut_frames(Now now) {
     hold(now);
     break;
   }
-  if (state_ == State::kOpen) {
-    reader_.shrink();
-  } else {
-    reader_ = FrameReader(options_.frame_bytes_max);
-  }
+  if (state_ == State::kOpen) reader_.shrink();
 }
 
 Due Connection::check_deadlines(MonotonicTime now) {
@@ -257,6 +255,7 @@ void Connection::end_with(Status reason, Now now) {
   if (state_ != State::kOpen) return;
   state_ = State::kEnding;
   end_reason_ = std::move(reason);
+  discard_input();
   deadlines_.lingering(now.monotonic);
   if (held_) resume(now);  // to see the peer's end of stream
   owner_.wants_attention();
@@ -271,6 +270,7 @@ void Connection::lost(Status reason) {
   if (state_ == State::kClosed || state_ == State::kLost) return;
   if (state_ == State::kOpen) end_reason_ = std::move(reason);
   state_ = State::kLost;
+  discard_input();
   uv_read_stop(&socket_.stream);
 }
 

@@ -53,6 +53,8 @@ class ConnectionOwner {
   virtual void on_broken(const Status& error, Now now) = 0;
   // Something changed that the end of the turn must look at.
   virtual void wants_attention() = 0;
+  // So much is buffered of all connections' input that each reads little, and once in a turn.
+  virtual bool input_is_scarce() const = 0;
   // After close(): the connection may be destroyed, also from here.
   virtual void on_closed() = 0;
   virtual Now now() const = 0;
@@ -110,8 +112,10 @@ class Connection {
   // Frames held back are handed out again, then the socket is read again.
   void resume(Now now);
   bool reading() const { return !held_; }
-  // Bytes received of frames that are not complete, or were not handed out yet.
-  std::size_t input_bytes() const { return reader_.pending_bytes(); }
+  // Of the buffer for what was received of frames that are not complete, or not handed out yet.
+  std::size_t input_bytes() const { return reader_.buffer_bytes(); }
+  // Gives back what is not needed of it.
+  void fit_input() { reader_.fit(); }
 
   // The handshake is done.
   void established(Milliseconds heartbeat, MonotonicTime now) {
@@ -138,6 +142,8 @@ class Connection {
   void on_read(std::ptrdiff_t bytes);
   void on_written(int status);
   void cut_frames(Now now);
+  // What is not handed out any more.
+  void discard_input() { reader_ = FrameReader(options_.frame_bytes_max); }
   void adapt_read_size(std::size_t bytes, std::size_t room);
   void hold(Now now);
   void lost(Status reason);

@@ -17,8 +17,6 @@ namespace {
 // Writers kept with their memory while no connection needs them, and how much each may have.
 constexpr std::size_t kSpareWritersMax = 8;
 constexpr std::size_t kSpareWriterBytesMax = 2u << 20;
-// From here on the part of a frame counts as large.
-constexpr std::size_t kLargeInputBytes = 256 * 1024;
 
 // A laborious request takes a few milliseconds at most and has a mebibyte of answer at most.
 constexpr int kLaborsInTurn = 2;
@@ -54,7 +52,11 @@ class Peers::Peer final : public ConnectionOwner {
     return peers.on_frame(*this, frame, now);
   }
   void on_broken(const Status& error, Now now) override { peers.end_with_error(*this, error, now); }
-  void wants_attention() override { peers.wants_attention(*this); }
+  void wants_attention() override {
+    peers.update_sums(*this);
+    peers.wants_attention(*this);
+  }
+  bool input_is_scarce() const override { return peers.input_is_scarce(); }
   void on_closed() override { peers.on_closed(*this); }
   Now now() const override { return read_clocks(); }
   std::uint64_t turn() const override { return peers.turn_; }
@@ -231,6 +233,7 @@ void Peers::say(const std::vector<Effect>& said) {
 
 bool Peers::attend(Now now) {
   if (starved_) wake_starved();
+  if (input_is_scarce()) relieve_input(now);
   serve_line(now);
   if (attention_.empty()) return !line_.empty();
   // Looking at one may put others, or itself, on the list again: those are for the next call.
@@ -270,14 +273,7 @@ void Peers::attend_one(Peer& peer, Now now) {
   update_sums(peer);
   if (connection.is_open()) {
     update_room(peer, now);
-    if (input_bytes_ > limits_.input_bytes_total_max && peer.input_bytes > kLargeInputBytes) {
-      end_with_error(peer,
-                     Status(ErrorCode::kLimitReached,
-                            fmt::format("The broker holds {} bytes of frames that are only partly "
-                                        "received, its limit is {}: connect again later.",
-                                        input_bytes_, limits_.input_bytes_total_max)),
-                     now);
-    } else if (!connection.reading()) {
+    if (!connection.reading()) {
       if (may_read(peer)) {
         connection.resume(now);
       } else if (sums_hold(peer)) {
@@ -364,6 +360,28 @@ void Peers::close_longest_output(Now now) {
                   "together; the limit is {}.",
                   peer.output_bytes, output_bytes_, limits_.output_bytes_total_max)));
   attend_one(peer, now);
+}
+
+void Peers::relieve_input(Now now) {
+  for (const auto& [id, peer] : peers_) {
+    peer->connection.fit_input();
+    update_sums(*peer);
+  }
+  while (input_is_scarce()) close_largest_input(now);
+}
+
+void Peers::close_largest_input(Now now) {
+  const auto largest = std::ranges::max_element(
+      peers_, {}, [](const auto& entry) { return entry.second->input_bytes; });
+  Peer& peer = *largest->second;
+  end_with_error(peer,
+                 Status(ErrorCode::kLimitReached,
+                        fmt::format("The broker holds {} bytes of frames that are only partly "
+                                    "received, its limit is {}, and this connection has the most "
+                                    "of them, {}: connect again later.",
+                                    input_bytes_, limits_.input_bytes_total_max, peer.input_bytes)),
+                 now);
+  update_sums(peer);
 }
 
 // The core forgets the session as soon as its connection is no longer open.

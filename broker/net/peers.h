@@ -10,7 +10,8 @@
 //   it is below the low one. If it takes nothing for the stall deadline it is closed.
 // - published and not answered: a peer above its bound is not read until confirms have left. The
 //   sum counts what peers have left behind that have gone.
-// - parts of frames received: their deadline ends them.
+// - parts of frames received: their deadline ends them. Beyond the sum each reads little in a turn,
+//   and those with the most are closed.
 // - long answers: a few laborious requests are dealt with in a turn; who asks for more waits in
 //   line, and is not read meanwhile.
 //
@@ -49,7 +50,7 @@ struct PeerLimits {
   // Over all peers: beyond it whoever has published waits for the answer, and beyond twice as much
   // the core refuses what others publish.
   std::uint64_t unconfirmed_bytes_total_max = 256u << 20;
-  // Over all peers: beyond it who has sent a large part of a frame is closed.
+  // Over all peers, of their buffers: beyond it the one with the largest part of a frame is closed.
   std::size_t input_bytes_total_max = 256u << 20;
 };
 
@@ -118,6 +119,9 @@ class Peers {
   std::size_t output_high() const;
   void wake_starved();
   void close_longest_output(Now now);
+  bool input_is_scarce() const { return input_bytes_ > limits_.input_bytes_total_max; }
+  void relieve_input(Now now);
+  void close_largest_input(Now now);
   void append_goodbye(Peer& peer, Now now);
   void append_info(const Peer& peer, std::uint64_t correlation, FrameWriter& out, Now now) const;
   void schedule(Peer& peer);

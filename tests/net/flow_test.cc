@@ -187,6 +187,68 @@ TEST_CASE("a client that settles ahead of the commits is not read on, and goes o
   }
 }
 
+// How many connections the broker has.
+std::uint32_t count_connections(RawClient& watcher) {
+  watcher.send_empty(wire::FrameType_Status, 2);
+  return watcher.expect(wire::FrameType_StatusInfo).table<wire::StatusInfo>().connections();
+}
+
+TEST_CASE("parts of frames of up to 256 KiB were kept beyond the limit on all of them") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.input_bytes_total_max = 1u << 20;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue = watcher.create_queue("q");
+  const auto message = message_bytes("m", std::string(200'000, 'b'));
+  const FrameWriter frame = publish_frame(1, queue, message);
+  const ByteSpan bytes(frame.data(), frame.size());
+  constexpr std::size_t kPart = 150'000;
+  constexpr int kConnections = 20;  // thrice the limit
+  std::vector<RawClient> clients;
+  for (int i = 0; i < kConnections; ++i) {
+    clients.push_back(broker.connect("partly"));
+    clients.back().send_bytes(bytes.first(kPart));
+  }
+  const auto most = static_cast<std::uint32_t>(options.limits.input_bytes_total_max / kPart);
+  while (count_connections(watcher) > 1 + most) {
+  }
+  int confirmed = 0;
+  for (RawClient& client : clients) {
+    try {
+      client.send_bytes(bytes.subspan(kPart));
+      const std::optional<RawFrame> answer = client.receive();
+      if (answer && answer->type == wire::FrameType_Confirm) {
+        ++confirmed;
+      } else if (answer) {
+        CHECK(answer->error() == ErrorCode::kLimitReached);
+      }
+    } catch (const std::runtime_error&) {
+      // It was closed, and the rest was sent into nothing.
+    }
+  }
+  CHECK(confirmed > 0);
+  CHECK(confirmed <= static_cast<int>(most));
+}
+
+TEST_CASE("the receive buffers of publishers that waited were kept empty") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.input_bytes_total_max = 1u << 20;
+  options.session.unconfirmed_bytes_max = 100'000;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue = watcher.create_queue("q");
+  broker.store().hold();
+  std::vector<RawClient> waiting;
+  for (int i = 0; i < 10; ++i) {
+    const std::string name = "waiting-" + std::to_string(i);
+    waiting.push_back(broker.connect(name));
+    waiting.back().send_publish(1, queue, name, std::string(200'000, 'b'));
+    wait_until_held(watcher, name);
+  }
+  broker.store().let_go();
+  for (RawClient& client : waiting) client.expect(wire::FrameType_Confirm);
+}
+
 TEST_CASE("a client that asks for much and reads nothing costs a bounded amount") {
   RunningBroker broker;
   RawClient watcher = broker.connect("watcher");

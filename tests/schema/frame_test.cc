@@ -219,6 +219,36 @@ TEST_CASE(
   CHECK(reader.prepare(1).size() <= 4096);
 }
 
+TEST_CASE(
+    "a frame that is put back comes once more, and a buffer that is nearly empty is given back") {
+  FrameWriter writer;
+  const std::vector<std::uint8_t> body(60'000, 7);
+  for (std::uint64_t n = 1; n <= 2; ++n) writer.append(wire::FrameType_Hello, n, body);
+  FrameReader reader(kFrameBytesMax);
+  const auto room = reader.prepare(writer.size());
+  std::copy_n(writer.data(), writer.size() - 1, room.begin());
+  reader.commit(writer.size() - 1);
+  const Frame first = **reader.next();
+  reader.put_back(first);
+  reader.fit();  // much is in it
+  CHECK(reader.buffer_bytes() >= writer.size());
+  CHECK((*reader.next())->correlation == 1);
+  CHECK_FALSE(reader.next()->has_value());
+
+  FrameReader other(kFrameBytesMax);
+  const auto large = other.prepare(100'000);
+  std::copy_n(writer.data(), 100, large.begin());
+  other.commit(100);
+  other.fit();
+  CHECK(other.buffer_bytes() == 4'096);
+  const auto rest = other.prepare(writer.size() - 100);
+  std::copy_n(writer.data() + 100, writer.size() - 100, rest.begin());
+  other.commit(writer.size() - 100);
+  for (std::uint64_t n = 1; n <= 2; ++n) CHECK((*other.next())->correlation == n);
+  other.fit();
+  CHECK(other.buffer_bytes() == 0);
+}
+
 TEST_CASE("bytes that are no frame are frame_malformed") {
   CHECK(code_of(Bytes(32, 0)) == ErrorCode::kFrameMalformed);
   const std::string http = "GET / HTTP/1.1\r\nHost: broker.example\r\n\r\n";

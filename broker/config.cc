@@ -45,9 +45,8 @@ constexpr std::uint64_t kSecond = 1000;
 
 // With less, the largest message would close the connection that it comes from, or goes to with
 // what else is handed over at once, each time anew.
-constexpr std::uint64_t kInputTotalMin = 32 * kMiB;
-constexpr std::uint64_t kOutputTotalMin = 32 * kMiB;
-static_assert(kFrameBytesMax + 4 * kMiB < std::min(kInputTotalMin, kOutputTotalMin));
+constexpr std::uint64_t kTotalMin = 32 * kMiB;
+static_assert(kFrameBytesMax + 4 * kMiB < kTotalMin);
 
 constexpr Setting text(std::string_view section, std::string_view name, std::string Config::*field,
                        std::string_view value, std::string_view meaning) {
@@ -102,11 +101,11 @@ constexpr std::array kSettings = {
            "and it is not read, until a quarter is left. What is handed over at once may be two "
            "to four times as much."),
     number("limits", "output_bytes_total_max", Type::kBytes, &Config::output_bytes_total_max,
-           256 * kMiB, kOutputTotalMin, kTiB,
+           256 * kMiB, kTotalMin, kTiB,
            "Bytes waiting to be sent to all connections together; beyond it the one with the most "
            "is closed."),
     number("limits", "input_bytes_total_max", Type::kBytes, &Config::input_bytes_total_max,
-           256 * kMiB, kInputTotalMin, kTiB,
+           256 * kMiB, kTotalMin, kTiB,
            "Buffers for parts of frames received from all connections together; beyond it the one "
            "with the largest part is closed."),
 

@@ -47,7 +47,7 @@ constexpr BadFile kBadFiles[] = {
      ":2: ", "cache_bytes_max"},
     {"a size out of bounds", "[limits]\ncache_bytes_max = \"1KiB\"\n", ":2: ", "from \"1MiB\""},
     {"all input together less than one message", "[limits]\ninput_bytes_total_max = \"1MiB\"\n",
-     ":2: ", "from \"17MiB\""},
+     ":2: ", "from \"32MiB\""},
     {"all output together less than one message", "[limits]\noutput_bytes_total_max = \"1MiB\"\n",
      ":2: ", "from \"32MiB\""},
     {"a duration without a unit", "[timeouts]\nhandshake = 5\n", ":2: ", "a duration in quotes"},

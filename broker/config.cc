@@ -79,8 +79,11 @@ constexpr std::array kSettings = {
            1'000'000'000,
            "Message ids remembered in the dedup windows of all queues together; beyond it the "
            "oldest of the queue with the most are forgotten before their time, which is counted."),
-    number("limits", "cache_bytes_max", Type::kBytes, &Config::cache_bytes_max, 32 * kMiB, kMiB,
-           kTiB, "Recent messages kept in memory, so that live traffic is not read from disk."),
+    number(
+        "limits", "cache_bytes_max", Type::kBytes, &Config::cache_bytes_max, 32 * kMiB, kMiB, kTiB,
+        "Recent messages kept in memory, so that live traffic is not read from disk. What queues "
+        "with a backlog are in the middle of has eight times as much; beyond it consumers with "
+        "little credit have it read again for each turn."),
     number(
         "limits", "disk_bytes_max", Type::kBytes, &Config::disk_bytes_max, 0, 0, kTiB,
         "Disk that the data file may use, the journal (a 64th of it, 16MiB at most) not counted; "

@@ -21,6 +21,11 @@ constexpr std::size_t kReadBytes = 1 << 20;
 // Retries of one queue that one commit starts. Those given back before it count: giving back and
 // taking again costs, and ends here.
 constexpr std::size_t kStartsMax = 65'536;
+// The blocks that queues are in the middle of have so many times what the cache has. While there is
+// room, who has little credit comes back to its block and need not have it read again for each
+// message; beyond it a queue lets go of its own rather than of another's, because where many take
+// turns the one that was used least lately is the next one to be used.
+constexpr std::size_t kCurrentPerCacheByte = 8;
 // How many due retries are looked at for one whose block is in memory.
 constexpr int kRetryLookahead = 16;
 
@@ -209,6 +214,11 @@ Consumer* Core::State::next_consumer(Subscription& subscription) {
 
 void Core::State::pump(Queue& queue, Now now) {
   if (draining || queue.record.deleted) return;
+  deliver_all(queue, now);
+  if (current_bytes > kCurrentPerCacheByte * options.cache_bytes_max) let_go_of_block(queue);
+}
+
+void Core::State::deliver_all(Queue& queue, Now now) {
   Subscription& subscription = queue.subscription;
   bool retries = true;
   while (Consumer* const consumer = next_consumer(subscription)) {
@@ -327,7 +337,7 @@ bool Core::State::find_current(Queue& queue) {
   }
   std::shared_ptr<const Block> cached = cache.find(queue.record.id, subscription.read_next);
   if (cached == nullptr) {
-    subscription.current.reset();
+    let_go_of_block(queue);
     read_ahead(queue, subscription.read_next);
     return false;
   }
@@ -340,10 +350,20 @@ bool Core::State::find_current(Queue& queue) {
 }
 
 void Core::State::use_block(Queue& queue, std::shared_ptr<const Block> block) {
+  let_go_of_block(queue);
   Subscription& subscription = queue.subscription;
   subscription.current_open = open(queue, *block);
   subscription.current_index = block->lower_bound(subscription.read_next);
+  current_bytes += block->bytes().size();
   subscription.current = std::move(block);
+}
+
+void Core::State::let_go_of_block(Queue& queue) {
+  Subscription& subscription = queue.subscription;
+  if (subscription.current == nullptr) return;
+  current_bytes -= subscription.current->bytes().size();
+  subscription.current.reset();
+  subscription.current_open = nullptr;
 }
 
 void Core::State::read_ahead(Queue& queue, Sequence from) {

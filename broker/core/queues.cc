@@ -147,8 +147,7 @@ std::uint64_t Core::State::empty_queue(Queue& queue) {
   subscription.outstanding.clear();
   subscription.waiting.clear();
   subscription.ready.clear();
-  subscription.current.reset();
-  subscription.current_open = nullptr;
+  let_go_of_block(queue);
   subscription.settled.settle_through(queue.last_sequence());
   subscription.read_next = queue.record.next_sequence;
   subscription.record.delivered_to = queue.last_sequence();

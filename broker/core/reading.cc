@@ -138,10 +138,7 @@ void Core::State::remove_block(Queue& queue, OpenBlock& block) {
   gathering.blocks_removed.push_back({queue.record.id, first});
   touch(queue);
   cache.erase(queue.record.id, first);
-  if (subscription.current_open == &block) {
-    subscription.current_open = nullptr;
-    subscription.current.reset();
-  }
+  if (subscription.current_open == &block) let_go_of_block(queue);
   queue.open_blocks.erase(first);
 }
 

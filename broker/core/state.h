@@ -223,6 +223,8 @@ struct Core::State {
   bool find_current(Queue& queue);
   // Makes it the block that is delivered from.
   void use_block(Queue& queue, std::shared_ptr<const Block> block);
+  void let_go_of_block(Queue& queue);
+  void deliver_all(Queue& queue, Now now);
   void read_ahead(Queue& queue, Sequence from);
   void send_started(const StartedRetry& started, std::uint64_t batch, Now now);
   void hand_over(Queue& queue, Consumer& consumer, Outstanding& entry, const BlockEntry& message,
@@ -362,6 +364,7 @@ struct Core::State {
   std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted
   std::map<SessionId, SessionState> sessions;
   std::map<ConsumerId, std::unique_ptr<Consumer>> consumers;
+  std::size_t current_bytes = 0;  // of the blocks that queues are delivered from
   std::uint64_t last_consumer = 0;
   std::uint64_t last_fetch = 0;
   struct PendingFetch {

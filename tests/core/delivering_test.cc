@@ -337,6 +337,7 @@ TEST_CASE("of many queues with little credit each kept a block outside the bound
   f.release_commits();
   f.restart();
   std::vector<ConsumerId> consumers;
+  consumers.reserve(kQueues);
   for (int i = 0; i < kQueues; ++i) consumers.push_back(f.subscribe("q" + std::to_string(i), 1));
   for (const ConsumerId consumer : consumers) f.ack(consumer, 1);
   CHECK(f.delivered().size() == 2 * kQueues);

@@ -21,6 +21,7 @@ void raise_descriptor_limit() {
 
 std::vector<RawClient> connect_many(RunningBroker& broker, int count) {
   std::vector<RawClient> clients;
+  clients.reserve(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i) clients.push_back(broker.connect("one of many"));
   return clients;
 }

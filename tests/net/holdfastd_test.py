@@ -32,11 +32,17 @@ ERROR = 6
 class Broker:
     def __init__(self, *arguments, open_files=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                  prepare=None):
-        """`prepare` is done in the new process before the broker is."""
-        def limit():
-            resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+        """`prepare` is done in the new process before the broker is. It begins as from a terminal,
+        whatever this was started with."""
+        def begin():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if open_files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+            if prepare:
+                prepare()
         self.process = subprocess.Popen([BINARY, *arguments], stderr=stderr, stdout=stdout, text=True,
-                                        preexec_fn=limit if open_files else prepare)
+                                        preexec_fn=begin)
         self.lines = []
 
     def ready(self):

@@ -403,6 +403,8 @@ void World::drain() {
   note("the faults stop");
   faults_stopped_ = true;
   store_.space = MemoryStore().space;
+  // A commit that is durable already still tells of no room: a store then looks again.
+  settle_down();
   core_->space_changed(store_.space, now_);
   settle_down();
   for (const auto& [which, id] : std::map(sessions_)) {

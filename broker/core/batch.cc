@@ -16,7 +16,7 @@ bool Batch::empty() const {
          subscriptions_removed.empty() && queues_removed.empty();
 }
 
-std::size_t retry_record_bytes(const std::vector<AttemptRecord>& history) {
+std::size_t retry_record_bytes(std::span<const AttemptRecord> history) {
   std::size_t bytes = kRecordBytes;
   for (const AttemptRecord& attempt : history) {
     bytes += kAttemptBytes + attempt.consumer.size() + attempt.error.size();

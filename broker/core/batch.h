@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -83,7 +84,7 @@ struct RetryRecord {
   std::vector<AttemptRecord> history;  // the ended ones, oldest first, at most kHistoryMax
 };
 // About what such a record takes in the store.
-std::size_t retry_record_bytes(const std::vector<AttemptRecord>& history);
+std::size_t retry_record_bytes(std::span<const AttemptRecord> history);
 struct RetryKey {
   SubscriptionId subscription;
   Sequence sequence = 0;

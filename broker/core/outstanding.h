@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/batch.h"
@@ -54,7 +55,8 @@ struct Outstanding {
 
   // Of the record of its attempts, about.
   std::size_t record_bytes() const {
-    return retry_record_bytes(history ? history->attempts : std::vector<AttemptRecord>());
+    return retry_record_bytes(history ? std::span<const AttemptRecord>(history->attempts)
+                                      : std::span<const AttemptRecord>());
   }
   History& ensure_history() {
     if (!history) history = std::make_unique<History>();

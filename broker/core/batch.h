@@ -160,13 +160,15 @@ inline constexpr std::size_t kJoinedBytesMax = 16 << 20;
 struct SpaceReport {
   bool publishes_allowed = true;
   bool commits_wait = false;          // the commit under way found no room, and is tried again
-  bool rewrites_allowed = true;       // publishes or not, a little may be added that frees more
-  bool retries_allowed = true;        // likewise, by retries that are about to start
+  bool retries_allowed = true;        // publishes or not, retries may start that are counted first
   std::uint64_t used_bytes = 0;       // pages in use
   std::uint64_t file_bytes = 0;       // claimed on disk
   std::uint64_t disk_free_bytes = 0;  // of the file system
   std::uint64_t room_bytes = 0;       // that publishes may still add before they are refused
-  std::string reason;                 // a sentence, when publishes are not allowed
+  // That messages which are moved or rewritten may add, publishes or not: some of it the reserve's.
+  // 0 when little of that is left.
+  std::uint64_t reserve_room_bytes = 0;
+  std::string reason;  // a sentence, when publishes are not allowed
 };
 
 // What a commit reports back. A failed commit does not report: the broker stops.

@@ -72,6 +72,26 @@ bool Core::State::commits_lag() const {
   return bytes >= kBatchesAhead * options.batch_bytes_max;
 }
 
+bool Core::State::has_room_for(std::size_t bytes) const {
+  return space.publishes_allowed && pending_bytes() + bytes <= space.room_bytes;
+}
+
+bool Core::State::has_reserve_for(std::size_t bytes) const {
+  return pending_bytes() + bytes <= space.reserve_room_bytes;
+}
+
+// Of a batch that gathers those records are a part of what is pending. Those that were put off are
+// not.
+std::size_t Core::State::retry_bytes_max() const {
+  const std::uint64_t others = pending_bytes() - gathering.retry_bytes;
+  std::uint64_t bytes = 0;
+  if (space.publishes_allowed) bytes = space.room_bytes - std::min(space.room_bytes, others);
+  if (others + kRetryStepBytes <= space.reserve_room_bytes) {
+    bytes = std::max<std::uint64_t>(bytes, kRetryStepBytes);
+  }
+  return std::min<std::uint64_t>(bytes, options.batch_bytes_max);
+}
+
 void Core::State::go_on(Now now) {
   rewrite_put_off();
   // A queue that is put off once more is for the next commit.
@@ -82,7 +102,7 @@ void Core::State::go_on(Now now) {
     Queue* const queue = find_queue(id);
     if (queue == nullptr) continue;
     if (!queue->subscription.touched_retries.empty()) {
-      if (may_use_reserve()) {
+      if (retry_bytes_max() > 0) {
         touch(*queue);
       } else {
         retries_put_off.insert(id);
@@ -113,6 +133,7 @@ void Core::State::seal() {
   next.batch->next_id = gathering.next_id;
   next.batch->blocks_removed = std::move(gathering.blocks_removed);
   next.batch->blocks = std::move(gathering.blocks_rewritten);
+  gathering.retry_bytes_left = retry_bytes_max();
   for (Queue* queue : gathering.queues) seal_queue(*queue, next);
   next.promises = std::move(gathering.promises);
   gathering = Gathering();
@@ -201,8 +222,7 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
   std::vector<Sequence> touched = std::exchange(subscription.touched_retries, {});
   std::sort(touched.begin(), touched.end());
   touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
-  std::size_t left = !space.publishes_allowed ? may_use_reserve() ? kRetryStepBytes : 0
-                                              : std::numeric_limits<std::size_t>::max();
+  std::size_t& left = gathering.retry_bytes_left;
   for (const Sequence sequence : touched) {
     Outstanding* const entry = subscription.outstanding.find(sequence);
     if (entry == nullptr) {

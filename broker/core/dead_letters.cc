@@ -41,10 +41,10 @@ Queue& Core::State::dead_queue_of(Queue& queue) {
 
 // ---- to the dead-letter queue ----
 
-bool Core::State::may_move() const {
+bool Core::State::may_move(std::size_t bytes) const {
   if (commits_lag()) return false;
-  return space.publishes_allowed ||
-         (space.rewrites_allowed && gathering.reread_bytes() < kReserveStepBytes);
+  return has_room_for(bytes) ||
+         (has_reserve_for(bytes) && gathering.reread_bytes() < kReserveStepBytes);
 }
 
 void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reason,
@@ -55,34 +55,38 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
   queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(error), operation});
   if (operation) ++operation->moves_left;
   touch(queue);
-  if (!may_move()) {
-    moves_put_off.insert(queue.record.id);
-  } else if (!move_from_cache(queue, sequence, now)) {
-    fetch_for(queue, sequence);
-  }
+  if (move_from_cache(queue, entry, now) == FirstMove::kNotRead) fetch_for(queue, sequence);
 }
 
 void Core::State::go_on_moving(Queue& queue, Now now) {
   const std::map<Sequence, PendingMove>& moves = queue.subscription.moves;
   while (!moves.empty()) {
-    if (!may_move()) {
-      moves_put_off.insert(queue.record.id);
-      return;
-    }
     const Sequence first = moves.begin()->first;
-    if (!move_from_cache(queue, first, now)) return fetch_for(queue, first);
+    switch (move_from_cache(queue, *queue.subscription.outstanding.find(first), now)) {
+      case FirstMove::kDone:
+        break;
+      case FirstMove::kPutOff:
+        return;
+      case FirstMove::kNotRead:
+        return fetch_for(queue, first);
+    }
   }
 }
 
-bool Core::State::move_from_cache(Queue& queue, Sequence sequence, Now now) {
-  const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
-  if (!block || !block->find(sequence)) return false;
+Core::State::FirstMove Core::State::move_from_cache(Queue& queue, const Outstanding& entry,
+                                                    Now now) {
+  // Before it is read; of one that was never read since the start the size is not known yet.
+  if (!may_move(entry.bytes)) {
+    moves_put_off.insert(queue.record.id);
+    return FirstMove::kPutOff;
+  }
+  const std::shared_ptr<const Block> block = cache.find(queue.record.id, entry.sequence);
+  if (!block || !block->find(entry.sequence)) return FirstMove::kNotRead;
   open(queue, *block);
-  finish_moves(queue, *block, now);
-  return true;
+  return finish_moves(queue, *block, now) ? FirstMove::kDone : FirstMove::kPutOff;
 }
 
-void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
+bool Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
   std::map<Sequence, PendingMove>& moves = queue.subscription.moves;
   std::vector<Sequence> here;
   for (auto move = moves.lower_bound(block.first_sequence());
@@ -92,9 +96,9 @@ void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
   for (const Sequence sequence : here) {
     const std::optional<std::size_t> index = block.find(sequence);
     if (!index) continue;
-    if (!may_move()) {
+    if (!may_move(block.entry(*index).stored_bytes())) {
       moves_put_off.insert(queue.record.id);
-      return;
+      return false;
     }
     if (block.is_corrupt(*index)) {
       set_aside(queue, block, *index, now);
@@ -102,6 +106,7 @@ void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
       move_to_dead(queue, *queue.subscription.outstanding.find(sequence), block.entry(*index), now);
     }
   }
+  return true;
 }
 
 void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message,

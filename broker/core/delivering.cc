@@ -239,8 +239,7 @@ void Core::State::deliver_all(Queue& queue, Now now) {
 }
 
 bool Core::State::may_start_retry() const {
-  return space.publishes_allowed ||
-         (space.retries_allowed && gathering.retry_bytes < kRetryStepBytes);
+  return has_room_for(0) || (space.retries_allowed && gathering.retry_bytes < kRetryStepBytes);
 }
 
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {

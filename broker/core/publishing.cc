@@ -124,7 +124,7 @@ Status Core::State::check_publish(const Queue& queue, const PublishRequest& requ
 }
 
 Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) const {
-  if (!space.publishes_allowed || pending_bytes() + message_bytes > space.room_bytes) {
+  if (!has_room_for(message_bytes)) {
     return {ErrorCode::kStorageFull,
             space.reason.empty()
                 ? fmt::format("The disk has room for {} more bytes of messages, and {} wait to be "

@@ -28,11 +28,9 @@ bool Core::State::is_sparse(const Queue& queue, const OpenBlock& block) const {
 }
 
 bool Core::State::may_rewrite(const OpenBlock& block) const {
-  if (space.publishes_allowed) {
-    return !commits_lag() && rewrites_read_bytes < options.batch_bytes_max;
-  }
-  return space.rewrites_allowed &&
-         gathering.moved_bytes + rewritten_bytes() + block.live_bytes <= kReserveStepBytes;
+  const std::size_t bytes = rewrites_read_bytes + block.live_bytes;
+  if (has_room_for(bytes)) return !commits_lag() && rewrites_read_bytes < options.batch_bytes_max;
+  return has_reserve_for(bytes) && gathering.reread_bytes() + bytes <= kReserveStepBytes;
 }
 
 void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
@@ -65,9 +63,8 @@ void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
 }
 
 void Core::State::rewrite_put_off() {
-  if (draining || !may_use_reserve()) return;
-  const std::size_t bytes_max =
-      space.publishes_allowed ? options.batch_bytes_max : kReserveStepBytes;
+  if (draining || !has_reserve_for(0)) return;
+  const std::size_t bytes_max = has_room_for(0) ? options.batch_bytes_max : kReserveStepBytes;
   std::size_t left = std::min(rewrites_put_off.size(), kPutOffLookedAtMax);
   for (; left > 0 && rewritten_bytes() < bytes_max; --left) {
     const BlockKey key = rewrites_put_off.front();

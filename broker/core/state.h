@@ -54,10 +54,11 @@ struct Gathering {
   std::vector<BlockKey> blocks_removed;
   std::vector<std::shared_ptr<const Block>> blocks_rewritten;
   std::uint32_t next_id = 0;
-  std::size_t bytes = 0;            // of messages, and of records of attempts
-  std::size_t retry_bytes = 0;      // those of the records
-  std::size_t rewritten_bytes = 0;  // likewise, in blocks that were rewritten
-  std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
+  std::size_t bytes = 0;             // of messages, and of records of attempts
+  std::size_t retry_bytes = 0;       // those of the records
+  std::size_t retry_bytes_left = 0;  // that may still be sealed of them
+  std::size_t rewritten_bytes = 0;   // likewise, in blocks that were rewritten
+  std::size_t moved_bytes = 0;       // likewise, moved to a dead-letter queue or back
   std::size_t reread_bytes() const { return rewritten_bytes + moved_bytes; }
   Promises promises;
 };
@@ -172,10 +173,14 @@ struct Core::State {
   bool commits_lag() const;
   // Goes on with what was put off because of that, or for want of room.
   void go_on(Now now);
-  // While publishes are refused, what adds to the store takes from the reserve, a little for each
-  // batch, and nothing of its second half: that is for what takes messages away, and, but for the
-  // last quarter, for retries, without which some could not be taken away.
-  bool may_use_reserve() const { return space.publishes_allowed || space.rewrites_allowed; }
+  // Whether so many bytes can be stored besides those that wait to be: whatever adds to the store
+  // asks, as a publish does. Where there is no room, what is not a publish takes from the reserve,
+  // a little for each batch, and nothing of its second half: that is for what takes messages away,
+  // and, but for the last quarter, for retries, without which some could not be taken away.
+  bool has_room_for(std::size_t bytes) const;
+  bool has_reserve_for(std::size_t bytes) const;
+  // What records of attempts may take in the batch that gathers.
+  std::size_t retry_bytes_max() const;
 
   // ---- publishing.cc ----
   void publish(const PublishRequest& request, Now now);
@@ -272,13 +277,15 @@ struct Core::State {
   // ---- dead_letters.cc ----
   // The source queue's; of a dead-letter queue itself.
   Queue& dead_queue_of(Queue& queue);
-  bool may_move() const;
+  // Whether a message of so many bytes may be moved in the batch that gathers.
+  bool may_move(std::size_t bytes) const;
   void start_move(Queue& queue, Outstanding& entry, wire::Cause reason, std::string_view error,
                   const std::shared_ptr<SettleOperation>& operation, Now now);
-  // False if the block that the message is in must be read first.
-  bool move_from_cache(Queue& queue, Sequence sequence, Now now);
-  // Those in the block, as far as they may be made.
-  void finish_moves(Queue& queue, const Block& block, Now now);
+  enum class FirstMove { kDone, kPutOff, kNotRead };
+  // kNotRead: the block that the message is in must be read first.
+  FirstMove move_from_cache(Queue& queue, const Outstanding& entry, Now now);
+  // Those in the block; false if the rest were put off.
+  bool finish_moves(Queue& queue, const Block& block, Now now);
   void move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message, Now now);
   void moves_done(const std::shared_ptr<SettleOperation>& operation);
   void set_aside(Queue& queue, const Block& block, std::size_t index, Now now);

@@ -288,8 +288,7 @@ void Committer::report_committed(std::uint64_t number, std::size_t bytes, TrimsL
   if (measured) {
     result.space = std::move(*measured);
   } else {
-    result.space.publishes_allowed = result.space.rewrites_allowed = false;
-    result.space.retries_allowed = false;
+    result.space.publishes_allowed = result.space.retries_allowed = false;
     result.space.reason = measured.status().message();
   }
   publishes_refused_ = !result.space.publishes_allowed;
@@ -330,9 +329,9 @@ void Committer::report_waiting(const Outcome& outcome) {
   if (!callbacks_.space) return;
   SpaceReport report;
   if (Result<SpaceReport> measured = space_->measure_now()) report = std::move(*measured);
-  report.publishes_allowed = report.rewrites_allowed = report.retries_allowed = false;
+  report.publishes_allowed = report.retries_allowed = false;
   report.commits_wait = true;
-  report.room_bytes = 0;
+  report.room_bytes = report.reserve_room_bytes = 0;
   report.reason = fmt::format(
       "The disk of {} is full ({}): commits wait until there is space. Free some on "
       "that disk.",

@@ -178,11 +178,14 @@ std::uint64_t Space::room_bytes(const PageUse& use, std::uint64_t growable) cons
                   minus(stretch, kCommitTreeBytes));
 }
 
-// Half of the reserve, and a margin, are kept for what frees nothing at first.
-bool Space::can_rewrite(const PageUse& use, std::uint64_t growable) const {
+// Half of the reserve, and a margin, are kept for what frees nothing at first; but what has begun
+// may end, a large message perhaps.
+std::uint64_t Space::reserve_room_bytes(const PageUse& use, std::uint64_t growable) const {
+  const std::uint64_t left = left_bytes(use, growable);
   const std::uint64_t longest = std::max(growable, unused_bytes(use, free_.longest_run));
-  return left_bytes(use, growable) >= reserve_bytes_ / 2 &&
-         longest >= margin_bytes_ + kCommitTreeBytes;
+  if (left < reserve_bytes_ / 2 || longest < margin_bytes_ + kCommitTreeBytes) return 0;
+  return std::min(left - reserve_bytes_ / 4, longest - kCommitTreeBytes) / kPageOverheadNumerator *
+         kPageOverheadDenominator;
 }
 
 bool Space::can_retry(const PageUse& use, std::uint64_t growable) const {
@@ -198,12 +201,12 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
 
   SpaceReport report;
   report.publishes_allowed = allowed_;
-  report.rewrites_allowed = can_rewrite(use, growable);
   report.retries_allowed = can_retry(use, growable);
   report.used_bytes = minus(use.end_page, free_.pages) * use.page_bytes;
   report.file_bytes = allocated_bytes();
   report.disk_free_bytes = disk.free_bytes;
   report.room_bytes = allowed_ ? room : 0;
+  report.reserve_room_bytes = reserve_room_bytes(use, growable);
   if (!allowed_) {
     const std::uint64_t left = minus(left_bytes(use, growable), reserve_bytes_);
     const std::string pieces =

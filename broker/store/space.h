@@ -19,9 +19,9 @@
 // ahead, its free space stands in for it.
 //
 // While publishes are refused, blocks of which little is left may be written anew, which frees more
-// than it takes two commits later, and messages may be moved to dead-letter queues: out of half of
-// the reserve. Retries, of which each is counted before it is sent, may begin out of three
-// quarters.
+// than it takes two commits later, and messages may be moved to dead-letter queues, as long as half
+// of the reserve is left, and none that would leave less than a quarter. Retries, of which each is
+// counted before it is sent, may begin out of three quarters.
 //
 // Belongs to the committer thread (before that to whoever opens the store).
 
@@ -83,7 +83,7 @@ class Space {
   // All that commits may still use, the reserve included.
   std::uint64_t left_bytes(const PageUse& use, std::uint64_t growable) const;
   std::uint64_t room_bytes(const PageUse& use, std::uint64_t growable) const;
-  bool can_rewrite(const PageUse& use, std::uint64_t growable) const;
+  std::uint64_t reserve_room_bytes(const PageUse& use, std::uint64_t growable) const;
   bool can_retry(const PageUse& use, std::uint64_t growable) const;
   SpaceReport report(const PageUse& use, const Disk& disk, std::uint64_t growable);
 

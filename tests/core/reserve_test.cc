@@ -24,7 +24,7 @@ struct Held : CoreFixture {
   }
   void report_space(bool publishes_allowed, bool rewrites_allowed, bool retries_allowed) {
     store.space.publishes_allowed = publishes_allowed;
-    store.space.rewrites_allowed = rewrites_allowed;
+    store.space.reserve_room_bytes = rewrites_allowed ? MemoryStore::kRoomBytes : 0;
     store.space.retries_allowed = retries_allowed;
     core().space_changed(store.space, now());
     run();
@@ -142,6 +142,60 @@ TEST_CASE_FIXTURE(Held, "dead letters used up the reserve of a full disk") {
   SUBCASE("and at once when there is room") { room(); }
   CHECK(report("q.dead").messages == kMessages);
   CHECK(last_settled().settled == kMessages);
+}
+
+// Room for a mebibyte is room, and far more was moved before the store was asked again.
+TEST_CASE_FIXTURE(Held, "dead letters used up the reserve while publishes were taken") {
+  store.space.room_bytes = store.space.reserve_room_bytes = 100'000;
+  SUBCASE("out of the room") { report_space(true, false, true); }
+  SUBCASE("out of the reserve, when the room was used up before") {
+    store.space.room_bytes = 0;
+    report_space(true, true, true);
+  }
+  hold_commits();
+  settle(consumer, wire::SettleKind_Reject, {{1, kMessages}}, std::string(1'000, 'r'));
+  commit_one();
+  CHECK(report("q.dead").messages > 0);
+  CHECK(report("q.dead").messages < kMessages / 10);
+  room();
+  release_commits();
+  CHECK(report("q.dead").messages == kMessages);
+}
+
+TEST_CASE("a dead letter that was larger than the reserve held up all commits") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "large", std::string(1'000'000, 'x'));
+  f.publish("q", "small", std::string(100, 'x'));
+  const ConsumerId consumer = f.subscribe("q", 2);
+  f.delivered();
+  f.store.space.publishes_allowed = false;
+  f.store.space.reserve_room_bytes = 500'000;
+  f.core().space_changed(f.store.space, f.now());
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 1}});
+  CHECK(f.report("q.dead").messages == 0);
+  f.settle(consumer, wire::SettleKind_Ack, {{2, 2}});
+  CHECK(f.report("q").messages == 1);
+  f.store.space.reserve_room_bytes = 1'100'000;
+  f.core().space_changed(f.store.space, f.now());
+  f.run();
+  CHECK(f.report("q.dead").messages == 1);
+  CHECK(f.report("q").messages == 0);
+}
+
+TEST_CASE_FIXTURE(Held, "attempts used up the reserve while publishes were taken") {
+  set_credit(consumer, 0);
+  store.space.room_bytes = 100'000;
+  store.space.reserve_room_bytes = 200'000;
+  core().space_changed(store.space, now());
+  hold_commits();
+  end_all(wire::SettleKind_Nack);
+  commit_one();
+  CHECK(store.retry_count() > 0);
+  CHECK(store.retry_count() <= 100'000 / 128);
+  release_commits();
+  CHECK(store.retry_count() == kMessages);
+  CHECK(store.largest_batch_bytes() < 150'000);
 }
 
 TEST_CASE_FIXTURE(Held, "dead letters that wait for room are gone with a purge") {

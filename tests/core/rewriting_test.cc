@@ -67,7 +67,7 @@ struct FullDisk : CoreFixture {
   }
   void report_space(bool publishes_allowed, bool rewrites_allowed) {
     store.space.publishes_allowed = publishes_allowed;
-    store.space.rewrites_allowed = rewrites_allowed;
+    store.space.reserve_room_bytes = rewrites_allowed ? MemoryStore::kRoomBytes : 0;
     core().space_changed(store.space, now());
     run();
   }

@@ -89,8 +89,12 @@ void World::act(Action action) {
       return peek();
     case Action::kSpace:
       store_.space.publishes_allowed = !store_.space.publishes_allowed;
-      store_.space.rewrites_allowed = store_.space.publishes_allowed || script_.random.once_in(2);
-      store_.space.retries_allowed = store_.space.rewrites_allowed || script_.random.once_in(2);
+      store_.space.room_bytes =
+          script_.random.once_in(2) ? MemoryStore::kRoomBytes : script_.random.between(1, 1 << 20);
+      store_.space.reserve_room_bytes =
+          store_.space.publishes_allowed || script_.random.once_in(2) ? store_.space.room_bytes : 0;
+      store_.space.retries_allowed =
+          store_.space.reserve_room_bytes > 0 || script_.random.once_in(2);
       store_.space.reason = store_.space.publishes_allowed ? "" : "The disk is full.";
       note("{}", store_.space.publishes_allowed ? "the disk has room" : "the disk is full");
       core_->space_changed(store_.space, now_);

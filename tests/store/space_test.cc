@@ -267,11 +267,11 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk, "the reserve is the store's even when others
   CHECK_FALSE(load.space().publishes_allowed);
   CHECK_NE(load.space().reason.find("full"), std::string::npos);
   // The reserve is for this, too, but for the half of it that settles may need.
-  CHECK(load.space().rewrites_allowed);
+  CHECK_GT(load.space().reserve_room_bytes, 0);
   load.settle_here_and_there(200);
   load.check_stored();
-  for (int i = 0; i < 1'000 && load.space().rewrites_allowed; ++i) load.use_reserve();
-  CHECK_FALSE(load.space().rewrites_allowed);
+  for (int i = 0; i < 1'000 && load.space().reserve_room_bytes > 0; ++i) load.use_reserve();
+  CHECK_EQ(load.space().reserve_room_bytes, 0);
   for (int i = 0; i < 10; ++i) load.drain_one(true);
   // Room comes back without a commit once the others have gone.
   disk.remove_filler();
@@ -356,7 +356,7 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk,
   fixture.store->commit(only(make_batch(2)));
   const SpaceReport waits = fixture.wait_until_commits_wait();
   CHECK_FALSE(waits.publishes_allowed);
-  CHECK_FALSE(waits.rewrites_allowed);
+  CHECK_EQ(waits.reserve_room_bytes, 0);
   CHECK_NE(waits.reason.find("is full"), std::string::npos);
   fixture.reopen();
   CHECK_EQ(fixture.state.batch_number, 1);

@@ -8,7 +8,7 @@ namespace holdfast::broker {
 
 SpaceReport MemoryStore::roomy() {
   SpaceReport space;
-  space.room_bytes = std::uint64_t{1} << 40;
+  space.room_bytes = space.reserve_room_bytes = kRoomBytes;
   return space;
 }
 

@@ -41,6 +41,8 @@ class MemoryStore {
   // Loses the block that holds it.
   void lose_block(QueueId queue, Sequence sequence);
 
+  // More than any test stores.
+  static constexpr std::uint64_t kRoomBytes = std::uint64_t{1} << 40;
   SpaceReport space = roomy();
   std::uint32_t batch_us = 1;  // that each batch of a commit takes
 

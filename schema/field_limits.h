@@ -22,6 +22,9 @@ inline constexpr std::uint32_t kLeaseMsMax = 12 * 3'600'000;
 inline constexpr std::int64_t kNackDelayMsMax = 7LL * 24 * 3'600'000;
 inline constexpr std::uint32_t kPeekMessagesMax = 1'000;
 inline constexpr std::uint32_t kMoveSequencesMax = 256;
+// An answer to a list has at most so many entries: a list of 100,000 queues holds nobody up, nor
+// does it take much memory.
+inline constexpr std::uint32_t kListPage = 1'000;
 
 // So many heartbeat intervals without a byte, and the peer counts as dead.
 inline constexpr int kHeartbeatsMissedMax = 3;

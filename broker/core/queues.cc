@@ -8,13 +8,12 @@
 #include "base/check.h"
 #include "core/state.h"
 #include "holdfast/text.h"
+#include "schema/field_limits.h"
 
 namespace holdfast::broker {
 
 namespace {
 constexpr std::string_view kDefaultSubscription = "default";
-// Reports of one answer: a list of 100,000 queues holds nobody up, nor much memory.
-constexpr std::uint32_t kListPage = 1'000;
 
 Status apply(QueueSettings& settings, std::span<const SettingChange> changes) {
   for (const SettingChange& change : changes) {

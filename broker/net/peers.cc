@@ -20,7 +20,6 @@ constexpr std::size_t kSpareWriterBytesMax = 2u << 20;
 
 // A laborious request takes a few milliseconds at most and has a mebibyte of answer at most.
 constexpr int kLaborsInTurn = 2;
-constexpr std::uint32_t kListPage = 1'000;
 
 // A loop that was held up (a stopped process, a machine that stood still) may find what the peer
 // has sent meanwhile only after it has looked at the clock: so being late counts when it was found

@@ -41,33 +41,29 @@ struct StoreLink::FetchOf final : Fetch {
 };
 
 StoreLink::StoreLink(uv_loop_t& loop, Store& store, StoreLinkOwner& owner)
-    : loop_(loop), store_(store), owner_(owner) {
-  CHECK(uv_async_init(&loop_, &wake_, [](uv_async_t* handle) {
-          static_cast<StoreLink*>(handle->data)->open_mailbox();
-        }) == 0);
-  wake_.data = this;
+    : loop_(loop), store_(store), owner_(owner), wakeup_(loop, [this] { open_mailbox(); }) {
   store_.start(
       [this](CommitResult result) {
-        const std::scoped_lock lock(mailbox_mutex_);
-        mailbox_committed_ = std::move(result);
-        mailbox_space_.reset();  // of before this commit
-        wake();
+        tell_loop([&] {
+          mailbox_committed_ = std::move(result);
+          mailbox_space_.reset();  // of before this commit
+        });
       },
-      [this](Status status) {
-        const std::scoped_lock lock(mailbox_mutex_);
-        mailbox_failure_ = std::move(status);
-        wake();
-      },
-      [this](SpaceReport space) {
-        const std::scoped_lock lock(mailbox_mutex_);
-        mailbox_space_ = std::move(space);
-        wake();
-      });
+      [this](Status status) { tell_loop([&] { mailbox_failure_ = std::move(status); }); },
+      [this](SpaceReport space) { tell_loop([&] { mailbox_space_ = std::move(space); }); });
 }
 
 StoreLink::~StoreLink() { CHECK(closed(), "the link to the store is destroyed while in use"); }
 
-void StoreLink::wake() { uv_async_send(&wake_); }
+template <typename Fill>
+void StoreLink::tell_loop(Fill fill) {
+  {
+    const std::scoped_lock lock(mailbox_mutex_);
+    fill();
+  }
+  // After the mutex is free, or the loop would wake only to wait for it.
+  wakeup_.wake();
+}
 
 void StoreLink::commit(Batches batches) {
   CHECK(!commit_under_way_ && !closing_);
@@ -149,9 +145,7 @@ void StoreLink::close() {
   while (fetches_under_way_ > 0) uv_run(&loop_, UV_RUN_ONCE);
   store_.close();
   open_mailbox();
-  uv_close(reinterpret_cast<uv_handle_t*>(&wake_), [](uv_handle_t* handle) {
-    static_cast<StoreLink*>(handle->data)->handle_closed_ = true;
-  });
+  wakeup_.close();
 }
 
 }  // namespace holdfast::broker

@@ -24,6 +24,7 @@
 
 #include "core/batch.h"
 #include "holdfast/status.h"
+#include "net/wakeup.h"
 #include "store/store.h"
 
 namespace holdfast::broker {
@@ -57,15 +58,16 @@ class StoreLink {
   // failure is. Then run the loop until closed(): only then may the object be destroyed.
   // Idempotent.
   void close();
-  bool closed() const { return handle_closed_ && fetches_under_way_ == 0; }
+  bool closed() const { return wakeup_.closed() && fetches_under_way_ == 0; }
 
  private:
   struct Fetch;
   template <typename Request, typename Answer>
   struct FetchOf;
 
-  // Wakes the loop from any thread.
-  void wake();
+  // Any thread: puts it into the mailbox and wakes the loop.
+  template <typename Fill>
+  void tell_loop(Fill fill);
   void open_mailbox();
   // Reads on a worker thread, then tells the owner.
   template <typename Request, typename Answer>
@@ -77,11 +79,10 @@ class StoreLink {
   uv_loop_t& loop_;
   Store& store_;
   StoreLinkOwner& owner_;
-  uv_async_t wake_;
+  Wakeup wakeup_;
   bool commit_under_way_ = false;
   bool closing_ = false;
   bool failed_ = false;
-  bool handle_closed_ = false;
   std::size_t fetches_under_way_ = 0;
   std::deque<std::unique_ptr<Fetch>> fetches_waiting_;
 

@@ -65,6 +65,13 @@ std::uint64_t Core::State::pending_bytes() const {
   return bytes;
 }
 
+std::uint64_t Core::State::pending_room_bytes() const {
+  std::uint64_t bytes = gathering.room_bytes();
+  for (const Sealed& waiting : under_way) bytes += waiting.room_bytes;
+  for (const Sealed& waiting : sealed) bytes += waiting.room_bytes;
+  return bytes;
+}
+
 bool Core::State::commits_lag() const {
   std::size_t bytes = 0;
   for (const Sealed& waiting : under_way) bytes += waiting.reread;
@@ -73,17 +80,17 @@ bool Core::State::commits_lag() const {
 }
 
 bool Core::State::has_room_for(std::size_t bytes) const {
-  return space.publishes_allowed && pending_bytes() + bytes <= space.room_bytes;
+  return space.publishes_allowed && pending_room_bytes() + bytes <= space.room_bytes;
 }
 
 bool Core::State::has_reserve_for(std::size_t bytes) const {
-  return pending_bytes() + bytes <= space.reserve_room_bytes;
+  return pending_room_bytes() + bytes <= space.reserve_room_bytes;
 }
 
 // Of a batch that gathers those records are a part of what is pending. Those that were put off are
 // not.
 std::size_t Core::State::retry_bytes_max() const {
-  const std::uint64_t others = pending_bytes() - gathering.retry_bytes;
+  const std::uint64_t others = pending_room_bytes() - gathering.retry_bytes;
   std::uint64_t bytes = 0;
   if (space.publishes_allowed) bytes = space.room_bytes - std::min(space.room_bytes, others);
   if (others + kRetryStepBytes <= space.reserve_room_bytes) {
@@ -98,14 +105,14 @@ void Core::State::go_on(Now now) {
   for (const QueueId id : std::exchange(moves_put_off, {})) {
     if (Queue* const queue = find_queue(id)) go_on_moving(*queue, now);
   }
-  for (const QueueId id : std::exchange(retries_put_off, {})) {
+  for (const QueueId id : std::exchange(deliveries_put_off, {})) {
     Queue* const queue = find_queue(id);
     if (queue == nullptr) continue;
     if (!queue->subscription.touched_retries.empty()) {
       if (retry_bytes_max() > 0) {
         touch(*queue);
       } else {
-        retries_put_off.insert(id);
+        deliveries_put_off.insert(id);
       }
     }
     pump(*queue, now);
@@ -120,8 +127,11 @@ void Core::State::go_on(Now now) {
   }
 }
 
+// While publishes are refused the pages of the queues count, too: what acks in thousands of them
+// take must not be more than the reserve.
 void Core::State::seal_if_full() {
-  if (gathering.bytes >= options.batch_bytes_max) seal();
+  const std::size_t bytes = space.publishes_allowed ? gathering.bytes : gathering.room_bytes();
+  if (bytes >= options.batch_bytes_max) seal();
 }
 
 void Core::State::seal() {
@@ -129,6 +139,7 @@ void Core::State::seal() {
   next.batch = std::make_unique<Batch>();
   next.number = next.batch->number = gathering_number;
   next.bytes = gathering.bytes;
+  next.room_bytes = gathering.room_bytes();
   next.reread = gathering.moved_bytes + gathering.rewritten_bytes;
   next.batch->next_id = gathering.next_id;
   next.batch->blocks_removed = std::move(gathering.blocks_removed);
@@ -214,9 +225,9 @@ void Core::State::seal_ids(Queue& queue, Batch& batch) {
   queue.record_touched = true;
 }
 
-// A retry is counted before it is sent, and one that was given back counts no more. What is
-// remembered of attempts that ended waits where the reserve is short: the count is right after a
-// crash all the same, by the watermark or the record that counted the attempt.
+// A retry is counted before it is sent. What is remembered of attempts that ended waits where the
+// reserve is short: the count is right after a crash all the same, by the watermark or the record
+// that counted the attempt. So does what was given back, which then counts.
 void Core::State::seal_retries(Queue& queue, Batch& batch) {
   Subscription& subscription = queue.subscription;
   std::vector<Sequence> touched = std::exchange(subscription.touched_retries, {});
@@ -231,14 +242,11 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
       }
       continue;
     }
-    const std::size_t bytes = entry->record_bytes();
-    const bool counts = entry->state == OutstandingState::kStarting || entry->given_back;
-    if (bytes > left && !counts) {
+    if (left == 0 && entry->state != OutstandingState::kStarting) {
       subscription.touched_retries.push_back(sequence);
       continue;
     }
-    left -= std::min(left, bytes);
-    entry->given_back = false;
+    left -= std::min(left, entry->record_bytes());
     RetryRecord record;
     record.subscription = subscription.record.id;
     record.sequence = sequence;
@@ -257,7 +265,7 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
     batch.retries.push_back(std::move(record));
     subscription.stored_retries.insert(sequence);
   }
-  if (!subscription.touched_retries.empty()) retries_put_off.insert(queue.record.id);
+  if (!subscription.touched_retries.empty()) deliveries_put_off.insert(queue.record.id);
 }
 
 // A deleted queue goes in steps: acks, retries and the ids' window at once, blocks and stored ids a
@@ -302,12 +310,8 @@ std::uint64_t Core::State::credit_in_messages(const Queue& queue, const Consumer
 }
 
 // What may be delivered at most: up to the queue's end, and to outstanding-max.
-Sequence Core::State::watermark_max(const Queue& queue) {
-  const Subscription& subscription = queue.subscription;
-  const std::uint64_t outstanding_max = queue.setting(QueueSetting::kOutstandingMax);
-  const std::uint64_t outstanding = subscription.outstanding.size();
-  const std::uint64_t more = outstanding_max - std::min(outstanding_max, outstanding);
-  return std::min(queue.last_sequence(), subscription.read_next - 1 + more);
+Sequence Core::State::watermark_max(const Queue& queue) const {
+  return std::min(queue.last_sequence(), queue.subscription.read_next - 1 + places_left(queue));
 }
 
 std::unique_ptr<Batch> Core::State::take_batch() {

@@ -52,7 +52,9 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
                              const std::shared_ptr<SettleOperation>& operation, Now now) {
   const Sequence sequence = entry.sequence;
   entry.state = OutstandingState::kMoving;
-  queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(error), operation});
+  // Like the attempts' on a full disk, it would use up the reserve.
+  const std::string_view kept = space.publishes_allowed ? error : std::string_view();
+  queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(kept), operation});
   if (operation) ++operation->moves_left;
   touch(queue);
   if (move_from_cache(queue, entry, now) == FirstMove::kNotRead) fetch_for(queue, sequence);

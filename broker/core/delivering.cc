@@ -238,7 +238,7 @@ void Core::State::deliver_all(Queue& queue, Now now) {
   }
 }
 
-bool Core::State::may_start_retry() const {
+bool Core::State::may_count_retry() const {
   return has_room_for(0) || (space.retries_allowed && gathering.retry_bytes < kRetryStepBytes);
 }
 
@@ -246,8 +246,9 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
   // Those that are left find their turn when the commit is done, which the others have asked for.
   if (subscription.starts >= kStartsMax) return false;
-  if (!may_start_retry()) {
-    retries_put_off.insert(queue.record.id);
+  const bool is_counted = may_count_retry();
+  if (!is_counted && space.retries_allowed) {
+    deliveries_put_off.insert(queue.record.id);
     return false;
   }
   std::vector<Sequence> looked_at;
@@ -270,16 +271,23 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     Outstanding& entry = *subscription.outstanding.find(sequence);
     CHECK(open_block != nullptr && entry.block == open_block);
     subscription.ready.erase({entry.deadline, sequence});
-    entry.state = OutstandingState::kStarting;
     entry.holder = &consumer;
     ++entry.attempts;
     ++open_block->held;
     ++consumer.held;
     consumer.held_bytes += entry.bytes;
-    consumer.starting.emplace(sequence, gathering_number);
-    consumer.session->starting_bytes += room_of(entry.bytes);
     ++subscription.in_flight;
     ++in_flight;
+    if (!is_counted) {
+      entry.has_record = true;
+      subscription.touched_retries.push_back(sequence);
+      deliveries_put_off.insert(queue.record.id);
+      send_retry(queue, consumer, entry, block, *index, now);
+      return true;
+    }
+    entry.state = OutstandingState::kStarting;
+    consumer.starting.emplace(sequence, gathering_number);
+    consumer.session->starting_bytes += room_of(entry.bytes);
     ++subscription.starts;
     touch_retry(queue, entry);
     gathering.promises.started.push_back({queue.record.id, sequence, consumer.id, block, *index});
@@ -304,9 +312,15 @@ void Core::State::send_started(const StartedRetry& started, std::uint64_t batch,
   entry->holder->starting.erase(started.sequence);
   // It takes the room when it is handed over.
   entry->holder->session->starting_bytes -= room_of(entry->bytes);
-  pin(started.block);
-  ++queue->counters.redelivered;
-  hand_over(*queue, *entry->holder, *entry, started.block->entry(started.index), now);
+  send_retry(*queue, *entry->holder, *entry, started.block, started.index, now);
+}
+
+void Core::State::send_retry(Queue& queue, Consumer& consumer, Outstanding& entry,
+                             const std::shared_ptr<const Block>& block, std::size_t index,
+                             Now now) {
+  pin(block);
+  ++queue.counters.redelivered;
+  hand_over(queue, consumer, entry, block->entry(index), now);
 }
 
 void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry,
@@ -367,6 +381,11 @@ void Core::State::let_go_of_block(Queue& queue) {
 
 void Core::State::read_ahead(Queue& queue, Sequence from) {
   if (queue.subscription.reading) return;
+  // Each block that is read may be damaged, and is stored once more then.
+  if (commits_lag()) {
+    deliveries_put_off.insert(queue.record.id);
+    return;
+  }
   queue.subscription.reading = true;
   const Sequence to = queue.committed_to;
   fetch(queue, from, to, kReadBytes,
@@ -397,11 +416,21 @@ void Core::State::read_ahead(Queue& queue, Sequence from) {
         });
 }
 
+// On a full disk messages that are to be dead letters wait for as long as it is full. As many of
+// them again are left out of the count then, so that others can be taken away.
+std::uint64_t Core::State::places_left(const Queue& queue) const {
+  const Subscription& subscription = queue.subscription;
+  const std::uint64_t outstanding_max = queue.setting(QueueSetting::kOutstandingMax);
+  std::uint64_t taken = subscription.outstanding.size();
+  if (!space.publishes_allowed) {
+    taken -= std::min<std::uint64_t>(subscription.moves.size(), outstanding_max);
+  }
+  return outstanding_max - std::min(outstanding_max, taken);
+}
+
 Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
-  if (subscription.outstanding.size() >= queue.setting(QueueSetting::kOutstandingMax)) {
-    return FirstDelivery::kLater;
-  }
+  if (places_left(queue) == 0) return FirstDelivery::kLater;
   for (;; ++subscription.read_next) {
     if (subscription.read_next > queue.committed_to) return FirstDelivery::kLater;
     if (subscription.settled.contains(subscription.read_next)) continue;

@@ -47,7 +47,6 @@ struct Outstanding {
   std::uint32_t wait_ms = 0;   // kWaiting: from the end of the last attempt until it is due
   OutstandingState state = OutstandingState::kReady;
   bool has_record = false;         // its state is, or will be, a record in the store
-  bool given_back = false;         // and that is not sealed yet
   bool apart = false;              // kInFlight: not in the holder's list
   Outstanding* earlier = nullptr;  // neighbours in the holder's list
   Outstanding* later = nullptr;

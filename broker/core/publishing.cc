@@ -130,7 +130,7 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) co
                 ? fmt::format("The disk has room for {} more bytes of messages, and {} wait to be "
                               "stored. Publishing resumes by itself when messages are settled or "
                               "the disk is given more room.",
-                              space.room_bytes, pending_bytes())
+                              space.room_bytes, pending_room_bytes())
                 : space.reason};
   }
   const std::uint64_t messages_max = queue.setting(QueueSetting::kMaxMessages);

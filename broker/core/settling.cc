@@ -202,7 +202,6 @@ void Core::State::end_attempt(Queue& queue, Outstanding& entry, wire::Cause caus
 void Core::State::give_back(Queue& queue, Outstanding& entry, Now now) {
   take_back(queue, entry);
   --entry.attempts;
-  entry.given_back = true;
   entry.state = OutstandingState::kReady;
   entry.deadline = now.monotonic;
   queue.subscription.ready.emplace(entry.deadline, entry.sequence);

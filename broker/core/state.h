@@ -48,6 +48,15 @@ struct Promises {
   std::vector<StartedRetry> started;
 };
 
+// While publishes are refused, one batch takes at most about so much of the reserve for messages
+// that are moved or rewritten, and half as much for records of attempts: what they free is usable
+// by the second commit after theirs, and the smallest reserve is 512 KiB.
+inline constexpr std::size_t kReserveStepBytes = 64 * 1024;
+inline constexpr std::size_t kRetryStepBytes = kReserveStepBytes / 2;
+// A batch writes pages of 4 KiB anew in two tables for each queue that it touches, however little
+// it appends to it.
+inline constexpr std::size_t kTouchedQueueBytes = 2 * 4096;
+
 // What gathers since the last batch was sealed.
 struct Gathering {
   std::vector<Queue*> queues;  // touched ones, in the order of touching
@@ -56,26 +65,23 @@ struct Gathering {
   std::uint32_t next_id = 0;
   std::size_t bytes = 0;             // of messages, and of records of attempts
   std::size_t retry_bytes = 0;       // those of the records
-  std::size_t retry_bytes_left = 0;  // that may still be sealed of them
+  std::size_t retry_bytes_left = 0;  // that may still be sealed of them; the last one may be more
   std::size_t rewritten_bytes = 0;   // likewise, in blocks that were rewritten
   std::size_t moved_bytes = 0;       // likewise, moved to a dead-letter queue or back
   std::size_t reread_bytes() const { return rewritten_bytes + moved_bytes; }
+  // Of the store's room that it takes, at most.
+  std::size_t room_bytes() const { return bytes + queues.size() * kTouchedQueueBytes; }
   Promises promises;
 };
-
-// While publishes are refused, one batch takes at most about so much of the reserve for messages
-// that are moved or rewritten, and half as much for records of attempts: what they free is usable
-// by the second commit after theirs, and the smallest reserve is 512 KiB.
-inline constexpr std::size_t kReserveStepBytes = 64 * 1024;
-inline constexpr std::size_t kRetryStepBytes = kReserveStepBytes / 2;
 
 // A batch on its way: sealed, then under way.
 struct Sealed {
   std::unique_ptr<Batch> batch;
   std::uint64_t number = 0;
-  std::size_t bytes = 0;   // of messages, and of records of attempts
-  std::size_t growth = 0;  // of the store by it, in bytes, about
-  std::size_t reread = 0;  // bytes of messages that were moved or rewritten
+  std::size_t bytes = 0;       // of messages, and of records of attempts
+  std::size_t room_bytes = 0;  // of the store's room that it takes, at most
+  std::size_t growth = 0;      // of the store by it, in bytes, about
+  std::size_t reread = 0;      // bytes of messages that were moved or rewritten
   Promises promises;
   struct Advance {
     QueueId queue;
@@ -159,7 +165,7 @@ struct Core::State {
   void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
-  static Sequence watermark_max(const Queue& queue);
+  Sequence watermark_max(const Queue& queue) const;
   static std::uint64_t credit_in_messages(const Queue& queue, const Consumer& consumer);
   std::unique_ptr<Batch> take_batch();
   // Whether batches may be committed together with those that were taken.
@@ -168,6 +174,8 @@ struct Core::State {
   void batch_committed(Sealed done, const CommitResult& result, Now now);
   // Of messages that are not durable yet.
   std::uint64_t pending_bytes() const;
+  // Of the store's room that they take, with all else that waits to be stored.
+  std::uint64_t pending_room_bytes() const;
   // Whether so much of what was moved and rewritten waits to be committed that nothing should be
   // read which adds to it.
   bool commits_lag() const;
@@ -176,7 +184,8 @@ struct Core::State {
   // Whether so many bytes can be stored besides those that wait to be: whatever adds to the store
   // asks, as a publish does. Where there is no room, what is not a publish takes from the reserve,
   // a little for each batch, and nothing of its second half: that is for what takes messages away,
-  // and, but for the last quarter, for retries, without which some could not be taken away.
+  // and, but for the last quarter, for counting retries. Those that begin later are counted when
+  // there is room: without them some messages could not be taken away.
   bool has_room_for(std::size_t bytes) const;
   bool has_reserve_for(std::size_t bytes) const;
   // What records of attempts may take in the batch that gathers.
@@ -220,9 +229,12 @@ struct Core::State {
   void pump(Queue& queue, Now now);
   Consumer* next_consumer(Subscription& subscription);
   bool start_retry(Queue& queue, Consumer& consumer, Now now);
-  bool may_start_retry() const;
+  // Whether there is room for the record that counts a retry before it is sent.
+  bool may_count_retry() const;
   enum class FirstDelivery { kDone, kLater };
   FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
+  // How many first deliveries outstanding-max allows.
+  std::uint64_t places_left(const Queue& queue) const;
   // So that its next message can be delivered to the consumer.
   void ask_for_watermark(Queue& queue, const Consumer& consumer);
   bool find_current(Queue& queue);
@@ -232,6 +244,8 @@ struct Core::State {
   void deliver_all(Queue& queue, Now now);
   void read_ahead(Queue& queue, Sequence from);
   void send_started(const StartedRetry& started, std::uint64_t batch, Now now);
+  void send_retry(Queue& queue, Consumer& consumer, Outstanding& entry,
+                  const std::shared_ptr<const Block>& block, std::size_t index, Now now);
   void hand_over(Queue& queue, Consumer& consumer, Outstanding& entry, const BlockEntry& message,
                  Now now);
   // A retry that had been chosen is taken from its consumer before it was delivered.
@@ -396,7 +410,8 @@ struct Core::State {
 
   // What was put off because commits lag, or there is little room; may be gone meanwhile.
   std::set<QueueId> moves_put_off;
-  std::set<QueueId> retries_put_off;  // records of attempts, and retries that need one
+  // Records of attempts that wait for room, retries that need one, and reads that wait for commits.
+  std::set<QueueId> deliveries_put_off;
   std::vector<std::shared_ptr<MoveTask>> move_tasks_put_off;
   std::deque<BlockKey> rewrites_put_off;
   std::size_t rewrites_read_bytes = 0;  // of the messages left in blocks that are read for that

@@ -310,10 +310,10 @@ TEST_CASE("without room publishes are refused, settles go on, and publishing res
 TEST_CASE("what waits to be stored counts against the room") {
   CoreFixture f;
   f.create_queue("q");
-  f.store.space.room_bytes = 10'000;
+  f.store.space.room_bytes = 100'000;
   f.core().space_changed(f.store.space, f.now());
   f.hold_commits();
-  const std::string body(4'000, 'x');
+  const std::string body(40'000, 'x');
   f.publish("q", "a", body);
   const auto b = f.publish("q", "b", body);
   const auto c = f.publish("q", "c", body);

@@ -92,10 +92,7 @@ TEST_CASE_FIXTURE(Held, "retries start as long as there is room for what counts 
   pass(Milliseconds(1));
   commit_one();
   CHECK(delivered().size() <= kRetryStepBytes / 128);
-  report_space(false, false, false);
   release_commits();
-  delivered();
-  CHECK(report("q").in_flight < kMessages);
   SUBCASE("for a little") { report_space(false, false, true); }
   SUBCASE("for everything") { room(); }
   CHECK(report("q").in_flight == kMessages);
@@ -105,17 +102,80 @@ TEST_CASE_FIXTURE(Held, "retries start as long as there is room for what counts 
   for (const Received& message : deliveries()) CHECK(message.attempt == 3);
 }
 
-// A release on a full disk must not count as an attempt later.
-TEST_CASE_FIXTURE(Held, "what is given back on a full disk does not count") {
+// Nothing was delivered any more, though a quarter of the reserve was left; and no ack could make
+// room.
+TEST_CASE_FIXTURE(Held, "on a full disk what had failed was never delivered again") {
+  no_room();
+  end_all(wire::SettleKind_Nack);
+  pass(Milliseconds(1));
+  const std::vector<Received> again = deliveries();
+  REQUIRE(again.size() == kMessages);
+  for (const Received& message : again) CHECK(message.attempt == 2);
+  CHECK(store.retry_count() == 0);
+  SUBCASE("they are taken away for good") {
+    settle(consumer, wire::SettleKind_Ack, {{1, kMessages}});
+    CHECK(report("q").messages == 0);
+    crash();
+    CHECK(report("q").messages == 0);
+    CHECK(store.retry_count() == 0);
+  }
+  SUBCASE("they are counted when there is room") {
+    room();
+    CHECK(store.retry_count() == kMessages);
+    crash();
+    subscribe("q", kMessages);
+    for (const Received& message : deliveries()) CHECK(message.attempt == 3);
+  }
+}
+
+// A record for each of them used up the reserve.
+TEST_CASE_FIXTURE(Held, "what is given back on a full disk is remembered when there is room") {
   no_room();
   set_credit(consumer, 0);
   end_all(wire::SettleKind_Release);
+  CHECK(store.retry_count() == 0);
+  std::uint32_t attempt = 1;
+  SUBCASE("and does not count") {
+    room();
+    CHECK(store.retry_count() == kMessages);
+  }
+  SUBCASE("and counts after a crash before") { attempt = 2; }
   crash();
   room();
   subscribe("q", kMessages);
   const std::vector<Received> again = deliveries();
   CHECK(again.size() == kMessages);
-  for (const Received& message : again) CHECK(message.attempt == 1);
+  for (const Received& message : again) CHECK(message.attempt == attempt);
+}
+
+TEST_CASE("messages that could not become dead letters held up their whole queue") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kOutstandingMax, 10}});
+  for (int i = 1; i <= 30; ++i) f.publish("q", std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 10);
+  CHECK(f.delivered().size() == 10);
+  f.store.space.publishes_allowed = false;
+  f.store.space.reserve_room_bytes = 0;
+  f.core().space_changed(f.store.space, f.now());
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 10}});
+  CHECK(f.delivered().size() == 10);
+  f.settle(consumer, wire::SettleKind_Ack, {{11, 20}});
+  CHECK(f.delivered().size() == 10);
+  CHECK(f.report("q").messages == 20);
+}
+
+TEST_CASE("publishes to many queues took more pages than the store had room for") {
+  CoreFixture f;
+  for (int i = 0; i < 200; ++i) f.create_queue(std::to_string(i));
+  f.store.space.room_bytes = 1 << 20;
+  f.core().space_changed(f.store.space, f.now());
+  f.hold_commits();
+  for (int i = 0; i < 200; ++i) f.publish(std::to_string(i), "a");
+  f.release_commits();
+  std::uint64_t stored = 0;
+  for (int i = 0; i < 200; ++i) stored += f.report(std::to_string(i)).messages;
+  CHECK(stored > 100);
+  CHECK(stored < 140);
 }
 
 // Commits waited for room, and with them all that would have made some.

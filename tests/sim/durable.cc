@@ -139,9 +139,11 @@ void Model::check_dead_letter(QueueModel& dead, const BlockEntry& entry, std::ui
                                  story->attempt_count(), of.max_attempts_least));
   }
   const std::uint32_t attempts = story->attempt_count();
-  if (attempts < source->attempts || attempts > source->attempts + source->crashes) {
+  const std::uint32_t least = source->attempts_least();
+  const std::uint32_t most = source->attempts_most();
+  if (attempts < least || attempts > most) {
     find("attempts", fmt::format("{} is dead-lettered with {} attempts; {} to {} were made", where,
-                                 attempts, source->attempts, source->attempts + source->crashes));
+                                 attempts, least, most));
   }
   if (story->attempts()->size() != std::min<std::size_t>(attempts, kHistoryMax)) {
     find("attempts", fmt::format("{} is dead-lettered after {} attempts, {} of them recorded",

@@ -129,21 +129,26 @@ void Model::on(const Delivery& delivery, Now now) {
     find("bounds", where + " is delivered without credit");
   }
   ++counts_.delivered;
+  if (message.restarted) message.retries_uncounted = 0;
   if (message.delivered_ever) ++counts_.redelivered;
+  const bool is_retry = message.delivered_ever || delivery.attempt > 1;
+  if (is_retry && !retries_are_counted_) ++message.retries_uncounted;
   // It is still there: what a crash left open did not happen.
   message.ack_perhaps = message.discard_perhaps = false;
   of.purges_asked.erase(of.purges_asked.lower_bound(sequence), of.purges_asked.end());
   message.delivered_ever = true;
   message.attempts = delivery.attempt;
   message.crashes = 0;
+  message.restarts_without_room = 0;
+  message.restarted = false;
   message.holder = delivery.consumer;
   message.lease_end = now.monotonic + Milliseconds(delivery.lease_ms);
   consumer.held.insert(sequence);
 }
 
 void Model::check_attempt(QueueModel& of, const Message& message, const Delivery& delivery) {
-  const std::uint32_t least = message.attempts + 1;
-  const std::uint32_t most = message.attempts + message.crashes + 1;
+  const std::uint32_t least = message.attempts_least() + 1;
+  const std::uint32_t most = message.attempts_most() + 1;
   if (delivery.attempt < least || delivery.attempt > most) {
     find("attempts", fmt::format("message {} of {} comes as attempt {}, not {} to {}",
                                  delivery.entry.sequence, of.name, delivery.attempt, least, most));

@@ -98,6 +98,13 @@ void Model::ask_settle(std::uint64_t correlation, Pending pending,
   ask(correlation, std::move(pending));
 }
 
+void Model::knows(const SpaceReport& space) {
+  retries_are_counted_ = space.retries_allowed;
+  const bool is_ample = space.publishes_allowed && space.room_bytes == MemoryStore::kRoomBytes;
+  was_short_of_room_ = was_short_of_room_ || !is_ample;
+  was_full_ever_ = was_full_ever_ || !space.publishes_allowed;
+}
+
 void Model::ask_purge(std::uint64_t correlation, SessionId session, QueueId id, Sequence to) {
   QueueModel& of = queues_.at(id);
   of.purges_asked.insert(to);
@@ -202,8 +209,15 @@ void Model::crashed(bool gracefully) {
       message.discard_asked = false;
       message.not_before = MonotonicTime::min();
       if (!gracefully) ++message.crashes;
+      if (was_short_of_room_) {
+        ++message.restarts_without_room;
+      } else if (!message.restarted) {
+        message.retries_uncounted = 0;
+      }
+      message.restarted = true;
     }
   }
+  was_short_of_room_ = false;
 }
 
 bool Model::perhaps_gone(const QueueModel& of, Sequence sequence, const Message& message) const {
@@ -235,7 +249,10 @@ void Model::check_counts(const QueueReport& report) {
 void Model::check_bounds(const QueueReport& report) {
   QueueModel* const of = queue(report.id);
   if (of == nullptr) return;
-  if (report.in_flight + report.waiting > of->outstanding_most) {
+  // On a full disk as many again may wait to be dead letters, and be forgotten as such by a
+  // restart.
+  const std::uint64_t most = of->outstanding_most * (was_full_ever_ ? 2 : 1);
+  if (report.in_flight + report.waiting > most) {
     find("bounds",
          fmt::format("queue {} has {} in flight and {} waiting; outstanding-max was "
                      "never above {}",

@@ -17,6 +17,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -27,6 +28,7 @@
 #include <vector>
 
 #include "core/core.h"
+#include "support/memory_store.h"
 
 namespace holdfast::broker::sim {
 
@@ -51,6 +53,15 @@ struct Message {
   MonotonicTime not_before = MonotonicTime::min();
   std::uint32_t attempts = 0;  // as the last delivery said, less what was released
   std::uint32_t crashes = 0;   // since then
+  // What a restart may have forgotten because there was no room: retries that had begun, and, each
+  // time, that the last one which was counted was given back.
+  std::uint32_t retries_uncounted = 0;
+  std::uint32_t restarts_without_room = 0;  // since the last delivery
+  bool restarted = false;                   // likewise
+  std::uint32_t attempts_least() const {
+    return attempts - (restarted ? std::min(attempts, retries_uncounted) : 0);
+  }
+  std::uint32_t attempts_most() const { return attempts + crashes + restarts_without_room; }
 };
 
 struct QueueModel {
@@ -147,6 +158,8 @@ class Model {
 
   // ---- what happened ----
   void applied(const Batch& batch);
+  // What the broker knows of its room, as of what it is about to say.
+  void knows(const SpaceReport& space);
   void said(const Effect& effect, Now now);
   void advanced(Now now);
   // The broker sees it when it starts the next time.
@@ -207,6 +220,9 @@ class Model {
   bool draining_ = false;
   std::int64_t jumps_ms_ = 0;
   std::int64_t jumps_unseen_ms_ = 0;
+  bool retries_are_counted_ = true;
+  bool was_short_of_room_ = false;  // since the last start
+  bool was_full_ever_ = false;
   std::map<QueueId, QueueModel> queues_;
   std::map<ConsumerId, ConsumerModel> consumers_;
   std::map<SessionId, std::uint64_t> rooms_;  // bytes, of those that were told

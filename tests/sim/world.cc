@@ -169,6 +169,7 @@ void World::pass(Milliseconds duration) {
 
 void World::take_effects() {
   Effects& effects = core_->effects();
+  model_.knows(core_->report(now_).space);
   for (const Effect& effect : effects.said) {
     tell(effect);
     model_.said(effect, now_);
@@ -210,6 +211,7 @@ void World::tell(const Effect& effect) {
 void World::take_batches() {
   batches_ = core_->take_batches(now_);
   if (batches_.size() > 1) ++faults_.commits_joint;
+  take_effects();  // what nothing needs to be stored for is said at once
 }
 
 bool World::commit_step() {

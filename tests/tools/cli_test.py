@@ -346,6 +346,10 @@ def test_receive(tool):
     CHECK.that(sorted(m["attempt"] for m in third) == [2, 2], "a nack costs one")
     report = tool.report("work")
     CHECK.that(report["waiting"] == 2 and report["ready"] == 47, report)
+    # It cost an attempt before it was refused.
+    expect(tool.run("message", "receive", "work", "--nack", "--delay", "36500d"), 64, "36500d", "7d")
+    next_one = tool.ok("message", "receive", "work", "--release")[0]
+    CHECK.that(next_one["attempt"] == 1, next_one)
     rest = tool.ok("message", "receive", "work", "-n", "1000", "--ack")
     CHECK.that(len(rest) == 47, len(rest))
     nothing = tool.json("message", "receive", "work", "--ack")

@@ -189,6 +189,18 @@ TEST_CASE("receiving takes exactly one way to settle and what goes with it") {
   CHECK(!check_receive_arguments(arguments).ok());
 }
 
+TEST_CASE("a delay that no nack may have was refused only after the message had come") {
+  ReceiveArguments arguments;
+  arguments.nack = true;
+  arguments.delay = std::chrono::days(7);
+  CHECK(check_receive_arguments(arguments).ok());
+  arguments.delay = std::chrono::days(36'500);
+  const Status refused = check_receive_arguments(arguments);
+  CHECK(refused.code() == ErrorCode::kInvalidArgument);
+  CHECK(refused.message() ==
+        "--delay 36500d is too long: a nack puts a message off by at most 7d.");
+}
+
 TEST_CASE("only what is settled step by step has no bound on its count") {
   ReceiveArguments arguments;
   arguments.count = ReceiveArguments::kKeptMax + 1;

@@ -166,6 +166,13 @@ Status check_receive_arguments(const ReceiveArguments& arguments) {
     return invalid("--reason goes with --nack or --reject.");
   }
   if (arguments.delay && !arguments.nack) return invalid("--delay goes with --nack.");
+  // Only the nack would be refused for it, and by then the message has come and an attempt is gone.
+  if (arguments.delay && arguments.delay->count() > kNackDelayMsMax) {
+    return invalid(
+        fmt::format("--delay {} is too long: a nack puts a message off by at most {}.",
+                    format_duration_ms(static_cast<std::uint64_t>(arguments.delay->count())),
+                    format_duration_ms(static_cast<std::uint64_t>(kNackDelayMsMax))));
+  }
   if (!arguments.settles_each_step() && arguments.count > ReceiveArguments::kKeptMax) {
     return invalid(
         fmt::format("-n {} is out of bounds: with --nack, --release and --hold at most {}.",

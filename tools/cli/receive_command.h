@@ -37,7 +37,8 @@ struct ReceiveArguments {
   std::optional<std::chrono::milliseconds> delay;
 };
 
-// Whether exactly one way to settle was chosen, and only what goes with it. kInvalidArgument.
+// Whether exactly one way to settle was chosen, and only what goes with it, within its bounds.
+// kInvalidArgument.
 Status check_receive_arguments(const ReceiveArguments& arguments);
 
 void add_receive_command(const Command& message);

@@ -121,6 +121,20 @@ TEST_CASE("what is missing or too much is named") {
         std::string::npos);
 }
 
+TEST_CASE("a number below 0 or beyond 64 bits was taken for a bound that is never reached") {
+  for (const char* option : {"--count", "--producers", "--window", "--size"}) {
+    CAPTURE(option);
+    CHECK(parse({"bench", "publish", option, "100"}).action);
+    for (const char* number : {"-1", "18446744073709551616"}) {
+      const std::string sentence = usage_error({"bench", "publish", option, number});
+      CHECK(sentence.find(option) != std::string::npos);
+      CHECK(sentence.find(number) != std::string::npos);
+    }
+  }
+  CHECK(usage_error({"bench", "publish", "--count", "1000000000001"})
+            .find("1000000000001 is out of bounds: 0 to 1000000000000") != std::string::npos);
+}
+
 TEST_CASE("help and version are printed and are no error") {
   for (const std::vector<const char*>& words :
        {std::vector<const char*>{"--help"}, std::vector<const char*>{"message", "send", "--help"},

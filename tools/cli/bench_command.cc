@@ -142,18 +142,20 @@ void take_plan(const Command& command, bench::PlanArguments& plan) {
       plan.workload);
   command.take_number({.name = "--size", .meaning = "Bytes of each body (default 1024)"},
                       plan.body_bytes, bench::kBodyBytesMin, kMessageBodyBytesMax);
-  command.take({.name = "--count", .meaning = "Messages; 0: no bound (default 100000, fan: 0)"},
-               plan.count);
+  command.take_number(
+      {.name = "--count", .meaning = "Messages; 0: no bound (default 100000, fan: 0)"}, plan.count,
+      0, kMax);
   command.take({.name = "--seconds", .meaning = "Publishing stops then (fan: 5)", .value = "S"},
                plan.seconds);
-  command.take({.name = "--producers", .meaning = "Connections that publish (default 1, fan: 64)"},
-               plan.producers);
+  command.take_number(
+      {.name = "--producers", .meaning = "Connections that publish (default 1, fan: 64)"},
+      plan.producers, 1, kMax);
   command.take_number({.name = "--consumers", .meaning = "Connections that consume (default 1)"},
                       plan.consumers, 1, kMax);
-  command.take(
+  command.take_number(
       {.name = "--window",
        .meaning = "Unconfirmed messages of a producer, unsettled of a consumer (default 1024)"},
-      plan.window);
+      plan.window, 1, kMax);
   command.take(
       {.name = "--rate", .meaning = "Messages a second, of paced (default 1000)", .value = "R"},
       plan.rate);

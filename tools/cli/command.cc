@@ -56,15 +56,24 @@ void Command::take(const Argument& argument, double& target) const {
   describe(*app_->add_option(argument.name, target, argument.meaning), argument);
 }
 
-void Command::take(const Argument& argument, std::optional<std::uint64_t>& target) const {
-  describe(*app_->add_option(argument.name, target, argument.meaning), with_value(argument, "N"));
-}
-
 void Command::take_number(const Argument& argument, std::uint64_t& target, std::uint64_t value_min,
                           std::uint64_t value_max) const {
-  const auto put = [&target](const std::string& text) {
+  take_bounded(argument, value_min, value_max,
+               [&target](std::uint64_t number) { target = number; });
+}
+
+void Command::take_number(const Argument& argument, std::optional<std::uint64_t>& target,
+                          std::uint64_t value_min, std::uint64_t value_max) const {
+  take_bounded(argument, value_min, value_max,
+               [&target](std::uint64_t number) { target = number; });
+}
+
+void Command::take_bounded(const Argument& argument, std::uint64_t value_min,
+                           std::uint64_t value_max,
+                           const std::function<void(std::uint64_t)>& put) const {
+  const auto put_text = [put](const std::string& text) {
     const Result<std::uint64_t> number = parse_count(text);
-    if (number.ok()) target = *number;
+    if (number.ok()) put(*number);
   };
   const auto refusal = [value_min, value_max](const std::string& text) {
     const Result<std::uint64_t> number = parse_count(text);
@@ -72,7 +81,7 @@ void Command::take_number(const Argument& argument, std::uint64_t& target, std::
     if (*number >= value_min && *number <= value_max) return std::string();
     return fmt::format("{} is out of bounds: {} to {}.", text, value_min, value_max);
   };
-  take_each(with_value(argument, "N"), put, refusal);
+  take_each(with_value(argument, "N"), put_text, refusal);
 }
 
 void Command::take_duration(const Argument& argument,

@@ -51,9 +51,10 @@ class Command {
   // As often as it is typed.
   void take(const Argument& argument, std::vector<std::string>& target) const;
   void take(const Argument& argument, double& target) const;
-  void take(const Argument& argument, std::optional<std::uint64_t>& target) const;
   void take_number(const Argument& argument, std::uint64_t& target, std::uint64_t value_min,
                    std::uint64_t value_max) const;
+  void take_number(const Argument& argument, std::optional<std::uint64_t>& target,
+                   std::uint64_t value_min, std::uint64_t value_max) const;
   void take_duration(const Argument& argument,
                      std::optional<std::chrono::milliseconds>& target) const;
   // `refusal` of a text is empty, or a sentence that says why it cannot be.
@@ -63,6 +64,10 @@ class Command {
   void take_flag(const std::string& name, bool& target, const std::string& meaning) const;
 
  private:
+  // A number within these bounds; `put` is called with one that is.
+  void take_bounded(const Argument& argument, std::uint64_t value_min, std::uint64_t value_max,
+                    const std::function<void(std::uint64_t)>& put) const;
+
   CLI::App* app_;
   Action* chosen_;
 };

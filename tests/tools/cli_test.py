@@ -751,6 +751,31 @@ def check_lines_while_the_broker_is_away(daemon, tool_binary):
             broker.stop()
 
 
+# They were counted among those that are not stored.
+def check_lines_whose_confirms_do_not_come(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        broker = Broker(daemon, os.path.join(directory, "data"))
+        tool = Tool(tool_binary, broker.address)
+        tool.make("lines", "--max-message-bytes", "10")
+        process = subprocess.Popen(
+            tool.command("--timeout", "1s", "message", "send", "lines", "--lines"),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            process.stdin.write(b"one\n" + b"x" * 11 + b"\nthree\n")
+            process.stdin.flush()
+            until(lambda: tool.report("lines")["messages"] == 2, "two are stored")
+            CHECK.that(b"SEQUENCE" in process.stdout.readline(), "their confirms are in")
+            broker.process.send_signal(signal.SIGSTOP)
+            process.stdin.write(b"four\nfive\n")
+            _, err = process.communicate(timeout=LONG_S)
+        finally:
+            broker.process.send_signal(signal.SIGCONT)
+            broker.stop()
+        CHECK.that(process.returncode == 3, (process.returncode, err))
+        CHECK.that(b"line 2: message_too_large" in err and b"lines 4 to 5: timeout" in err, err)
+        CHECK.that(b"2 of 5 lines are stored, 1 are not, of 2 it is not known." in err, err)
+
+
 def check_bench_of_a_broker_that_dies(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
         broker = Broker(daemon, os.path.join(directory, "data"))
@@ -857,7 +882,8 @@ def main():
         finally:
             broker.stop()
     for check in (check_directory, check_closed_descriptors, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
-                  check_lines_while_the_broker_is_away, check_bench_of_a_broker_that_dies):
+                  check_lines_while_the_broker_is_away, check_lines_whose_confirms_do_not_come,
+                  check_bench_of_a_broker_that_dies):
         try:
             check(daemon, tool_binary)
         except Exception:

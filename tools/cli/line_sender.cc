@@ -27,6 +27,11 @@ bool concerns_one_message(ErrorCode code) {
   }
 }
 
+// Whether the message may be stored all the same.
+bool leaves_unknown(ErrorCode code) {
+  return code == ErrorCode::kTimeout || code == ErrorCode::kConnectionLost;
+}
+
 }  // namespace
 
 LineSender::LineSender(Session& session, std::string queue)
@@ -170,7 +175,7 @@ void LineSender::report_failure(std::uint64_t line_number, const Status& status)
                    "No confirm came in time. Whether it is stored is not known; the same id again "
                    "would be stored once.");
   }
-  ++outcome_.failed;
+  ++(leaves_unknown(shown.code()) ? outcome_.not_known : outcome_.refused);
   if (outcome_.first_failure == ErrorCode::kOk) outcome_.first_failure = shown.code();
   const bool goes_on = failed_run_ && failed_run_->last_line + 1 == line_number &&
                        failed_run_->status.code() == shown.code();

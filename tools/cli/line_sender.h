@@ -6,9 +6,9 @@
 //
 // Failures: a line that is refused by itself (too large, a wrong id) is reported, the next ones go
 // on. A failure that would meet every line (no such queue, a full disk) ends the sending: send()
-// returns false. If nothing is confirmed for the session's timeout, the connection is given up and
-// what waits for its confirm fails; before that it is noted when the connection is lost, and when
-// it stands again.
+// returns false. If nothing is confirmed for the session's timeout, the connection is given up, and
+// of what waits for its confirm nobody knows whether it is stored; before that it is noted when the
+// connection is lost, and when it stands again.
 //
 // Limits: at most kWindow lines are unreported at a time, send() waits for room.
 
@@ -45,7 +45,8 @@ class LineSender {
   struct Outcome {
     std::uint64_t stored = 0;
     std::uint64_t duplicates = 0;  // of those
-    std::uint64_t failed = 0;
+    std::uint64_t refused = 0;     // not stored
+    std::uint64_t not_known = 0;   // whether they are stored
     ErrorCode first_failure = ErrorCode::kOk;
   };
   // Waits for what is under way. Called once; nothing may be sent after it.

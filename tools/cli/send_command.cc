@@ -35,15 +35,19 @@ std::string body_path(const SendArguments& arguments) {
 ExitCode report_lines(Session& session, const LineSender::Outcome& outcome,
                       std::uint64_t lines_read, bool is_cut_short) {
   session.output().end_list();
-  if (outcome.failed == 0 && !is_cut_short) {
+  const bool all_are_stored = outcome.refused == 0 && outcome.not_known == 0;
+  if (all_are_stored && !is_cut_short) {
     session.console().note(fmt::format("{} messages are stored; {} of them were before.",
                                        outcome.stored, outcome.duplicates));
     return session.finish();
   }
-  if (outcome.failed > 0) {
-    session.console().error(fmt::format("{} of {} lines are stored, {} are not.{}", outcome.stored,
-                                        lines_read, outcome.failed,
-                                        is_cut_short ? " Lines after them were not read." : ""));
+  if (!all_are_stored) {
+    std::string sentence = fmt::format("{} of {} lines are stored", outcome.stored, lines_read);
+    if (outcome.refused > 0) sentence += fmt::format(", {} are not", outcome.refused);
+    if (outcome.not_known > 0)
+      sentence += fmt::format(", of {} it is not known", outcome.not_known);
+    sentence += is_cut_short ? ". Lines after them were not read." : ".";
+    session.console().error(sentence);
   }
   const ExitCode code =
       outcome.stored > 0 ? ExitCode::kPartly : exit_code_for(outcome.first_failure);

@@ -520,6 +520,39 @@ def test_broker_views(tool):
     expect(tool.run("consumer", "ls", "seen"), 0, "no consumers")
 
 
+def test_it_said_that_nothing_was_done_when_only_the_output_was_not_written(tool):
+    def to_a_full_disk(*words, stdin=b"", redirection=">/dev/full"):
+        done = subprocess.run(["bash", "-c", f'"$@" {redirection}', "bash",
+                               *tool.command("-o", "jsonl", *words)],
+                              input=stdin, capture_output=True, timeout=LONG_S)
+        return Run(done.returncode, "", done.stderr.decode())
+    full = "Standard output cannot be written: No space left on device. "
+    expect(to_a_full_disk("queue", "create", "unseen"), 70, full + "Queue unseen is there.")
+    expect(to_a_full_disk("queue", "edit", "unseen", "lease=5s"), 70,
+           full + "The settings of queue unseen are changed.")
+    expect(to_a_full_disk("message", "send", "unseen", "hello", "--id", "one"), 70,
+           full + 'The message is stored in queue unseen with sequence 1 and id "one".')
+    expect(to_a_full_disk("message", "send", "unseen", "hello", "--id", "one"), 70,
+           'with sequence 1 and id "one", and was before.')
+    expect(to_a_full_disk("message", "send", "unseen", "hello", redirection=">&-"), 70,
+           "Bad file descriptor. The message is stored in queue unseen with sequence 2 and id ")
+    expect(to_a_full_disk("message", "send", "unseen", "--lines", stdin=b"a\nb\n"), 70, full,
+           " lines are stored.")
+    expect(to_a_full_disk("message", "receive", "unseen", "--ack"), 70,
+           full + "What was not written is given back.")
+    held = tool.ok("message", "receive", "unseen", "-n", "9", "--reject", "--wait", "10s")
+    CHECK.that([m["sequence"] for m in held][:3] == [1, 2, 3], held)
+    expect(to_a_full_disk("dlq", "redrive", "unseen", "1"), 70,
+           full + "1 dead letters of unseen.dead redriven.")
+    expect(to_a_full_disk("dlq", "discard", "unseen", "2", "--yes"), 70,
+           full + "1 dead letters of unseen.dead discarded.")
+    expect(to_a_full_disk("queue", "purge", "unseen", "--yes"), 70,
+           full + "1 messages are removed from queue unseen.")
+    looked = to_a_full_disk("queue", "show", "unseen")
+    CHECK.that(looked.code == 70 and looked.err.endswith(full.rstrip() + "\n"), looked)
+    expect(to_a_full_disk("queue", "rm", "unseen", "--yes"), 70, full + "Queue unseen is deleted.")
+
+
 def test_usage(tool):
     expect(tool.run(), 64, "needs a command")
     expect(tool.run("queue"), 64, "create, ls")

@@ -67,12 +67,16 @@ Status move_all(Session& session, DeadMove move, const QueueReport& dead_queue, 
   return Status();
 }
 
+std::string total_sentence(DeadMove move, const std::string& dead_queue, bool dry_run,
+                           const MoveReport& total) {
+  return fmt::format("{} dead letters of {} {}", total.moved, dead_queue, done_word(move, dry_run));
+}
+
 void print_total(Session& session, DeadMove move, const std::string& dead_queue, bool dry_run,
                  const MoveReport& total) {
   Output& output = session.output();
   if (output.is_table()) {
-    output.text(fmt::format("{} dead letters of {} {}\n", total.moved, dead_queue,
-                            done_word(move, dry_run)));
+    output.text(total_sentence(move, dead_queue, dry_run, total) + "\n");
     return;
   }
   Json json;
@@ -129,8 +133,8 @@ ExitCode move_dead_letters(Session& session, DeadMove move, const QueueReport& r
   if (status.ok() || total.moved > 0) print_total(session, move, dead_queue, dry_run, total);
   const ErrorCode rest = report_rest(session, dead_queue, total);
   const ExitCode failed = status.ok() ? exit_code_for(rest) : session.fail(status, dead_queue);
-  if (failed == ExitCode::kDone) return session.finish();
-  return session.finish(total.moved > 0 ? ExitCode::kPartly : failed);
+  const ExitCode code = failed != ExitCode::kDone && total.moved > 0 ? ExitCode::kPartly : failed;
+  return session.finish(code, total_sentence(move, dead_queue, dry_run, total) + ".");
 }
 
 }  // namespace holdfast::cli

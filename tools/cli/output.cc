@@ -77,8 +77,7 @@ bool Output::flush() {
     } else if (errno != EINTR) {
       pipe_is_closed_ = errno == EPIPE;
       status_ = Status(ErrorCode::kStorageFailed,
-                       fmt::format("Standard output cannot be written: {}. Nothing more was done.",
-                                   std::strerror(errno)));
+                       fmt::format("Standard output cannot be written: {}.", std::strerror(errno)));
     }
   }
   pending_.clear();

@@ -110,7 +110,7 @@ ExitCode create_queue(Session& session, const CreateArguments& arguments) {
       session.admin().create_queue(arguments.queue, *settings, arguments.if_not_exists);
   if (!report.ok()) return session.fail(report.status());
   print_queue(session.output(), *report);
-  return session.finish();
+  return session.finish(ExitCode::kDone, fmt::format("Queue {} is there.", arguments.queue));
 }
 
 void add_create(const Command& queue) {
@@ -159,7 +159,8 @@ ExitCode edit_queue(Session& session, const EditArguments& arguments) {
   const Result<QueueReport> report = session.admin().edit_queue(arguments.queue, *settings);
   if (!report.ok()) return session.fail(report.status(), arguments.queue);
   print_queue(session.output(), *report);
-  return session.finish();
+  return session.finish(ExitCode::kDone,
+                        fmt::format("The settings of queue {} are changed.", arguments.queue));
 }
 
 void add_edit(const Command& queue) {
@@ -262,9 +263,10 @@ ExitCode remove_queue(Session& session, const RemoveArguments& arguments) {
   if (!agreed.ok()) return session.fail(agreed, arguments.queue);
   const Status removed = session.admin().delete_queue(arguments.queue);
   if (!removed.ok()) return session.fail(removed, arguments.queue);
+  const std::string done = fmt::format("Queue {} is deleted.", arguments.queue);
   Output& output = session.output();
   if (output.is_table()) {
-    session.console().note(fmt::format("Queue {} is deleted.", arguments.queue));
+    session.console().note(done);
   } else {
     Json json;
     json["queue"] = arguments.queue;
@@ -273,7 +275,7 @@ ExitCode remove_queue(Session& session, const RemoveArguments& arguments) {
     json["dead"] = report.dead;
     output.single(json);
   }
-  return session.finish();
+  return session.finish(ExitCode::kDone, done);
 }
 
 ExitCode purge_queue(Session& session, const RemoveArguments& arguments) {
@@ -282,10 +284,12 @@ ExitCode purge_queue(Session& session, const RemoveArguments& arguments) {
   if (!agreed.ok()) return session.fail(agreed, arguments.queue);
   const Result<std::uint64_t> purged = session.admin().purge_queue(arguments.queue);
   if (!purged.ok()) return session.fail(purged.status(), arguments.queue);
+  const std::string done =
+      fmt::format("{} messages are removed from queue {}.", *purged, arguments.queue);
   Output& output = session.output();
   if (output.is_table()) {
     session.console().note(fmt::format(
-        "{} messages are removed from queue {}.{}", *purged, arguments.queue,
+        "{}{}", done,
         report.dedup_ids == 0 ? ""
                               : " Their ids stay in its dedup window: the same messages, sent "
                                 "again within it, are duplicates and are not stored."));
@@ -295,7 +299,7 @@ ExitCode purge_queue(Session& session, const RemoveArguments& arguments) {
     json["purged"] = *purged;
     output.single(json);
   }
-  return session.finish();
+  return session.finish(ExitCode::kDone, done);
 }
 
 void add_removal(const Command& queue, const std::string& name, const std::string& meaning,

@@ -203,7 +203,9 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
     }
     if (step->empty()) break;
     received += step->size();
-    if (!print(session, *step)) return session.finish();
+    if (!print(session, *step)) {
+      return session.finish(ExitCode::kDone, "What was not written is given back.");
+    }
     if (arguments.settles_each_step()) {
       settle(session, arguments, *step, settled);
     } else {
@@ -226,9 +228,10 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
     }
   }
   if (!kept.empty()) settle(session, arguments, kept, settled);
-  if (settled.first_failure == ErrorCode::kOk) return session.finish();
-  return session.finish(settled.done > 0 ? ExitCode::kPartly
-                                         : exit_code_for(settled.first_failure));
+  const ExitCode code = settled.first_failure == ErrorCode::kOk ? ExitCode::kDone
+                        : settled.done > 0                      ? ExitCode::kPartly
+                                           : exit_code_for(settled.first_failure);
+  return session.finish(code, fmt::format("{} messages are settled.", settled.done));
 }
 
 void add_receive_command(const Command& message) {

@@ -32,26 +32,29 @@ std::string body_path(const SendArguments& arguments) {
   return arguments.body->starts_with('@') ? arguments.body->substr(1) : std::string();
 }
 
+std::string counts_of(const LineSender::Outcome& outcome, std::uint64_t lines_read,
+                      bool is_cut_short) {
+  std::string sentence = fmt::format("{} of {} lines are stored", outcome.stored, lines_read);
+  if (outcome.refused > 0) sentence += fmt::format(", {} are not", outcome.refused);
+  if (outcome.not_known > 0) sentence += fmt::format(", of {} it is not known", outcome.not_known);
+  return sentence + (is_cut_short ? ". Lines after them were not read." : ".");
+}
+
 ExitCode report_lines(Session& session, const LineSender::Outcome& outcome,
                       std::uint64_t lines_read, bool is_cut_short) {
   session.output().end_list();
-  const bool all_are_stored = outcome.refused == 0 && outcome.not_known == 0;
-  if (all_are_stored && !is_cut_short) {
-    session.console().note(fmt::format("{} messages are stored; {} of them were before.",
-                                       outcome.stored, outcome.duplicates));
-    return session.finish();
-  }
-  if (!all_are_stored) {
-    std::string sentence = fmt::format("{} of {} lines are stored", outcome.stored, lines_read);
-    if (outcome.refused > 0) sentence += fmt::format(", {} are not", outcome.refused);
-    if (outcome.not_known > 0)
-      sentence += fmt::format(", of {} it is not known", outcome.not_known);
-    sentence += is_cut_short ? ". Lines after them were not read." : ".";
-    session.console().error(sentence);
-  }
+  const std::string counts = counts_of(outcome, lines_read, is_cut_short);
   const ExitCode code =
       outcome.stored > 0 ? ExitCode::kPartly : exit_code_for(outcome.first_failure);
-  return session.finish(code);
+  if (outcome.refused > 0 || outcome.not_known > 0) {
+    session.console().error(counts);
+    return session.finish(code);
+  }
+  // Nothing but standard output ends it before the last line, then.
+  if (is_cut_short || !session.output().status().ok()) return session.finish(code, counts);
+  session.console().note(fmt::format("{} messages are stored; {} of them were before.",
+                                     outcome.stored, outcome.duplicates));
+  return session.finish();
 }
 
 ExitCode send_lines(Session& session, const SendArguments& arguments, Input& input,
@@ -119,7 +122,11 @@ ExitCode send_one(Session& session, const SendArguments& arguments, const Messag
   } else {
     output.single(receipt_json(arguments.queue, *receipt));
   }
-  return session.finish();
+  return session.finish(
+      ExitCode::kDone,
+      fmt::format("The message is stored in queue {} with sequence {} and id {}{}.",
+                  arguments.queue, receipt->sequence, quoted(receipt->id),
+                  receipt->duplicate ? ", and was before" : ""));
 }
 
 }  // namespace

@@ -39,11 +39,13 @@ ExitCode Session::fail(const Status& status, std::string_view queue) {
   return exit_code_for(status.code());
 }
 
-ExitCode Session::finish(ExitCode code) {
+ExitCode Session::finish(ExitCode code, std::string_view done) {
   console_.end_progress();
   if (output_.flush()) return code;
   if (output_.pipe_is_closed()) return code;
-  return fail(output_.status());
+  const Status& status = output_.status();
+  return done.empty() ? fail(status)
+                      : fail(Status(status.code(), fmt::format("{} {}", status.message(), done)));
 }
 
 std::string Session::suggestion_for(std::string_view queue) {

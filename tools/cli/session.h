@@ -47,8 +47,9 @@ class Session {
 
   // Reports the error; for a queue that does not exist, with the nearest name that does.
   ExitCode fail(const Status& status, std::string_view queue = {});
-  // Writes what is left of the output, and reports if that fails.
-  ExitCode finish(ExitCode code = ExitCode::kDone);
+  // Writes what is left of the output, and reports if that fails. Then `done`, a sentence, tells
+  // what the command has changed: what would have told it was not written.
+  ExitCode finish(ExitCode code = ExitCode::kDone, std::string_view done = {});
 
  private:
   std::string suggestion_for(std::string_view queue);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "cli/interrupt.h"
 #include "cli/json_form.h"
 #include "holdfast/text.h"
 
@@ -29,10 +30,16 @@ std::string_view done_word(DeadMove move, bool dry_run) {
   return dry_run ? "would be redriven" : "redriven";
 }
 
+// kCancelled after an interrupt. Each step is whole: what it was to move is moved.
+Status check_interrupt() {
+  return interrupted() ? Status(ErrorCode::kCancelled, "Interrupted.") : Status();
+}
+
 Status move_sequences(Session& session, DeadMove move, const std::string& dead_queue,
                       const std::vector<std::uint64_t>& sequences, bool dry_run,
                       MoveReport& total) {
   for (std::size_t first = 0; first < sequences.size(); first += kStep) {
+    if (Status status = check_interrupt(); !status.ok()) return status;
     const auto begin = sequences.begin() + static_cast<std::ptrdiff_t>(first);
     const auto end =
         begin + static_cast<std::ptrdiff_t>(std::min<std::size_t>(kStep, sequences.size() - first));
@@ -55,6 +62,7 @@ Status move_all(Session& session, DeadMove move, const QueueReport& dead_queue, 
   Admin admin = session.admin();
   std::uint64_t next = 0;
   do {
+    if (Status status = check_interrupt(); !status.ok()) return status;
     const Result<MoveReport> step =
         move == DeadMove::kRedrive ? admin.redrive_all(dead_queue.name, next, kStep, dry_run, last)
                                    : admin.discard_all(dead_queue.name, next, kStep, dry_run, last);
@@ -126,15 +134,22 @@ ExitCode move_dead_letters(Session& session, DeadMove move, const QueueReport& r
                            const std::vector<std::uint64_t>& sequences, bool dry_run) {
   const std::string& dead_queue = report.name;
   MoveReport total;
+  catch_first_interrupt();
   const Status status = sequences.empty()
                             ? move_all(session, move, report, dry_run, total)
                             : move_sequences(session, move, dead_queue, sequences, dry_run, total);
   session.console().end_progress();
   if (status.ok() || total.moved > 0) print_total(session, move, dead_queue, dry_run, total);
   const ErrorCode rest = report_rest(session, dead_queue, total);
+  const std::string done = total_sentence(move, dead_queue, dry_run, total);
+  if (status.code() == ErrorCode::kCancelled) {
+    session.fail(Status(status.code(), fmt::format("{} {}, the others stay where they are.",
+                                                   status.message(), done)));
+    return session.finish(ExitCode::kInterrupted, done + ".");
+  }
   const ExitCode failed = status.ok() ? exit_code_for(rest) : session.fail(status, dead_queue);
   const ExitCode code = failed != ExitCode::kDone && total.moved > 0 ? ExitCode::kPartly : failed;
-  return session.finish(code, total_sentence(move, dead_queue, dry_run, total) + ".");
+  return session.finish(code, done + ".");
 }
 
 }  // namespace holdfast::cli

@@ -14,7 +14,8 @@ enum class ExitCode : int {
   kData = 65,         // no such queue or message, or data that is refused
   kUnreachable = 69,  // the broker cannot be reached
   kInternal = 70,
-  kTryAgain = 75,  // full, draining, timed out
+  kTryAgain = 75,      // full, draining, timed out
+  kInterrupted = 130,  // the process is to end by the signal that interrupted it
 };
 
 ExitCode exit_code_for(ErrorCode code);

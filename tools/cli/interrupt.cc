@@ -6,16 +6,30 @@
 namespace holdfast::cli {
 namespace {
 
-volatile std::sig_atomic_t was_interrupted = 0;
+volatile std::sig_atomic_t interrupting_signal = 0;
 
-}  // namespace
-
-void catch_interrupts() {
+void catch_with(int flags) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    std::signal(signal, [](int) { was_interrupted = 1; });
+    struct sigaction action {};
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) continue;
+    action = {};
+    action.sa_handler = [](int number) { interrupting_signal = number; };
+    action.sa_flags = flags;
+    sigaction(signal, &action, nullptr);
   }
 }
 
-bool interrupted() { return was_interrupted != 0; }
+}  // namespace
+
+void catch_interrupts() { catch_with(SA_RESTART); }
+
+void catch_first_interrupt() { catch_with(SA_RESTART | SA_RESETHAND); }
+
+bool interrupted() { return interrupting_signal != 0; }
+
+void end_by_interrupt() {
+  std::signal(interrupting_signal, SIG_DFL);
+  std::raise(interrupting_signal);
+}
 
 }  // namespace holdfast::cli

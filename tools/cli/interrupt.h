@@ -1,4 +1,5 @@
-// Interrupts (SIGINT, SIGTERM, SIGHUP) for a command that has something to remove before it ends.
+// Interrupts (SIGINT, SIGTERM, SIGHUP) for a command that has something to do before it ends. Those
+// that were ignored when the tool was started, as by nohup, stay so.
 
 #pragma once
 
@@ -6,6 +7,12 @@ namespace holdfast::cli {
 
 // From now on they do not end the process, but are told by interrupted().
 void catch_interrupts();
+// The same of the first alone: the same signal again ends the process at once. For a command that
+// leaves nothing behind, but has something to say.
+void catch_first_interrupt();
 bool interrupted();
+// Only after an interrupt: ends the process by it, as it would have ended uncaught, so that a shell
+// whose loop this ran in ends, too.
+void end_by_interrupt();
 
 }  // namespace holdfast::cli

@@ -13,6 +13,7 @@
 #include "cli/command_line.h"
 #include "cli/console.h"
 #include "cli/exit_code.h"
+#include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/session.h"
 
@@ -67,6 +68,7 @@ int main(int argument_count, char** arguments) {
     std::signal(SIGPIPE, SIG_DFL);
     std::raise(SIGPIPE);
   }
+  if (code == ExitCode::kInterrupted) end_by_interrupt();
   // At an ordinary end libuv waits for its threads: a name that nobody answers for may be looked up
   // longer than --timeout.
   std::fflush(nullptr);

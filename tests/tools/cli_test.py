@@ -867,6 +867,29 @@ def check_lines_while_the_broker_is_away(daemon, tool_binary):
             broker.stop()
 
 
+# 256 lines said the same.
+def check_receiving_from_a_broker_that_dies(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        broker = Broker(daemon, os.path.join(directory, "data"))
+        tool = Tool(tool_binary, broker.address)
+        tool.make("lost")
+        tool.lines("lost", ["x" * 4000] * 300)
+        tool.ok("message", "receive", "lost", "-n", "10", "--ack")
+        process = subprocess.Popen(
+            tool.command("-o", "jsonl", "message", "receive", "lost", "-n", "300", "--ack"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            # More than the pipe holds: the rest is written, and then settled, when the broker is gone.
+            first = json.loads(process.stdout.readline())
+        finally:
+            broker.stop(signal.SIGKILL)
+        _, err = process.communicate(timeout=LONG_S)
+        CHECK.that(process.returncode == 69 and first["sequence"] == 11, (process.returncode, first))
+        told = err.decode().splitlines()
+        CHECK.that(len(told) == 1 and re.match(
+            r"holdfast: messages 11 to \d+: connection_lost: ", told[0]), told)
+
+
 # They were counted among those that are not stored.
 def check_lines_whose_confirms_do_not_come(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
@@ -998,6 +1021,7 @@ def main():
         finally:
             broker.stop()
     for check in (check_directory, check_closed_descriptors, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
+                  check_receiving_from_a_broker_that_dies,
                   check_lines_while_the_broker_is_away, check_lines_whose_confirms_do_not_come,
                   check_bench_of_a_broker_that_dies):
         try:

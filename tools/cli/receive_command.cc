@@ -20,6 +20,7 @@ namespace holdfast::cli {
 namespace {
 
 using Deliveries = std::vector<Delivery>;
+using Failures = std::vector<std::pair<std::uint64_t, Status>>;  // by sequence
 using std::chrono::milliseconds;
 
 Status invalid(std::string message) {
@@ -41,7 +42,7 @@ class Settling {
     std::unique_lock lock(mutex_);
     return answered_.wait_for(lock, timeout, [this] { return waiting_ == 0; });
   }
-  std::vector<std::pair<std::uint64_t, Status>> failures() {
+  Failures failures() {
     const std::lock_guard lock(mutex_);
     return failures_;
   }
@@ -54,7 +55,7 @@ class Settling {
   std::mutex mutex_;
   std::condition_variable answered_;
   std::size_t waiting_;
-  std::vector<std::pair<std::uint64_t, Status>> failures_;
+  Failures failures_;
 };
 
 void settle_async(const ReceiveArguments& arguments, Delivery& delivery,
@@ -75,6 +76,42 @@ void settle_async(const ReceiveArguments& arguments, Delivery& delivery,
   }
 }
 
+// Messages that could not be settled for the same reason; `status` is that of the first one.
+struct FailedGroup {
+  std::uint64_t count = 0;
+  std::uint64_t first_sequence = 0;
+  std::uint64_t last_sequence = 0;
+  Status status;
+};
+
+std::string name_of(const FailedGroup& group) {
+  if (group.count == 1) return fmt::format("message {}", group.first_sequence);
+  const bool has_gaps = group.last_sequence - group.first_sequence + 1 != group.count;
+  return fmt::format("{}messages {} to {}",
+                     has_gaps ? fmt::format("{} of the ", group.count) : std::string(),
+                     group.first_sequence, group.last_sequence);
+}
+
+// One line for each reason: a connection that is lost is so for all of them.
+void report_failures(Session& session, Failures failures) {
+  std::ranges::sort(failures, {}, &Failures::value_type::first);
+  std::vector<FailedGroup> groups;
+  for (auto& [sequence, status] : failures) {
+    const auto group = std::ranges::find_if(groups, [&status = status](const FailedGroup& known) {
+      return known.status.code() == status.code();
+    });
+    if (group == groups.end()) {
+      groups.push_back({1, sequence, sequence, std::move(status)});
+    } else {
+      ++group->count;
+      group->last_sequence = sequence;
+    }
+  }
+  for (const FailedGroup& group : groups) {
+    session.console().error(fmt::format("{}: {}", name_of(group), group.status.to_string()));
+  }
+}
+
 struct Settled {
   std::uint64_t done = 0;
   ErrorCode first_failure = ErrorCode::kOk;
@@ -85,11 +122,11 @@ void settle(Session& session, const ReceiveArguments& arguments, Deliveries& del
   const auto settling = std::make_shared<Settling>(deliveries.size());
   for (Delivery& delivery : deliveries) settle_async(arguments, delivery, settling);
   const bool is_answered = settling->wait_for(session.options().timeout);
-  const auto failures = settling->failures();
-  for (const auto& [sequence, status] : failures) {
-    if (settled.first_failure == ErrorCode::kOk) settled.first_failure = status.code();
-    session.console().error(fmt::format("message {}: {}", sequence, status.to_string()));
+  const Failures failures = settling->failures();
+  if (!failures.empty() && settled.first_failure == ErrorCode::kOk) {
+    settled.first_failure = failures.front().second.code();
   }
+  report_failures(session, failures);
   const std::size_t waiting = settling->waiting();
   if (!is_answered && waiting > 0) {
     if (settled.first_failure == ErrorCode::kOk) settled.first_failure = ErrorCode::kTimeout;

@@ -35,6 +35,7 @@ struct Setting {
   std::uint64_t value_min;
   std::uint64_t value_max;
   std::string_view meaning;
+  bool takes_zero = false;  // below value_min, for no limit
 };
 
 constexpr std::uint64_t kKiB = 1024;
@@ -48,6 +49,9 @@ constexpr std::uint64_t kSecond = 1000;
 constexpr std::uint64_t kTotalMin = 32 * kMiB;
 static_assert(kFrameBytesMax + 4 * kMiB < kTotalMin);
 
+// With less, what is kept for settling and for dead letters leaves next to nothing for messages.
+constexpr std::uint64_t kDiskMin = 32 * kMiB;
+
 constexpr Setting text(std::string_view section, std::string_view name, std::string Config::*field,
                        std::string_view value, std::string_view meaning) {
   return {section, name, Type::kText, field, value, 0, 0, 0, meaning};
@@ -56,6 +60,14 @@ constexpr Setting number(std::string_view section, std::string_view name, Type t
                          std::uint64_t Config::*field, std::uint64_t value, std::uint64_t value_min,
                          std::uint64_t value_max, std::string_view meaning) {
   return {section, name, type, field, {}, value, value_min, value_max, meaning};
+}
+constexpr Setting number_or_zero(std::string_view section, std::string_view name, Type type,
+                                 std::uint64_t Config::*field, std::uint64_t value,
+                                 std::uint64_t value_min, std::uint64_t value_max,
+                                 std::string_view meaning) {
+  Setting setting = number(section, name, type, field, value, value_min, value_max, meaning);
+  setting.takes_zero = true;
+  return setting;
 }
 
 constexpr std::array kSettings = {
@@ -84,8 +96,8 @@ constexpr std::array kSettings = {
         "Recent messages kept in memory, so that live traffic is not read from disk. What queues "
         "with a backlog are in the middle of has eight times as much; beyond it consumers with "
         "little credit have it read again for each turn."),
-    number(
-        "limits", "disk_bytes_max", Type::kBytes, &Config::disk_bytes_max, 0, 0, kTiB,
+    number_or_zero(
+        "limits", "disk_bytes_max", Type::kBytes, &Config::disk_bytes_max, 0, kDiskMin, kTiB,
         "Disk that the data file may use, the journal (a 64th of it, 16MiB at most) not counted; "
         "publishes are refused before it is used up. 0: what the file system has."),
     number("limits", "preallocate_bytes", Type::kBytes, &Config::preallocate_bytes, 64 * kMiB, kMiB,
@@ -265,7 +277,8 @@ class ConfigReader {
     } else {
       return wrong_type();
     }
-    if (value < setting.value_min || value > setting.value_max) {
+    const bool is_zero_taken = value == 0 && setting.takes_zero;
+    if (!is_zero_taken && (value < setting.value_min || value > setting.value_max)) {
       return out_of_bounds(setting, node, format_value(setting.type, value));
     }
     config_.*std::get<std::uint64_t Config::*>(setting.field) = value;
@@ -274,9 +287,13 @@ class ConfigReader {
 
   Status out_of_bounds(const Setting& setting, const toml::node& node,
                        std::string_view value) const {
-    return error(node.source(), fmt::format("{} is {}; it must be from {} to {}.", setting.name,
-                                            value, format_value(setting.type, setting.value_min),
-                                            format_value(setting.type, setting.value_max)));
+    return error(
+        node.source(),
+        fmt::format(
+            "{} is {}; it must be from {} to {}{}.", setting.name, value,
+            format_value(setting.type, setting.value_min),
+            format_value(setting.type, setting.value_max),
+            setting.takes_zero ? fmt::format(", or {}", format_value(setting.type, 0)) : ""));
   }
 
   Status read_queue_defaults(const toml::table& table) {

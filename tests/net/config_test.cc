@@ -7,6 +7,8 @@
 #include <fstream>
 #include <iterator>
 #include <sstream>
+#include <string>
+#include <utility>
 
 #include "schema/queue_settings.h"
 
@@ -50,6 +52,11 @@ constexpr BadFile kBadFiles[] = {
      ":2: ", "from \"32MiB\""},
     {"all output together less than one message", "[limits]\noutput_bytes_total_max = \"1MiB\"\n",
      ":2: ", "from \"32MiB\""},
+    {"a disk that no message fits on", "[limits]\ndisk_bytes_max = 1\n",
+     ":2: ", "from \"32MiB\" to \"1TiB\", or \"0\""},
+    {"a disk that no message fits on, as text", "[limits]\ndisk_bytes_max = \"20\"\n",
+     ":2: ", "disk_bytes_max is \"20\"; it must be from \"32MiB\""},
+    {"a disk beyond its bound", "[limits]\ndisk_bytes_max = \"2TiB\"\n", ":2: ", "to \"1TiB\""},
     {"a duration without a unit", "[timeouts]\nhandshake = 5\n", ":2: ", "a duration in quotes"},
     {"a duration in quotes without a unit", "[timeouts]\nhandshake = \"5\"\n", ":2: ", "handshake"},
     {"a duration out of bounds", "[timeouts]\nheartbeat = \"2m\"\n", ":2: ", "\"1m\""},
@@ -94,7 +101,7 @@ TEST_CASE("a file sets what it names") {
   const Result<Config> config = parse_config(
       "[broker]\ndata = \"/var/lib/holdfast\"\nunix = \"/run/holdfast.sock\"\n"
       "allow_network_file_system = true\n"
-      "[limits]\nconnections_max = 50\ncache_bytes_max = \"64MiB\"\ndisk_bytes_max = 1000000\n"
+      "[limits]\nconnections_max = 50\ncache_bytes_max = \"64MiB\"\ndisk_bytes_max = 40000000\n"
       "[timeouts]\nheartbeat = \"1.5s\"\ndrain = \"0\"\n"
       "[queue_defaults]\nlease = \"1m\"\nmax-attempts = 3\nmax-messages = \"none\"\n",
       "file");
@@ -104,15 +111,27 @@ TEST_CASE("a file sets what it names") {
   CHECK(config->allow_network_file_system == 1);
   CHECK(config->connections_max == 50);
   CHECK(config->cache_bytes_max == 64u << 20);
-  CHECK(config->disk_bytes_max == 1'000'000);
+  CHECK(config->disk_bytes_max == 40'000'000);
   CHECK(config->heartbeat_ms == 1'500);
   CHECK(config->drain_ms == 0);
   REQUIRE(config->queue_defaults.size() == 3);
 }
 
+TEST_CASE("a disk without a limit, or with the least that there is, is taken") {
+  for (const auto& [text, bytes] :
+       {std::pair{"0", 0u}, std::pair{"\"0\"", 0u}, std::pair{"33554432", 32u << 20},
+        std::pair{"\"32MiB\"", 32u << 20}}) {
+    CAPTURE(text);
+    const Result<Config> config =
+        parse_config(std::string("[limits]\ndisk_bytes_max = ") + text + "\n", "file");
+    REQUIRE_MESSAGE(config.ok(), config.status().to_string());
+    CHECK(config->disk_bytes_max == bytes);
+  }
+}
+
 TEST_CASE("what --check-config prints reads back as the same configuration") {
   const Result<Config> config = parse_config(
-      "[broker]\ndata = \"/a \\\"b\\\" \\\\ \\u0009\"\n[limits]\ndisk_bytes_max = 1234567\n"
+      "[broker]\ndata = \"/a \\\"b\\\" \\\\ \\u0009\"\n[limits]\ndisk_bytes_max = 41234567\n"
       "[timeouts]\nslow_reader = \"1m30s\"\n[queue_defaults]\nlease = \"1m30s\"\nmax-bytes = "
       "\"5MB\"\n",
       "file");
@@ -122,7 +141,7 @@ TEST_CASE("what --check-config prints reads back as the same configuration") {
   REQUIRE_MESSAGE(again.ok(), again.status().to_string());
   CHECK(format_config(*again) == printed);
   CHECK(again->data == config->data);
-  CHECK(again->disk_bytes_max == 1'234'567);
+  CHECK(again->disk_bytes_max == 41'234'567);
   CHECK(again->slow_reader_ms == 90'000);
   CHECK(again->queue_defaults.size() == 2);
 }

@@ -71,8 +71,10 @@ constexpr Setting number_or_zero(std::string_view section, std::string_view name
 }
 
 constexpr std::array kSettings = {
-    text("broker", "data", &Config::data, "",
-         "Directory of the store; made if it does not exist. Must be given here or as --data."),
+    text(
+        "broker", "data", &Config::data, "",
+        "Directory of the store; made if it does not exist. A relative one begins where the broker "
+        "is started. Must be given here or as --data."),
     text("broker", "listen", &Config::listen, "127.0.0.1:7411",
          "HOST:PORT to listen on; port 0 takes a free one; empty: no TCP."),
     text("broker", "unix", &Config::unix_path, "",

@@ -16,14 +16,17 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <random>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "base/standard_streams.h"
 #include "config.h"
+#include "holdfast/text.h"
 #include "memory_trimmer.h"
 #include "net/broker.h"
 #include "net/listen_address.h"
@@ -229,6 +232,23 @@ struct CommandLine {
   bool check_config = false;
 };
 
+// For people who were not there when the broker was started. What is given from the root on stays
+// as it is written.
+Result<std::string> absolute_path(const std::string& path) {
+  if (path.starts_with('/')) return path;
+  std::error_code error;
+  const std::filesystem::path begin = std::filesystem::current_path(error);
+  if (error) {
+    return Status(
+        ErrorCode::kConfigInvalid,
+        fmt::format("The data directory {} begins in the working directory, which cannot be told: "
+                    "{}. Give it from the root on.",
+                    quoted(path), error.message()));
+  }
+  const std::filesystem::path whole = std::filesystem::weakly_canonical(begin / path, error);
+  return error ? (begin / path).string() : whole.string();
+}
+
 Result<Config> configuration_of(const CommandLine& line, const CLI::App& app) {
   Config config;
   if (!line.config_file.empty()) {
@@ -244,6 +264,9 @@ Result<Config> configuration_of(const CommandLine& line, const CLI::App& app) {
                   "No data directory is given: say --data DIR, or data = \"DIR\" under [broker] in "
                   "the configuration file.");
   }
+  Result<std::string> data = absolute_path(config.data);
+  if (!data.ok()) return data.status();
+  config.data = std::move(*data);
   if (config.listen.empty() && config.unix_path.empty()) {
     return Status(ErrorCode::kConfigInvalid,
                   "There is nothing to listen on: give --listen HOST:PORT or --unix PATH.");

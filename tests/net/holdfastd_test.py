@@ -168,6 +168,36 @@ def test_check_config_prints_and_touches_nothing(directory):
     check(os.listdir(directory) == ["holdfast.toml"], f"made {os.listdir(directory)}")
 
 
+def test_a_relative_data_directory_was_told_as_it_was_typed(directory):
+    os.mkdir(directory + "/start")
+    os.mkdir(directory + "/elsewhere")
+    os.symlink(directory + "/elsewhere", directory + "/link")
+
+    def begin():
+        os.chdir(directory + "/start")
+    for typed, told in (("d1", "start/d1"), ("./d1", "start/d1"), ("../d2", "d2"),
+                        ("../link/d3", "elsewhere/d3")):
+        told = os.path.realpath(directory) + "/" + told
+        with Broker("--data", typed, "--listen", "127.0.0.1:0", prepare=begin) as broker:
+            line = broker.ready()
+            check(line.endswith(f", data in {told}"), line)
+            code, _, err = broker.end(signal.SIGTERM)
+            check(code == 0 and f"The store in {told} " in err, err)
+            check(os.path.isdir(told), f"{told} was not made")
+        code, out, err = run("--data", typed, "--check-config", prepare=begin)
+        check(code == 0 and f'data = "{told}"' in out, out + err)
+    # From the root on it stays as it is written.
+    with Broker("--data", directory + "/link/d3", "--listen", "127.0.0.1:0") as broker:
+        line = broker.ready()
+        check(line.endswith(f", data in {directory}/link/d3"), line)
+
+    def begin_nowhere():
+        os.mkdir(directory + "/gone")
+        os.chdir(directory + "/gone")
+        os.rmdir(directory + "/gone")
+    check_refused(run("--data", "d1", prepare=begin_nowhere), 64, '"d1"', "working directory")
+
+
 def test_version_and_help(_):
     for option, words in (("--version", "holdfastd "), ("--help", "--check-config")):
         code, out, _ = run(option)
@@ -405,5 +435,5 @@ def main():
 
 
 if __name__ == "__main__":
-    BINARY = sys.argv[1]
+    BINARY = os.path.abspath(sys.argv[1])
     sys.exit(main())

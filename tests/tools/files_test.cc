@@ -9,8 +9,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/input.h"
@@ -150,6 +152,40 @@ TEST_CASE("an unfinished file leaves the old one and nothing beside it") {
   }
   CHECK(directory.read("export") == "old");
   CHECK(directory.names() == std::vector<std::string>{"export"});
+}
+
+TEST_CASE("a link was replaced instead of the file that it leads to") {
+  namespace fs = std::filesystem;
+  const Directory directory;
+  fs::create_directory(directory.file("there"));
+  directory.write("there/export", "old");
+  fs::create_symlink("there/export", directory.file("relative"));
+  fs::create_symlink(directory.file("relative"), directory.file("to-a-link"));
+  fs::create_symlink("there/absent", directory.file("dangling"));
+  for (const auto& [link, target] :
+       {std::pair{"relative", "there/export"}, std::pair{"to-a-link", "there/export"},
+        std::pair{"dangling", "there/absent"}}) {
+    CAPTURE(link);
+    Result<WholeFile> file = WholeFile::create(directory.file(link));
+    REQUIRE(file.ok());
+    REQUIRE(file->write(std::string("new by ") + link).ok());
+    REQUIRE(file->finish().ok());
+    CHECK(directory.read(target) == std::string("new by ") + link);
+    CHECK(fs::is_symlink(directory.file(link)));
+    CHECK(!fs::is_symlink(directory.file(target)));
+  }
+  CHECK(directory.names().size() == 4);
+  CHECK(std::distance(fs::directory_iterator(directory.file("there")), {}) == 2);
+}
+
+TEST_CASE("links that lead in a circle are refused") {
+  const Directory directory;
+  std::filesystem::create_symlink("b", directory.file("a"));
+  std::filesystem::create_symlink("a", directory.file("b"));
+  const Result<WholeFile> file = WholeFile::create(directory.file("a"));
+  REQUIRE(!file.ok());
+  CHECK(file.status().code() == ErrorCode::kInvalidArgument);
+  CHECK(file.status().message().find("40 symbolic links") != std::string::npos);
 }
 
 TEST_CASE("a file in a directory that does not exist is refused by its name") {

@@ -8,14 +8,39 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "holdfast/text.h"
 
 namespace holdfast::cli {
 
-Result<WholeFile> WholeFile::create(const std::string& path) {
-  if (path == "-") return WholeFile(path, {}, STDOUT_FILENO);
+namespace {
+
+// What symbolic links lead to from there, whether it exists or not.
+Result<std::string> end_of_links(const std::string& path) {
+  constexpr int kLinksMax = 40;  // as many as Linux follows
+  std::filesystem::path end = path;
+  for (int links = 0; links <= kLinksMax; ++links) {
+    std::error_code error;
+    const std::filesystem::path target = std::filesystem::read_symlink(end, error);
+    if (error) return end.string();  // no link
+    end = end.parent_path() / target;
+  }
+  return Status(ErrorCode::kInvalidArgument,
+                fmt::format("File {} cannot be created: it leads through more than {} symbolic "
+                            "links. Name the file that is meant.",
+                            quoted(path), kLinksMax));
+}
+
+}  // namespace
+
+Result<WholeFile> WholeFile::create(const std::string& name) {
+  if (name == "-") return WholeFile(name, {}, STDOUT_FILENO);
+  const Result<std::string> end = end_of_links(name);
+  if (!end.ok()) return end.status();
+  const std::string& path = *end;
   struct stat info {};
   if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
     const int file_descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);

@@ -15,8 +15,9 @@ namespace holdfast::cli {
 class WholeFile {
  public:
   // "-" is standard output. kInvalidArgument if the file cannot be created or opened. A regular
-  // file of this name is replaced by finish(), until then it stays.
-  static Result<WholeFile> create(const std::string& path);
+  // file of this name is replaced by finish(), until then it stays; of a symbolic link that is the
+  // file it leads to, and the link stays.
+  static Result<WholeFile> create(const std::string& name);
 
   WholeFile(WholeFile&& other) noexcept;
   WholeFile& operator=(WholeFile&&) = delete;

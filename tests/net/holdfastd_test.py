@@ -362,12 +362,17 @@ def test_a_crash_names_the_data_file_and_stays_a_crash(directory):
             check(directory + "/d/" in err and number.name in err, err)
 
 
-def appears(path):
-    """Waits for a socket that a broker makes."""
+def listens(path):
+    """Waits until a broker listens on the socket that it makes: a moment after it is there."""
     deadline = time.monotonic() + LONG_S
-    while not os.path.exists(path):
-        check(time.monotonic() < deadline, f"{path} does not appear")
-        time.sleep(0.01)
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.connect(path)
+                return
+        except (FileNotFoundError, ConnectionRefusedError):
+            check(time.monotonic() < deadline, f"nobody listens on {path}")
+            time.sleep(0.01)
 
 
 def test_with_closed_descriptors_the_log_was_written_into_the_data_file(directory):
@@ -377,7 +382,7 @@ def test_with_closed_descriptors_the_log_was_written_into_the_data_file(director
         os.closerange(0, 3)
     for _ in range(2):
         with Broker(*arguments, prepare=close_all) as broker:
-            appears(directory + "/s")
+            listens(directory + "/s")
             for number in range(3):
                 name = os.readlink(f"/proc/{broker.process.pid}/fd/{number}")
                 check(name == "/dev/null", f"descriptor {number} is {name}")
@@ -401,7 +406,7 @@ def test_a_standard_error_that_cannot_be_written_aborted_it(directory):
         for stderr in (full, pipe):
             check(run("--data", directory, "--listen", "nonsense", stderr=full)[0] == 64, "exit code")
             with Broker(*arguments, stderr=stderr) as broker:
-                appears(directory + "/s")
+                listens(directory + "/s")
                 client, frame = greet(directory + "/s")
                 client.close()
                 check(frame[4] == WELCOME, f"frame {frame[4]}")

@@ -339,6 +339,7 @@ void Core::list_consumers(Asker asker, std::string_view queue, ConsumerId from, 
 CoreReport Core::report(Now /*now*/) const { return state_->report(); }
 std::uint64_t Core::corrupt_found() const { return state_->corrupt_found; }
 std::uint64_t Core::room_refusals() const { return state_->room_refusals; }
+std::uint64_t Core::moves_held_up() const { return state_->moves_held_up; }
 
 void Core::committed(const CommitResult& result, Now now) { state_->committed(result, now); }
 void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }

@@ -100,6 +100,8 @@ class Core {
   // Publishes since the start that were refused because the store had no room for them, though it
   // was allowed to take some.
   std::uint64_t room_refusals() const;
+  // Messages since the start that had to wait for room before they could be dead letters.
+  std::uint64_t moves_held_up() const;
 
   // ---- the store's answers ----
   // Of all batches that were taken, up to the one with that number.

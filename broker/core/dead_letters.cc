@@ -57,6 +57,7 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
   queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(kept), operation});
   if (operation) ++operation->moves_left;
   touch(queue);
+  if (!commits_lag() && !may_move(entry.bytes)) ++moves_held_up;
   if (move_from_cache(queue, entry, now) == FirstMove::kNotRead) fetch_for(queue, sequence);
 }
 

@@ -225,6 +225,8 @@ void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& resu
           reply.state = wire::MessageState_InFlight;
         } else if (outstanding->state == OutstandingState::kWaiting) {
           reply.state = wire::MessageState_Waiting;
+        } else if (outstanding->state == OutstandingState::kMoving) {
+          reply.state = wire::MessageState_Moving;
         }
       }
       pin(block);

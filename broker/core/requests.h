@@ -229,6 +229,7 @@ struct QueueReport {
   std::uint64_t ready = 0;
   std::uint64_t in_flight = 0;
   std::uint64_t waiting = 0;
+  std::uint64_t moving = 0;
   std::uint64_t dead = 0;
   std::uint32_t consumers = 0;
   QueueCounters counters;
@@ -309,6 +310,7 @@ struct CoreReport {
   std::uint64_t ready = 0;
   std::uint64_t in_flight = 0;
   std::uint64_t waiting = 0;
+  std::uint64_t moving = 0;
   std::uint64_t dead = 0;
   Rates rates;
   QueueCounters counters;

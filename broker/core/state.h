@@ -425,6 +425,7 @@ struct Core::State {
   std::uint64_t in_flight = 0;  // over all subscriptions
   std::uint64_t corrupt_found = 0;
   std::uint64_t room_refusals = 0;  // of publishes while they are allowed
+  std::uint64_t moves_held_up = 0;  // for want of room
   std::uint64_t commits = 0;
   std::array<std::uint32_t, 1024> commit_durations_us{};
   bool disk_is_slow = false;  // as the last commit tells

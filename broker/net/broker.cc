@@ -210,6 +210,14 @@ void Broker::tell_counted(Now now) {
         "little room. Consume or delete messages, or give the store more space.",
         refused);
   }
+  const auto held_up = moves_held_up_told_.due(core_.moves_held_up(), now.monotonic);
+  if (held_up > 0) {
+    log_.warning(
+        "{} messages that were rejected, or failed for the last time, had to wait for room in the "
+        "dead-letter queues; the status tells how many still do (moving). Consume or delete "
+        "messages, or give the store more space.",
+        held_up);
+  }
 }
 
 void Broker::on_committed(const CommitResult& result) {
@@ -280,6 +288,7 @@ std::size_t Broker::append_status(std::uint64_t correlation, FrameWriter& out, N
   info.add_ready(report.ready);
   info.add_in_flight(report.in_flight);
   info.add_waiting(report.waiting);
+  info.add_moving(report.moving);
   info.add_dead(report.dead);
   info.add_publish_rate(report.rates.publish);
   info.add_deliver_rate(report.rates.deliver);

@@ -132,6 +132,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   bool commits_wait_ = false;
   ToldSeldom corrupt_told_;
   ToldSeldom room_refusals_told_;
+  ToldSeldom moves_held_up_told_;
   bool torn_down_ = false;
   MonotonicTime started_at_;
   MonotonicTime drain_until_;

@@ -66,6 +66,7 @@ QueueReport decode(const wire::QueueInfo& info) {
   report.ready = info.ready();
   report.in_flight = info.in_flight();
   report.waiting = info.waiting();
+  report.moving = info.moving();
   report.dead = info.dead();
   report.consumers = info.consumers();
   report.published = info.published();
@@ -107,6 +108,7 @@ BrokerReport decode(const wire::StatusInfo& info) {
   report.ready = info.ready();
   report.in_flight = info.in_flight();
   report.waiting = info.waiting();
+  report.moving = info.moving();
   report.dead = info.dead();
   report.publish_rate = info.publish_rate();
   report.deliver_rate = info.deliver_rate();

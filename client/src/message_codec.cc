@@ -181,6 +181,8 @@ std::string_view message_state_name(std::uint8_t state) {
       return "in_flight";
     case wire::MessageState_Waiting:
       return "waiting";
+    case wire::MessageState_Moving:
+      return "moving";
     default:
       return "unknown";
   }

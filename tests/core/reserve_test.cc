@@ -234,6 +234,10 @@ TEST_CASE("a dead letter that was larger than the reserve held up all commits") 
   f.core().space_changed(f.store.space, f.now());
   f.settle(consumer, wire::SettleKind_Reject, {{1, 1}});
   CHECK(f.report("q.dead").messages == 0);
+  // Nobody is in the dark about it.
+  CHECK(f.report("q").moving == 1);
+  CHECK(f.report("q").ready == 0);
+  CHECK(f.core().moves_held_up() == 1);
   f.settle(consumer, wire::SettleKind_Ack, {{2, 2}});
   CHECK(f.report("q").messages == 1);
   f.store.space.reserve_room_bytes = 1'100'000;
@@ -241,6 +245,7 @@ TEST_CASE("a dead letter that was larger than the reserve held up all commits") 
   f.run();
   CHECK(f.report("q.dead").messages == 1);
   CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q").moving == 0);
 }
 
 TEST_CASE_FIXTURE(Held, "attempts used up the reserve while publishes were taken") {

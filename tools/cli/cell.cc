@@ -29,6 +29,10 @@ std::string cut(std::string_view text, std::size_t characters_max) {
   return std::string(text);
 }
 
+std::string moving_part(std::uint64_t messages) {
+  return messages == 0 ? "" : fmt::format(", {} moving to dead letters", messages);
+}
+
 std::string size_cell(std::uint64_t bytes) {
   constexpr std::array<std::string_view, 6> kUnits{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   if (bytes < 1024) return fmt::format("{} B", bytes);

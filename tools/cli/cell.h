@@ -17,6 +17,8 @@ std::string cut(std::string_view text, std::size_t characters_max);
 
 // Rounded for reading: 512 → "512 B", 1234567 → "1.2 MiB".
 std::string size_cell(std::uint64_t bytes);
+// Of a count of messages: those on their way to dead-letter queues; empty if there are none.
+std::string moving_part(std::uint64_t messages);
 // Per second: 0 → "0/s", 12.34 → "12.3/s", 12345.6 → "12346/s".
 std::string rate_cell(double per_second);
 // Rounded to two units: 93784000 → "1d2h", 1500 → "1.5s".

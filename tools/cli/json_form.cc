@@ -110,6 +110,7 @@ Json queue_json(const QueueReport& report) {
   json["ready"] = report.ready;
   json["in_flight"] = report.in_flight;
   json["waiting"] = report.waiting;
+  json["moving"] = report.moving;
   json["dead"] = report.dead;
   json["dead_queue"] = report.dead_queue;
   json["source_queue"] = report.source_queue;
@@ -172,6 +173,7 @@ Json broker_json(const BrokerReport& report) {
   json["ready"] = report.ready;
   json["in_flight"] = report.in_flight;
   json["waiting"] = report.waiting;
+  json["moving"] = report.moving;
   json["dead"] = report.dead;
   json["rates"] = {{"published", report.publish_rate},
                    {"delivered", report.deliver_rate},

@@ -24,8 +24,9 @@ using Fields = std::vector<std::pair<std::string, std::string>>;
 Fields fields_of(const QueueReport& report) {
   Fields fields = {
       {"Queue", report.name},
-      {"Messages", fmt::format("{} ready, {} in flight, {} waiting ({})", report.ready,
-                               report.in_flight, report.waiting, size_cell(report.bytes))},
+      {"Messages",
+       fmt::format("{} ready, {} in flight, {} waiting{} ({})", report.ready, report.in_flight,
+                   report.waiting, moving_part(report.moving), size_cell(report.bytes))},
   };
   if (report.source_queue.empty()) {
     fields.emplace_back("Dead letters", fmt::format("{} in {}", report.dead, report.dead_queue));

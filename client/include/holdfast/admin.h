@@ -29,7 +29,8 @@ struct QueueReport {
   std::string source_queue;
   std::uint64_t next_sequence = 0;
   std::uint64_t floor = 0;
-  std::uint64_t messages = 0, bytes = 0, ready = 0, in_flight = 0, waiting = 0, dead = 0;
+  std::uint64_t messages = 0, bytes = 0, ready = 0, in_flight = 0, waiting = 0, moving = 0,
+                dead = 0;
   std::uint32_t consumers = 0;
   // Since the broker started.
   std::uint64_t published = 0, duplicates = 0, delivered = 0, redelivered = 0, acked = 0,
@@ -45,7 +46,7 @@ struct BrokerReport {
   std::string broker_version, node_id, data_directory;
   std::chrono::milliseconds uptime{0};
   std::uint32_t queues = 0, connections = 0, consumers = 0, pid = 0;
-  std::uint64_t ready = 0, in_flight = 0, waiting = 0, dead = 0;
+  std::uint64_t ready = 0, in_flight = 0, waiting = 0, moving = 0, dead = 0;
   double publish_rate = 0, deliver_rate = 0, ack_rate = 0;
   std::uint64_t published = 0, delivered = 0, acked = 0, corrupt = 0, refused = 0;
   std::uint64_t store_bytes = 0, store_file_bytes = 0, disk_free_bytes = 0, room_bytes = 0;

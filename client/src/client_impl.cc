@@ -537,7 +537,8 @@ bool ClientImpl::send() {
   requests_.pump(connection_.output());
   bool more = false;
   if (connection_.unsent_bytes() < kTurnBytes) {
-    more = publisher_.pump(connection_.output(), kTurnBytes, connection_.frame_bytes_max());
+    more = publisher_.pump(connection_.output(), {kTurnBytes, connection_.frame_bytes_max(),
+                                                  connection_.unconfirmed_bytes_max()});
     requests_.pump(connection_.output());  // queues that the publisher has to open
   }
   connection_.flush();

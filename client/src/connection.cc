@@ -362,6 +362,7 @@ void Connection::welcome(const Frame& frame) {
                 true);
   }
   frame_bytes_max_ = welcome->frame_bytes_max() == 0 ? kFrameBytesMax : welcome->frame_bytes_max();
+  unconfirmed_bytes_max_ = welcome->unconfirmed_bytes_max();
   heartbeat_ms_ = welcome->heartbeat_ms() == 0 ? kHeartbeatMsDefault : welcome->heartbeat_ms();
   stage_ = Stage::kReady;
   overdue_ = false;

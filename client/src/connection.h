@@ -87,6 +87,9 @@ class Connection {
 
   // The largest frame body that the broker accepts; while ready().
   std::size_t frame_bytes_max() const { return frame_bytes_max_; }
+  // With so much published and not confirmed the broker reads no further; while ready(). 0: it has
+  // not said.
+  std::uint64_t unconfirmed_bytes_max() const { return unconfirmed_bytes_max_; }
 
   // Defined beside the implementation, for its callbacks.
   struct Socket;
@@ -127,6 +130,7 @@ class Connection {
   // one that does not answer takes a whole attempt.
   std::size_t addresses_failed_ = 0;
   std::size_t frame_bytes_max_ = 0;
+  std::uint64_t unconfirmed_bytes_max_ = 0;
   std::uint64_t heartbeat_ms_ = 0;
   std::uint64_t sent_at_ms_ = 0;
   std::uint64_t received_at_ms_ = 0;

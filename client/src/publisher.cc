@@ -23,6 +23,12 @@ Status nobody_waits() {
   return Status(ErrorCode::kTimeout, "The publish was given up by its caller.");
 }
 
+Status too_large(std::size_t frame_bytes, std::size_t frame_bytes_max) {
+  return Status(ErrorCode::kMessageTooLarge,
+                fmt::format("The message makes a frame of {} bytes; the broker takes at most {}.",
+                            frame_bytes, frame_bytes_max));
+}
+
 Status outcome_unknown(const Publication& publication, const Status& refusal) {
   return Status(
       ErrorCode::kConnectionLost,
@@ -112,47 +118,60 @@ void Publisher::open_failed(const std::string& name, const Status& why) {
 
 // ---- sending ----
 
-bool Publisher::pump(FrameWriter& output, std::size_t output_bytes_max,
-                     std::size_t frame_bytes_max) {
+bool Publisher::pump(FrameWriter& output, const Bounds& bounds) {
   if (draining_) return false;
-  while (!ready_.empty() && output.size() < output_bytes_max) {
+  while (!ready_.empty() && output.size() < bounds.output_bytes_max) {
     Queue& queue = *ready_.front();
     ready_.pop_front();
     queue.listed = false;
     if (!queue.returned.empty()) continue;  // listed again when its last frame is answered
     if (queue.stage == Queue::Stage::kUnknown) open(queue);
     if (queue.stage != Queue::Stage::kOpen) continue;  // listed again when it is open
-    send_some(queue, output, output_bytes_max, frame_bytes_max);
+    if (!send_some(queue, output, bounds)) {
+      // The others wait as well: else a large message would never find room among small ones.
+      queue.listed = true;
+      ready_.push_front(&queue);
+      return false;
+    }
     make_ready(queue);
   }
   return !ready_.empty();
 }
 
-void Publisher::send_some(Queue& queue, FrameWriter& output, std::size_t output_bytes_max,
-                          std::size_t frame_bytes_max) {
-  for (std::size_t left = kPublishesPerTurn;
-       left > 0 && !queue.waiting.empty() && output.size() < output_bytes_max; --left) {
+// The broker reads while less than its bound is unconfirmed, and counts a message when it has read
+// it whole.
+bool Publisher::is_read_on_after(std::size_t bytes, const Bounds& bounds) const {
+  return bytes_under_way_ == 0 || bounds.unconfirmed_bytes_max == 0 ||
+         bytes_under_way_ + bytes < bounds.unconfirmed_bytes_max;
+}
+
+bool Publisher::send_some(Queue& queue, FrameWriter& output, const Bounds& bounds) {
+  std::size_t left = std::exchange(queue.turn_left, 0);
+  if (left == 0) left = kPublishesPerTurn;
+  for (; left > 0 && !queue.waiting.empty() && output.size() < bounds.output_bytes_max; --left) {
+    const std::size_t bytes = queue.waiting.front().bytes();
+    const std::size_t frame_bytes = sizeof(wire::PublishEnvelope) + bytes;
+    const bool is_too_large = frame_bytes > bounds.frame_bytes_max;
+    const bool is_sent = !is_too_large && !is_abandoned(queue.waiting.front());
+    if (is_sent && !is_read_on_after(bytes, bounds)) {
+      queue.turn_left = left;
+      return false;
+    }
     Publication publication = std::move(queue.waiting.front());
     queue.waiting.pop_front();
-    const std::size_t frame_bytes = sizeof(wire::PublishEnvelope) + publication.bytes();
-    if (is_abandoned(publication)) {
-      complete(publication, nobody_waits());
-      continue;
-    }
-    if (frame_bytes > frame_bytes_max) {
+    if (!is_sent) {
       complete(publication,
-               Status(ErrorCode::kMessageTooLarge,
-                      fmt::format("The message makes a frame of {} bytes; the broker takes at most "
-                                  "{}.",
-                                  frame_bytes, frame_bytes_max)));
+               is_too_large ? too_large(frame_bytes, bounds.frame_bytes_max) : nobody_waits());
       continue;
     }
     const wire::PublishEnvelope envelope(queue.id, 0, publication.message.checksum);
     output.append_publish(first_correlation_ + sent_.size(), envelope, publication.message.span());
-    sent_.push_back(Sent{&queue, std::move(publication)});
+    sent_.push_back(Sent{&queue, bytes, std::move(publication)});
     ++queue.under_way;
     ++under_way_;
+    bytes_under_way_ += bytes;
   }
+  return true;
 }
 
 // ---- answers ----
@@ -167,6 +186,7 @@ Publisher::Sent* Publisher::find_sent(std::uint64_t correlation) {
 Publication Publisher::answered(Sent& sent) {
   Queue& queue = *std::exchange(sent.queue, nullptr);
   --under_way_;
+  bytes_under_way_ -= sent.bytes;
   // Its last frame; what came back before it can go again.
   if (--queue.under_way == 0 && !queue.returned.empty()) take_back_returned(queue);
   return std::move(sent.publication);
@@ -264,6 +284,7 @@ void Publisher::connection_lost() {
   first_correlation_ += sent_.size();
   sent_.clear();
   under_way_ = 0;
+  bytes_under_way_ = 0;
   draining_ = false;
   for (auto& [name, queue] : queues_) {
     // An id is good for one connection: the next broker at this address may be another one. While

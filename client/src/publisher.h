@@ -11,6 +11,10 @@
 // The order of the messages of one queue is kept through all this: while some of them came back and
 // others are still under way, the queue sends nothing.
 //
+// No more is sent ahead than the broker reads ahead: past its bound on unconfirmed bytes it stops
+// reading the connection, and what is not a publish (a settle, the extension of a lease) would wait
+// behind publishes until the disk has caught up.
+//
 // Belongs to the I/O thread.
 
 #pragma once
@@ -50,9 +54,18 @@ class Publisher {
  public:
   explicit Publisher(Requests& requests) : requests_(requests) {}
 
+  struct Bounds {
+    std::size_t output_bytes_max = 0;
+    // The broker's, from its Welcome.
+    std::size_t frame_bytes_max = 0;
+    std::uint64_t unconfirmed_bytes_max = 0;  // of one connection; 0: no bound
+  };
+
   void submit(std::string_view queue, Publication publication);
-  // Writes frames until `output` holds `output_bytes_max`. True: there is more.
-  bool pump(FrameWriter& output, std::size_t output_bytes_max, std::size_t frame_bytes_max);
+  // Writes frames until `output` holds `output_bytes_max` or so much is unconfirmed that the broker
+  // would not read on; one message always fits. True: there is more, and it need not wait for
+  // answers.
+  bool pump(FrameWriter& output, const Bounds& bounds);
 
   void on_confirm(const Frame& frame);
   void on_error(const Frame& frame);
@@ -79,10 +92,12 @@ class Publisher {
     std::deque<Publication> waiting;
     std::vector<Publication> returned;  // sent once, to be sent again; not necessarily in order
     std::size_t under_way = 0;
-    bool listed = false;  // in ready_
+    std::size_t turn_left = 0;  // publishes; of a turn that waits for answers
+    bool listed = false;        // in ready_
   };
   struct Sent {
     Queue* queue = nullptr;  // null: answered
+    std::size_t bytes = 0;   // as the broker counts them
     Publication publication;
   };
   struct Flush {
@@ -99,8 +114,9 @@ class Publisher {
   void open(Queue& queue);
   void opened(const std::string& name, const wire::QueueInfo& info);
   void open_failed(const std::string& name, const Status& why);
-  void send_some(Queue& queue, FrameWriter& output, std::size_t output_bytes_max,
-                 std::size_t frame_bytes_max);
+  // False: the next message has to wait for answers.
+  bool send_some(Queue& queue, FrameWriter& output, const Bounds& bounds);
+  bool is_read_on_after(std::size_t bytes, const Bounds& bounds) const;
   void take_back_returned(Queue& queue);
   Sent* find_sent(std::uint64_t correlation);
   // Removes the frame from those under way.
@@ -117,6 +133,7 @@ class Publisher {
   std::uint64_t next_order_ = 1;
   std::size_t count_ = 0;  // not completed
   std::size_t under_way_ = 0;
+  std::uint64_t bytes_under_way_ = 0;
   std::size_t completed_bytes_ = 0;
   bool draining_ = false;
   std::vector<Flush> flushes_;

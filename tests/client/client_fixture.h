@@ -36,10 +36,11 @@ struct Connected {
   explicit Connected(FakeBroker& broker) : Connected(broker, quick_options(broker)) {}
   Connected(FakeBroker& broker, const ClientOptions& options,
             const client::ClientTuning& tuning = {}, std::uint32_t heartbeat_ms = 10'000,
-            std::uint32_t frame_bytes_max = 1 << 20) {
+            std::uint32_t frame_bytes_max = 1 << 20,
+            std::uint64_t unconfirmed_bytes_max = 16u << 20) {
     Result<Client> connected = connect_while(options, tuning, [&] {
       peer.emplace(broker.accept());
-      peer->handshake(heartbeat_ms, frame_bytes_max);
+      peer->handshake(heartbeat_ms, frame_bytes_max, unconfirmed_bytes_max);
     });
     REQUIRE_MESSAGE(connected.ok(), connected.status().to_string());
     client.emplace(std::move(connected).value());

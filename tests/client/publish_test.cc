@@ -298,6 +298,72 @@ TEST_CASE("past the bound on unconfirmed bytes publishing waits for confirms") {
   CHECK(second.get().ok());
 }
 
+// The broker stopped reading, and whatever was not a publish waited behind them: leases ended.
+TEST_CASE("settles waited behind publishes that the broker did not read yet") {
+  FakeBroker broker;
+  Connected c(broker, quick_options(broker), {}, 10'000, 1 << 20, 2'500);
+  std::vector<std::future<Receipt>> receipts;
+  const auto publish = [&](std::string_view queue, std::size_t bytes) {
+    receipts.push_back(c.client->publish_future(queue, Message(std::string(bytes, 'x'))));
+  };
+  on_io_thread(c, [&] {
+    for (int i = 0; i < 4; ++i) publish("orders", 900);
+    publish("orders", 5'000);
+    publish("orders", 10);
+    publish("others", 10);
+  });
+  c.peer->open_queue("orders", 1);
+  c.peer->open_queue("others", 2);
+  std::uint64_t sequence = 0;
+  const auto confirm = [&](std::uint64_t correlation) { c.peer->confirm(correlation, ++sequence); };
+  // Two are below the bound, a third would reach it.
+  c.peer->expect(wire::FrameType_Publish);
+  c.peer->expect(wire::FrameType_Publish);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  // What asks is not held up, and no answer to it makes room.
+  auto asked = std::async([&] { return c.client->admin().delete_queue("other"); });
+  c.peer->ok(c.peer->expect(wire::FrameType_QueueDelete).correlation);
+  CHECK(asked.get().ok());
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  // A confirm and an error do.
+  confirm(1);
+  CHECK(c.peer->expect(wire::FrameType_Publish).correlation == 3);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  c.peer->error(2, ErrorCode::kQueueFull, "The queue is full.");
+  CHECK(c.peer->expect(wire::FrameType_Publish).correlation == 4);
+  confirm(3);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  confirm(4);
+  // Larger than the bound: it goes alone, and the small ones do not overtake it.
+  CHECK(c.peer->expect(wire::FrameType_Publish).body.size() > 5'000);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  confirm(5);
+  CHECK(c.peer->expect(wire::FrameType_Publish).publish().queue == 1);
+  CHECK(c.peer->expect(wire::FrameType_Publish).publish().queue == 2);
+  confirm(6);
+  confirm(7);
+  for (std::size_t i = 0; i < receipts.size(); ++i) CHECK(receipts[i].get().ok() == (i != 1));
+}
+
+// What is under way began anew with the next connection, but not the sum of its bytes.
+TEST_CASE("what a lost connection had under way takes no room on the next one") {
+  FakeBroker broker;
+  Connected c(broker, quick_options(broker), {}, 10'000, 1 << 20, 2'500);
+  auto first = c.client->publish_future("orders", Message(std::string(2'000, 'a')));
+  c.peer->open_queue("orders", 1);
+  c.peer->expect(wire::FrameType_Publish);
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake(10'000, 1 << 20, 2'500);
+  next.open_queue("orders", 1);
+  next.expect(wire::FrameType_Publish);
+  auto second = c.client->publish_future("orders", Message(std::string(100, 'b')));
+  next.expect(wire::FrameType_Publish);
+  next.confirm(2, 1, 2);
+  CHECK(first.get().ok());
+  CHECK(second.get().ok());
+}
+
 TEST_CASE("on the I/O thread publishing past the bound is limit_reached, and waiting is refused") {
   FakeBroker broker;
   ClientOptions options = quick_options(broker);

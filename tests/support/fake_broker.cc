@@ -150,12 +150,13 @@ void FakePeer::send(const FrameWriter& frames) { send_bytes(frames.data(), frame
 
 // ---- what a broker says ----
 
-void FakePeer::handshake(std::uint32_t heartbeat_ms, std::uint32_t frame_bytes_max) {
+void FakePeer::handshake(std::uint32_t heartbeat_ms, std::uint32_t frame_bytes_max,
+                         std::uint64_t unconfirmed_bytes_max) {
   const ReceivedFrame hello = expect(wire::FrameType_Hello);
   flatbuffers::FlatBufferBuilder builder;
   const auto version = builder.CreateString("fake");
   builder.Finish(wire::CreateWelcome(builder, kProtocolVersion, version, version, heartbeat_ms,
-                                     frame_bytes_max, 16u << 20));
+                                     frame_bytes_max, unconfirmed_bytes_max));
   FrameWriter frames;
   append(frames, wire::FrameType_Welcome, hello.correlation, builder);
   send(frames);

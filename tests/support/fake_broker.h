@@ -57,7 +57,8 @@ class FakePeer {
   void send(const FrameWriter& frames);
   void send_bytes(const void* bytes, std::size_t count);
 
-  void handshake(std::uint32_t heartbeat_ms = 10'000, std::uint32_t frame_bytes_max = 1 << 20);
+  void handshake(std::uint32_t heartbeat_ms = 10'000, std::uint32_t frame_bytes_max = 1 << 20,
+                 std::uint64_t unconfirmed_bytes_max = 16u << 20);
   void ok(std::uint64_t correlation);
   void error(std::uint64_t correlation, ErrorCode code, std::string_view message,
              bool fatal = false);

@@ -62,8 +62,9 @@ struct ClientOptions {
   std::chrono::milliseconds reconnect_max{5'000};
   // False: a lost connection ends the client; calls return kConnectionLost from then on.
   bool reconnect = true;
-  // Asynchronous publishes that may be unconfirmed; past it publish_async blocks its caller (on the
-  // I/O thread: returns kLimitReached through the callback).
+  // Publishes that may be unconfirmed; past it publish_async blocks its caller (on the I/O thread:
+  // returns kLimitReached through the callback). No more of them are sent ahead than the broker
+  // reads, 4 MiB if it is not set otherwise; the rest waits here.
   std::size_t unconfirmed_bytes_max = 16u << 20;
   // Told when a connection stands, the first one included (ok), and when it is lost (why); not of
   // attempts that fail, nor of close(). On the I/O thread, like the callbacks of asynchronous

@@ -2,11 +2,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "client_impl.h"
 
 namespace holdfast::client {
+
+namespace {
+
+// How long a delivery that the broker has may take to come, beyond what the program waits; and how
+// long the first pause is before it is asked again whether it has one.
+constexpr std::chrono::milliseconds kComingMax{2'000};
+constexpr std::chrono::milliseconds kComingInterval{20};
+
+}  // namespace
 
 Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
                                                 std::chrono::milliseconds wait) {
@@ -26,7 +36,10 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
   }
   const std::uint64_t answered_key = answered ? key_ : 0;
   lock.unlock();
-  if (answered_key != 0) pause(answered_key);
+  if (answered_key != 0) {
+    wait_for_coming(answered_key);
+    pause(answered_key);
+  }
   std::vector<Delivery> deliveries = take_all();
   lock.lock();
   const std::uint64_t key = key_;  // one that comes only now finds that all is over, and closes
@@ -46,6 +59,31 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
                               options.queue));
   }
   return deliveries;
+}
+
+void Receiver::wait_for_coming(std::uint64_t key) {
+  const SteadyTime until = std::chrono::steady_clock::now() + kComingMax;
+  for (auto interval = kComingInterval;; interval *= 2) {
+    const auto over = [this] { return !arrived_.empty() || !ended_.ok() || !is_subscribed_; };
+    {
+      const std::lock_guard lock(mutex_);
+      if (over()) return;
+    }
+    // Others may take it.
+    if (std::chrono::steady_clock::now() >= until || !is_one_coming(key)) return;
+    std::unique_lock lock(mutex_);
+    const SteadyTime next = std::chrono::steady_clock::now() + interval;
+    changed_.wait_until(lock, std::min(next, until), over);
+  }
+}
+
+bool Receiver::is_one_coming(std::uint64_t key) {
+  const auto coming = std::make_shared<Call<bool>>();
+  client_->run_on_io([client = client_, key, coming](const Status& status) {
+    if (!status.ok()) return coming->finish(false);
+    client->subscriptions().ask_for_coming(key, [coming](bool is) { coming->finish(is); });
+  });
+  return coming->wait_until(client_->deadline()).value_or(false);
 }
 
 void Receiver::pause(std::uint64_t key) {
@@ -96,9 +134,12 @@ void Receiver::deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries) {
 void Receiver::give_back() {}
 
 void Receiver::connection_lost() {
-  const std::lock_guard lock(mutex_);
-  is_subscribed_ = false;
-  arrived_.clear();
+  {
+    const std::lock_guard lock(mutex_);
+    is_subscribed_ = false;
+    arrived_.clear();
+  }
+  changed_.notify_all();  // for who waits for what the broker had
 }
 
 void Receiver::ended(const Status& why) {

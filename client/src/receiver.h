@@ -2,9 +2,13 @@
 //
 // Its credit is `count`, and is taken back as soon as the first delivery is there: what arrives
 // until the broker has agreed belongs to the result, and nothing arrives afterwards.
+//
+// With the credit the broker takes back what waits for a commit; so before that it is asked whether
+// anything does.
 
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -31,6 +35,9 @@ class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiv
   void ended(const Status& why) override;
 
  private:
+  // Waits on while the broker has a delivery that has not come yet.
+  void wait_for_coming(std::uint64_t key);
+  bool is_one_coming(std::uint64_t key);
   // Returns when the broker will deliver no more.
   void pause(std::uint64_t key);
   std::vector<Delivery> take_all();

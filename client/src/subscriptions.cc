@@ -213,6 +213,60 @@ void Subscriptions::finish_if_settled(Subscription& subscription) {
   subscriptions_.erase(subscription.key);
 }
 
+// What waits for the commit that lets the queue deliver on, or to be read, is ready still; what
+// waits for the commit of its own attempt is in flight, and its consumer's.
+void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(bool)> done) {
+  const Subscription* const subscription = find(key);
+  if (subscription == nullptr || subscription->stage != Stage::kSubscribed) return done(false);
+  flatbuffers::FlatBufferBuilder builder(256);
+  builder.Finish(wire::CreateQueueOpen(builder, builder.CreateString(subscription->options.queue)));
+  Request request;
+  request.type = wire::FrameType_QueueOpen;
+  request.body = table_bytes(builder);
+  request.when_lost = WhenLost::kFail;
+  request.on_failed = [done](const Status&) { done(false); };
+  request.on_frame = [this, key, done = std::move(done)](const Frame& frame) -> Result<bool> {
+    const auto* info =
+        frame.type == wire::FrameType_QueueInfo ? read_table<wire::QueueInfo>(frame.body) : nullptr;
+    if (info == nullptr) return malformed("QueueInfo");
+    const Subscription* const of = find(key);
+    if (info->ready() > 0 || of == nullptr) {
+      done(of != nullptr);
+    } else {
+      ask_for_starting(*of, done);
+    }
+    return true;
+  };
+  requests_.add(std::move(request));
+}
+
+void Subscriptions::ask_for_starting(const Subscription& subscription,
+                                     std::function<void(bool)> done) {
+  const std::uint64_t consumer = subscription.consumer;
+  flatbuffers::FlatBufferBuilder builder(256);
+  const auto queue = builder.CreateString(subscription.options.queue);
+  builder.Finish(wire::CreateConsumerList(builder, queue, consumer));
+  Request request;
+  request.type = wire::FrameType_ConsumerList;
+  request.body = table_bytes(builder);
+  request.when_lost = WhenLost::kFail;
+  request.on_failed = [done](const Status&) { done(false); };
+  request.on_frame = [consumer, done = std::move(done),
+                      is_coming = false](const Frame& frame) mutable -> Result<bool> {
+    if (frame.type == wire::FrameType_ListEnd) {
+      done(is_coming);
+      return true;
+    }
+    const auto* info = frame.type == wire::FrameType_ConsumerInfo
+                           ? read_table<wire::ConsumerInfo>(frame.body)
+                           : nullptr;
+    if (info == nullptr) return malformed("ConsumerInfo");
+    if (info->consumer() == consumer && info->in_flight() > 0) is_coming = true;
+    return false;
+  };
+  requests_.add(std::move(request));
+}
+
 // ---- deliveries ----
 
 bool Subscriptions::on_deliver(const Frame& frame) {

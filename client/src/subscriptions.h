@@ -72,6 +72,9 @@ class Subscriptions {
   // No new deliveries; `done` is called once none can arrive any more.
   void pause(std::uint64_t key, std::function<void()> done);
   void close(std::uint64_t key);
+  // Asks whether there is a delivery for this subscription that has not come yet, because it waits
+  // for a commit or to be read from disk. False as well if the broker cannot be asked.
+  void ask_for_coming(std::uint64_t key, std::function<void(bool)> done);
 
   void settle(std::vector<SettleItem> items);
   void extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
@@ -129,6 +132,7 @@ class Subscriptions {
   void subscribe_failed(std::uint64_t key, const Status& why);
   void end(Subscription& subscription, const Status& why);
   void finish_if_settled(Subscription& subscription);
+  void ask_for_starting(const Subscription& subscription, std::function<void(bool)> done);
   void send_credit(const Subscription& subscription, std::uint32_t messages,
                    std::function<void(const Status&)> done);
   void send_extensions(Subscription& subscription);

@@ -5,103 +5,10 @@
 #include <stdexcept>
 #include <thread>
 
-#include "client_fixture.h"
 #include "consumer.h"
+#include "consumer_fixture.h"
 
 namespace holdfast::test {
-
-namespace {
-
-// Deliveries that a handler hands to the test.
-class Kept {
- public:
-  Handler handler() {
-    return [this](Delivery delivery) {
-      const std::lock_guard lock(mutex_);
-      deliveries_.push_back(std::move(delivery));
-      changed_.notify_all();
-    };
-  }
-  std::vector<Delivery> take(std::size_t count) {
-    std::unique_lock lock(mutex_);
-    REQUIRE(changed_.wait_for(lock, std::chrono::seconds(10),
-                              [&] { return deliveries_.size() >= count; }));
-    return std::exchange(deliveries_, {});
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Delivery> deliveries_;
-};
-
-Consumer consume(Connected& c, const ConsumeOptions& options, const Handler& handler,
-                 std::uint64_t consumer = 5, std::uint32_t lease_ms = 30'000) {
-  auto consuming = std::async([&] { return c.client->consume("orders", options, handler); });
-  c.peer->subscribe(consumer, lease_ms);
-  Result<Consumer> result = consuming.get();
-  REQUIRE_MESSAGE(result.ok(), result.status().to_string());
-  return std::move(result).value();
-}
-
-// A consumer, number 5, that keeps the one delivery it was given.
-struct HoldsOne {
-  HoldsOne() {
-    c.peer->deliver(5, 1, "x");
-    deliveries = kept.take(1);
-  }
-
-  FakeBroker broker;
-  Connected c{broker};
-  Kept kept;
-  Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  std::vector<Delivery> deliveries;
-};
-
-// Likewise two, whose leases last 60 ms.
-struct HoldsTwo {
-  HoldsTwo() {
-    c.peer->deliver(5, 1, "x", 1, 60);
-    c.peer->deliver(5, 2, "x", 1, 60);
-    deliveries = kept.take(2);
-  }
-
-  FakeBroker broker;
-  Connected c{broker};
-  Kept kept;
-  Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
-  std::vector<Delivery> deliveries;
-};
-
-struct Settling {
-  std::uint64_t correlation = 0;
-  wire::SettleKind kind = wire::SettleKind_Ack;
-  Ranges ranges;
-  std::string reason;
-  std::int64_t delay_ms = 0;
-};
-
-Settling expect_settle(FakePeer& peer, std::uint64_t consumer = 5) {
-  const ReceivedFrame frame = peer.expect(wire::FrameType_Settle);
-  const auto& settle = frame.table<wire::Settle>();
-  CHECK(settle.consumer() == consumer);
-  return {frame.correlation, static_cast<wire::SettleKind>(settle.kind()),
-          ranges_of(settle.ranges()), std::string(view(settle.reason())), settle.delay_ms()};
-}
-
-ReceivedFrame expect_credit(FakePeer& peer, std::uint32_t credit) {
-  ReceivedFrame frame = peer.expect(wire::FrameType_Credit);
-  CHECK(frame.table<wire::Credit>().credit_messages() == credit);
-  return frame;
-}
-
-// The client gives the consumer up: credit 0, then, with nothing held, Unsubscribe.
-void expect_end(FakePeer& peer) {
-  peer.ok(expect_credit(peer, 0).correlation);
-  peer.ok(peer.expect(wire::FrameType_Unsubscribe).correlation);
-}
-
-}  // namespace
 
 TEST_CASE("a consumer subscribes with its credit and hands each delivery to the handler") {
   FakeBroker broker;
@@ -609,60 +516,6 @@ TEST_CASE("a delivery that was damaged on the way is nacked, and its neighbours 
   CHECK(settle.kind == wire::SettleKind_Nack);
   CHECK(settle.ranges == Ranges{{1, 1}});
   CHECK(kept.take(1)[0].body() == "fine");
-}
-
-TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when all is settled") {
-  FakeBroker broker;
-  Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 10, std::chrono::seconds(10)); });
-  const ReceivedFrame subscribe = c.peer->subscribe(5, 30);
-  CHECK(subscribe.table<wire::Subscribe>().credit_messages() == 10);
-  c.peer->deliver(5, 1, "a");
-  const ReceivedFrame credit = expect_credit(*c.peer, 0);
-  c.peer->deliver(5, 2, "b");  // sent before the broker saw the credit of 0
-  c.peer->ok(credit.correlation);
-  Result<std::vector<Delivery>> deliveries = receiving.get();
-  REQUIRE(deliveries.ok());
-  REQUIRE(deliveries->size() == 2);
-  // Held, and its lease of 30 ms is left alone.
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(40)));
-  (*deliveries)[1].ack_async();
-  c.peer->settled(expect_settle(*c.peer).correlation, 1);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
-  (*deliveries)[0].ack_async();
-  c.peer->settled(expect_settle(*c.peer).correlation, 1);
-  c.peer->expect(wire::FrameType_Unsubscribe);
-}
-
-TEST_CASE("receiving from an empty queue returns nothing after the wait") {
-  FakeBroker broker;
-  Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(20)); });
-  c.peer->subscribe(5);
-  expect_end(*c.peer);
-  const Result<std::vector<Delivery>> deliveries = receiving.get();
-  REQUIRE(deliveries.ok());
-  CHECK(deliveries->empty());
-
-  auto nowhere =
-      std::async([&] { return c.client->receive("nowhere", 1, std::chrono::milliseconds(20)); });
-  c.peer->error(c.peer->expect(wire::FrameType_Subscribe).correlation, ErrorCode::kQueueNotFound,
-                "There is no queue.");
-  CHECK(nowhere.get().status().code() == ErrorCode::kQueueNotFound);
-}
-
-// "Nothing came" ends a program that empties a queue.
-TEST_CASE("receiving when the connection was lost returned nothing, as if nothing were there") {
-  FakeBroker broker;
-  Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(300)); });
-  c.peer->subscribe(5);
-  on_io_thread(c, [] {});  // it has heard of that
-  c.peer->close();
-  CHECK(receiving.get().status().code() == ErrorCode::kConnectionLost);
 }
 
 // What came after the consumer was stopped was lost with the connection, which cost an attempt.

@@ -189,7 +189,7 @@ void FakePeer::confirm(std::uint64_t correlation, std::uint64_t sequence, std::u
 }
 
 void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
-                          std::uint64_t dedup_window_ms) {
+                          std::uint64_t dedup_window_ms, std::uint64_t ready) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(name.data(), name.size());
   const std::vector<wire::SettingValue> settings{
@@ -199,6 +199,7 @@ void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::stri
   info.add_queue(id);
   info.add_name(text);
   info.add_settings(list);
+  info.add_ready(ready);
   builder.Finish(info.Finish());
   FrameWriter frames;
   append(frames, wire::FrameType_QueueInfo, correlation, builder);
@@ -280,6 +281,26 @@ void FakePeer::goodbye(std::uint32_t deadline_ms) {
   FrameWriter frames;
   append(frames, wire::FrameType_Goodbye, 0, builder);
   send(frames);
+}
+
+void FakePeer::consumer_info(std::uint64_t correlation, std::uint64_t consumer,
+                             std::uint32_t in_flight) {
+  flatbuffers::FlatBufferBuilder builder;
+  wire::ConsumerInfoBuilder info(builder);
+  info.add_consumer(consumer);
+  info.add_in_flight(in_flight);
+  builder.Finish(info.Finish());
+  FrameWriter frames;
+  append(frames, wire::FrameType_ConsumerInfo, correlation, builder);
+  send(frames);
+}
+
+void FakePeer::nothing_is_coming(std::uint64_t consumer) {
+  const ReceivedFrame open = expect(wire::FrameType_QueueOpen);
+  queue_info(open.correlation, 1, view(open.table<wire::QueueOpen>().name()));
+  const ReceivedFrame list = expect(wire::FrameType_ConsumerList);
+  consumer_info(list.correlation, consumer, 0);
+  list_end(list.correlation, 1);
 }
 
 void FakePeer::list_end(std::uint64_t correlation, std::uint32_t count, std::uint64_t next) {

@@ -65,7 +65,7 @@ class FakePeer {
   void confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count = 1,
                bool duplicate = false);
   void queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
-                  std::uint64_t dedup_window_ms = 600'000);
+                  std::uint64_t dedup_window_ms = 600'000, std::uint64_t ready = 0);
   // Expects a QueueOpen for this queue and answers it.
   void open_queue(std::string_view name, std::uint32_t id, std::uint64_t dedup_window_ms = 600'000);
   // Expects a Subscribe and answers it.
@@ -80,6 +80,9 @@ class FakePeer {
   void lease_lost(std::uint64_t consumer, wire::Cause cause, const Ranges& ranges);
   void consumer_ended(std::uint64_t consumer, ErrorCode code, const std::string& message);
   void goodbye(std::uint32_t deadline_ms);
+  void consumer_info(std::uint64_t correlation, std::uint64_t consumer, std::uint32_t in_flight);
+  // Expects what a receive() asks before it ends with nothing, and says that nothing is coming.
+  void nothing_is_coming(std::uint64_t consumer = 5);
   void list_end(std::uint64_t correlation, std::uint32_t count, std::uint64_t next = 0);
 
  private:

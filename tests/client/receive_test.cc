@@ -1,0 +1,116 @@
+#include <doctest/doctest.h>
+
+#include "consumer_fixture.h"
+
+namespace holdfast::test {
+
+TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when all is settled") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 10, std::chrono::seconds(10)); });
+  const ReceivedFrame subscribe = c.peer->subscribe(5, 30);
+  CHECK(subscribe.table<wire::Subscribe>().credit_messages() == 10);
+  c.peer->deliver(5, 1, "a");
+  const ReceivedFrame credit = expect_credit(*c.peer, 0);
+  c.peer->deliver(5, 2, "b");  // sent before the broker saw the credit of 0
+  c.peer->ok(credit.correlation);
+  Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  REQUIRE(deliveries->size() == 2);
+  // Held, and its lease of 30 ms is left alone.
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(40)));
+  (*deliveries)[1].ack_async();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  (*deliveries)[0].ack_async();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  c.peer->expect(wire::FrameType_Unsubscribe);
+}
+
+TEST_CASE("receiving from an empty queue returns nothing after the wait") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(20)); });
+  c.peer->subscribe(5);
+  c.peer->nothing_is_coming();
+  expect_end(*c.peer);
+  const Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  CHECK(deliveries->empty());
+
+  auto nowhere =
+      std::async([&] { return c.client->receive("nowhere", 1, std::chrono::milliseconds(20)); });
+  c.peer->error(c.peer->expect(wire::FrameType_Subscribe).correlation, ErrorCode::kQueueNotFound,
+                "There is no queue.");
+  CHECK(nowhere.get().status().code() == ErrorCode::kQueueNotFound);
+}
+
+// The credit was taken back at once, and with it what waited for a commit or for the disk.
+TEST_CASE("receiving without a wait never found a message that waited for its commit") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(0)); });
+  c.peer->subscribe(5);
+  SUBCASE("a first delivery") {
+    c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders", 0, 1);
+  }
+  SUBCASE("a retry, and others have some in flight") {
+    c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders");
+    const ReceivedFrame list = c.peer->expect(wire::FrameType_ConsumerList);
+    CHECK(list.table<wire::ConsumerList>().from() == 5);
+    c.peer->consumer_info(list.correlation, 5, 1);
+    c.peer->consumer_info(list.correlation, 6, 0);
+    c.peer->list_end(list.correlation, 2);
+  }
+  SUBCASE("that comes while it is asked for") {
+    const ReceivedFrame open = c.peer->expect(wire::FrameType_QueueOpen);
+    c.peer->deliver(5, 1, "x");
+    c.peer->queue_info(open.correlation, 1, "orders");
+    const ReceivedFrame list = c.peer->expect(wire::FrameType_ConsumerList);
+    c.peer->consumer_info(list.correlation, 6, 7);
+    c.peer->list_end(list.correlation, 1);
+  }
+  c.peer->deliver(5, 2, "x");
+  // It may have been asked again meanwhile.
+  ReceivedFrame frame = c.peer->next();
+  for (; frame.type == wire::FrameType_QueueOpen; frame = c.peer->next()) {
+    c.peer->queue_info(frame.correlation, 1, "orders", 0, 1);
+  }
+  CHECK(frame.type == wire::FrameType_Credit);
+  c.peer->ok(frame.correlation);
+  const Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  CHECK(deliveries->size() >= 1);
+}
+
+TEST_CASE("receiving does not wait for messages that others have in flight") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(0)); });
+  c.peer->subscribe(5);
+  c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders");
+  const ReceivedFrame list = c.peer->expect(wire::FrameType_ConsumerList);
+  c.peer->consumer_info(list.correlation, 5, 0);
+  c.peer->consumer_info(list.correlation, 6, 3);
+  c.peer->list_end(list.correlation, 2);
+  expect_end(*c.peer);
+  CHECK(receiving.get()->empty());
+}
+
+// "Nothing came" ends a program that empties a queue.
+TEST_CASE("receiving when the connection was lost returned nothing, as if nothing were there") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(300)); });
+  c.peer->subscribe(5);
+  on_io_thread(c, [] {});  // it has heard of that
+  c.peer->close();
+  CHECK(receiving.get().status().code() == ErrorCode::kConnectionLost);
+}
+
+}  // namespace holdfast::test

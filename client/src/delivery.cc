@@ -26,6 +26,7 @@ DeliveryImpl::DeliveryImpl(std::shared_ptr<ClientImpl> client, const DeliveryOri
     : client_(std::move(client)), origin_(origin), message_(std::move(message)) {}
 
 Delivery DeliveryImpl::make_handle(std::shared_ptr<DeliveryImpl> impl) {
+  impl->flags_.fetch_or(kHandedOut);
   return Delivery(std::move(impl));
 }
 
@@ -73,11 +74,11 @@ Status DeliveryImpl::begin_settling(wire::SettleKind kind,
                     "been answered yet.",
                     message_.sequence, message_.queue));
   }
-  return Status(
-      ErrorCode::kNotHeld,
-      fmt::format(
-          "Message {} of queue \"{}\" is no longer held: {}.", message_.sequence, message_.queue,
-          stage == Stage::kLeaseLost ? "its lease has ended" : "it has been settled already"));
+  return Status(ErrorCode::kNotHeld,
+                fmt::format("Message {} of queue \"{}\" is no longer held: {}.", message_.sequence,
+                            message_.queue,
+                            stage == Stage::kLeaseLost ? "its lease has ended, or its queue is gone"
+                                                       : "it has been settled already"));
 }
 
 void DeliveryImpl::settle(wire::SettleKind kind, std::string_view reason,
@@ -118,6 +119,10 @@ void DeliveryImpl::let_go() {
 
 void DeliveryImpl::handle_dropped() {
   if ((flags_.fetch_or(kDropped) & kInHandler) == 0) let_go();
+  if (stage_.load() != Stage::kLeaseLost) return;
+  client_->run_on_io([client = client_, key = origin_.subscription](const Status& status) {
+    if (status.ok()) client->subscriptions().late_ack_given_up(key);
+  });
 }
 
 void DeliveryImpl::handler_begins() { flags_.fetch_or(kInHandler); }
@@ -152,6 +157,12 @@ void DeliveryImpl::settle_answered(wire::SettleKind kind, const Status& status) 
 void DeliveryImpl::lease_lost() {
   Stage held = Stage::kHeld;
   stage_.compare_exchange_strong(held, Stage::kLeaseLost);
+}
+
+bool DeliveryImpl::may_be_acked_late() const {
+  const Stage stage = stage_.load();
+  const bool in_hand = (flags_.load() & (kHandedOut | kDropped)) == kHandedOut;
+  return stage == Stage::kSettling || (stage == Stage::kLeaseLost && in_hand);
 }
 
 // What is settling hears of it from its own answer.

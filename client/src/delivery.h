@@ -62,6 +62,8 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   void settle_answered(wire::SettleKind kind, const Status& status);
   void lease_lost();
   void connection_lost();
+  // Its lease is lost, and the program can still ask for an ack or has asked for one.
+  bool may_be_acked_late() const;
   // Likewise there: until when the program asked for its lease, in ms of the I/O thread's clock; 0:
   // it did not, or no longer.
   void lease_asked_for(std::uint64_t until_ms) { lease_asked_until_ms_ = until_ms; }
@@ -71,7 +73,8 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   enum class Stage : std::uint8_t { kHeld, kSettling, kSettled, kLeaseLost, kConnectionLost };
   static constexpr std::uint8_t kInHandler = 1;
   static constexpr std::uint8_t kDropped = 2;
-  static constexpr std::uint8_t kFailed = 4;  // a nack of it was refused before it was sent
+  static constexpr std::uint8_t kFailed = 4;     // a nack of it was refused before it was sent
+  static constexpr std::uint8_t kHandedOut = 8;  // the program has or had its object
 
   Status begin_settling(wire::SettleKind kind, std::optional<std::chrono::milliseconds> delay);
   // Given back, or nacked if that was asked for in vain.

@@ -29,12 +29,6 @@ Status not_held(const DeliveryImpl& delivery) {
                             delivery.sequence(), delivery.message().queue));
 }
 
-Status connection_was_lost() {
-  return Status(ErrorCode::kConnectionLost,
-                "The connection that this delivery came on was lost. The message will be delivered "
-                "again.");
-}
-
 auto settle_order(const SettleItem& item) {
   return std::make_tuple(item.delivery->consumer(), item.kind, item.delay_ms,
                          std::string_view(item.reason), item.delivery->sequence());
@@ -63,6 +57,19 @@ Subscriptions::Subscription* Subscriptions::find_holder(const DeliveryImpl& deli
   Subscription* const subscription = find_consumer(delivery.consumer());
   const bool is_its = subscription != nullptr && subscription->key == delivery.subscription();
   return is_its ? subscription : nullptr;
+}
+
+// Why it has no holder.
+Status Subscriptions::not_found(const DeliveryImpl& delivery) const {
+  if (connected_ && delivery.connection() == connection_number_) {
+    return Status(ErrorCode::kNotHeld,
+                  fmt::format("Message {} of queue \"{}\" is no longer held: its lease has ended, "
+                              "or its queue is gone.",
+                              delivery.sequence(), delivery.message().queue));
+  }
+  return Status(ErrorCode::kConnectionLost,
+                "The connection that this delivery came on was lost. The message will be delivered "
+                "again.");
 }
 
 std::uint64_t Subscriptions::add(SubscribeOptions options, std::shared_ptr<DeliverySink> sink) {
@@ -138,7 +145,7 @@ void Subscriptions::forget_consumer(Subscription& subscription) {
 }
 
 void Subscriptions::end(Subscription& subscription, const Status& why) {
-  lose_held(subscription);
+  lose_held(subscription, &DeliveryImpl::lease_lost);
   forget_consumer(subscription);
   const std::shared_ptr<DeliverySink> sink = subscription.sink;
   const bool closing = subscription.closing;
@@ -199,6 +206,10 @@ void Subscriptions::close(std::uint64_t key) {
 
 void Subscriptions::finish_if_settled(Subscription& subscription) {
   if (!subscription.closing || !subscription.paused || !subscription.held.empty()) return;
+  for (const auto& late : subscription.late) {
+    const std::shared_ptr<DeliveryImpl> delivery = late.lock();
+    if (delivery != nullptr && delivery->may_be_acked_late()) return;
+  }
   if (subscription.stage == Stage::kSubscribed) {
     flatbuffers::FlatBufferBuilder builder(64);
     builder.Finish(wire::CreateUnsubscribe(builder, subscription.consumer));
@@ -339,8 +350,7 @@ void Subscriptions::on_lease_lost(const Frame& frame) {
       auto& held = subscription->held;
       for (auto at = held.lower_bound(range->first());
            at != held.end() && at->first <= range->last();) {
-        at->second->lease_lost();
-        --held_count_;
+        lose_lease(*subscription, at->second);
         at = held.erase(at);
       }
     }
@@ -369,8 +379,20 @@ void Subscriptions::release_held(Subscription& subscription, std::uint64_t seque
   --held_count_;
 }
 
-void Subscriptions::lose_held(Subscription& subscription) {
-  for (const auto& [sequence, delivery] : subscription.held) delivery->connection_lost();
+void Subscriptions::lose_lease(Subscription& subscription,
+                               const std::shared_ptr<DeliveryImpl>& delivery) {
+  delivery->lease_lost();
+  std::erase_if(subscription.late, [](const auto& late) { return late.expired(); });
+  subscription.late.push_back(delivery);
+  --held_count_;
+}
+
+void Subscriptions::late_ack_given_up(std::uint64_t key) {
+  if (Subscription* const of = find(key); of != nullptr) finish_if_settled(*of);
+}
+
+void Subscriptions::lose_held(Subscription& subscription, void (DeliveryImpl::*lost)()) {
+  for (const auto& [sequence, delivery] : subscription.held) ((*delivery).*lost)();
   held_count_ -= subscription.held.size();
   subscription.held.clear();
   subscription.arrived.clear();
@@ -395,7 +417,7 @@ void Subscriptions::settle(std::vector<SettleItem> items) {
   send();
   for (SettleItem& item : items) {
     if (find_holder(*item.delivery) == nullptr) {
-      const Status lost = connection_was_lost();
+      const Status lost = not_found(*item.delivery);
       item.delivery->settle_answered(item.kind, lost);
       if (item.done) item.done(lost);
       continue;
@@ -464,7 +486,7 @@ void Subscriptions::unknown_to_broker(std::uint64_t key, std::uint64_t consumer)
       subscription->consumer != consumer) {
     return;
   }
-  lose_held(*subscription);
+  lose_held(*subscription, &DeliveryImpl::lease_lost);
   forget_consumer(*subscription);
   subscription->stage = Stage::kUnsubscribed;
   subscription->paused = false;
@@ -502,10 +524,9 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
     Subscription* const of = find(key);
     if (of != nullptr && of->consumer == consumer && extended->refused() != nullptr) {
       // A settle that overtook the extension is no loss: lease_lost() spares what is settling.
-      std::erase_if(of->held, [this, extended](const auto& entry) {
+      std::erase_if(of->held, [this, of, extended](const auto& entry) {
         if (!entry.second->is_held() || !contains(extended->refused(), entry.first)) return false;
-        entry.second->lease_lost();
-        --held_count_;
+        lose_lease(*of, entry.second);
         return true;
       });
       finish_if_settled(*of);
@@ -528,7 +549,7 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
 
 void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
                            std::uint64_t now_ms, std::function<void(const Status&)> done) {
-  if (find_holder(*delivery) == nullptr) return done(connection_was_lost());
+  if (find_holder(*delivery) == nullptr) return done(not_found(*delivery));
   if (!delivery->is_held()) return done(not_held(*delivery));
   delivery->lease_asked_for(lease_ms > 0 ? now_ms + lease_ms : 0);
   SequenceRanges ranges;
@@ -601,7 +622,7 @@ void Subscriptions::connection_lost() {
   draining_ = false;
   std::erase_if(subscriptions_, [this](auto& entry) {
     Subscription& subscription = *entry.second;
-    lose_held(subscription);
+    lose_held(subscription, &DeliveryImpl::connection_lost);
     forget_consumer(subscription);  // the next connection has other numbers
     if (subscription.closing) return true;
     if (subscription.stage == Stage::kSubscribed) {

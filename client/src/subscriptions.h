@@ -10,7 +10,8 @@
 // is asked for again; if its queue is gone, it ends.
 //
 // End: close() stops new deliveries (credit 0), gives back those that still arrive, and
-// unsubscribes once everything held is settled, because unsubscribing loses what is held.
+// unsubscribes once everything held is settled, because unsubscribing loses what is held; and once
+// nothing is left whose lease ended and which the program may still ack.
 //
 // Belongs to the I/O thread.
 
@@ -76,6 +77,9 @@ class Subscriptions {
   // for a commit or to be read from disk. False as well if the broker cannot be asked.
   void ask_for_coming(std::uint64_t key, std::function<void(bool)> done);
 
+  // The program has let go of a delivery whose lease was lost.
+  void late_ack_given_up(std::uint64_t key);
+
   void settle(std::vector<SettleItem> items);
   void extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
               std::uint64_t now_ms, std::function<void(const Status&)> done);
@@ -115,6 +119,7 @@ class Subscriptions {
     std::uint64_t extend_at_ms = 0;
     std::map<std::uint64_t, std::shared_ptr<DeliveryImpl>> held;  // by sequence
     std::vector<std::shared_ptr<DeliveryImpl>> arrived;           // for the sink
+    std::vector<std::weak_ptr<DeliveryImpl>> late;                // whose lease was lost
   };
   using Group = std::shared_ptr<std::vector<SettleItem>>;
 
@@ -143,7 +148,10 @@ class Subscriptions {
   void unknown_to_broker(std::uint64_t key, std::uint64_t consumer);
   void release_held(Subscription& subscription, std::uint64_t sequence,
                     const DeliveryImpl* delivery);
-  void lose_held(Subscription& subscription);
+  // What is held is lost in this way.
+  void lose_held(Subscription& subscription, void (DeliveryImpl::*lost)());
+  void lose_lease(Subscription& subscription, const std::shared_ptr<DeliveryImpl>& delivery);
+  Status not_found(const DeliveryImpl& delivery) const;
   void nack_damaged(Subscription& subscription, std::uint64_t sequence, const Status& why);
 
   Requests& requests_;

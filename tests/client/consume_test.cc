@@ -200,6 +200,44 @@ TEST_CASE_FIXTURE(HoldsOne,
   CHECK(deliveries[0].state() == DeliveryState::kSettled);
 }
 
+// The subscription was ended, because nothing was held, and the ack was told of a lost connection.
+TEST_CASE_FIXTURE(HoldsOne, "an ack after a lost lease was not tried once its consumer stopped") {
+  c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
+  auto stopped = std::async([&] { consumer.stop(); });
+  c.peer->ok(expect_credit(*c.peer, 0).correlation);
+  stopped.get();
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  SUBCASE("and is tried") {
+    auto acked = std::async([&] { return deliveries[0].ack(); });
+    c.peer->settled(expect_settle(*c.peer).correlation, 1, {}, 1);
+    CHECK(acked.get().ok());
+  }
+  SUBCASE("and is tried when the object goes in the same moment") {
+    std::promise<Status> acked;
+    on_io_thread(c, [&] {
+      deliveries[0].ack_async([&](Status status) { acked.set_value(std::move(status)); });
+      deliveries.clear();
+    });
+    c.peer->settled(expect_settle(*c.peer).correlation, 1, {}, 1);
+    CHECK(acked.get_future().get().ok());
+  }
+  SUBCASE("and is not waited for when the program has let go") { deliveries.clear(); }
+  c.peer->ok(c.peer->expect(wire::FrameType_Unsubscribe).correlation);
+}
+
+TEST_CASE_FIXTURE(HoldsOne, "a settle was told of a lost connection when the queue was deleted") {
+  c.peer->consumer_ended(5, ErrorCode::kQueueNotFound, "Queue 'orders' was deleted.");
+  while (consumer.status().ok()) std::this_thread::yield();
+  const auto check = [](const Status& status) {
+    CHECK(status.code() == ErrorCode::kNotHeld);
+    CHECK(status.message().find("its lease has ended, or its queue is gone") != std::string::npos);
+  };
+  check(deliveries[0].extend(std::chrono::seconds(5)));
+  check(deliveries[0].nack("late"));
+  check(deliveries[0].ack());
+  CHECK(deliveries[0].state() == DeliveryState::kLost);
+}
+
 TEST_CASE_FIXTURE(HoldsTwo,
                   "leases are extended while a delivery is held, and one that cannot be is lost") {
   ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);

@@ -28,6 +28,25 @@ TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when
   c.peer->expect(wire::FrameType_Unsubscribe);
 }
 
+// The subscription was ended, because nothing was held any more.
+TEST_CASE("an ack after a lost lease of what was received was told of a lost connection") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving =
+      std::async([&] { return c.client->receive("orders", 1, std::chrono::seconds(10)); });
+  c.peer->subscribe(5);
+  c.peer->deliver(5, 1, "a");
+  c.peer->ok(expect_credit(*c.peer, 0).correlation);
+  Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  auto acked = std::async([&] { return deliveries->front().ack(); });
+  c.peer->settled(expect_settle(*c.peer).correlation, 1, {}, 1);
+  CHECK(acked.get().ok());
+  c.peer->expect(wire::FrameType_Unsubscribe);
+}
+
 TEST_CASE("receiving from an empty queue returns nothing after the wait") {
   FakeBroker broker;
   Connected c(broker);

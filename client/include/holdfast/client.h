@@ -96,10 +96,10 @@ class ConsumerImpl;
 class DeliveryImpl;
 
 // One delivery, to be settled exactly once. Dropped unsettled it is given back (release): that
-// costs no attempt, and it comes again at once. If the connection or the lease was lost, settling
-// returns kNotHeld or kConnectionLost, and the message comes again; but an ack after a lost lease
-// is still tried, and succeeds if nobody else has settled the message. A moved-from Delivery may
-// only be assigned to or destroyed.
+// costs no attempt, and it comes again at once. If the lease or the connection was lost, settling
+// returns kNotHeld or kConnectionLost, and the message comes again, unless its queue is gone; but
+// an ack after a lost lease is still tried, also after Consumer::stop(), and succeeds if nobody
+// else has settled the message. A moved-from Delivery may only be assigned to or destroyed.
 class Delivery {
  public:
   Delivery(Delivery&&) noexcept;

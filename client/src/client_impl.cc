@@ -183,31 +183,41 @@ Status ClientImpl::wait_for_first_connection() {
                   options_.timeout.count(), connection_status_.message()));
 }
 
+std::vector<std::shared_ptr<ConsumerImpl>> ClientImpl::consumers() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<ConsumerImpl>> consumers;
+  for (const auto& weak : consumers_) {
+    if (auto consumer = weak.lock(); consumer != nullptr) consumers.push_back(std::move(consumer));
+  }
+  return consumers;
+}
+
+std::optional<std::unique_lock<std::mutex>> ClientImpl::turn_to_wait() {
+  const auto all = consumers();
+  const bool in_handler =
+      std::any_of(all.begin(), all.end(), [](const auto& one) { return one->on_own_thread(); });
+  if (!in_handler) return std::unique_lock<std::mutex>();
+  std::unique_lock turn(handler_waits_, std::try_to_lock);
+  if (!turn.owns_lock()) return std::nullopt;
+  return turn;
+}
+
 void ClientImpl::close() {
   if (is_forked()) {
     // The connection is the parent's, and the threads that would end it are not here.
     if (thread_.joinable()) thread_.detach();
     return;
   }
-  std::vector<std::shared_ptr<ConsumerImpl>> consumers;
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
-    for (const auto& weak : consumers_) {
-      if (auto consumer = weak.lock(); consumer != nullptr)
-        consumers.push_back(std::move(consumer));
-    }
   }
   mailbox_.stop_publishes();
-  for (const auto& consumer : consumers) consumer->begin_stop();
-  // Every close() waits for the handlers; but of two that handlers make, one: they would wait for
-  // each other.
-  const bool in_handler = std::any_of(consumers.begin(), consumers.end(),
-                                      [](const auto& one) { return one->on_own_thread(); });
-  if (!in_handler || !closed_in_handler_.exchange(true)) {
-    for (const auto& consumer : consumers) consumer->stop();
+  const auto stopping = consumers();
+  for (const auto& consumer : stopping) consumer->begin_stop();
+  if (const auto turn = turn_to_wait(); turn.has_value()) {
+    for (const auto& consumer : stopping) consumer->wait_for_handlers();
   }
-  consumers.clear();
   if (!on_io_thread()) {
     const auto quiet = std::make_shared<Call<bool>>();
     run_on_io([this, quiet](const Status& status) {

@@ -12,6 +12,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -74,6 +75,9 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   Status check_may_wait() const;
   // In a child of the process that made it: its threads are not here.
   bool is_forked() const;
+  // For who is about to wait for handlers. Of all handlers of this client that would, one gets its
+  // turn, until what is returned is destroyed: two might wait for each other.
+  std::optional<std::unique_lock<std::mutex>> turn_to_wait();
   // When a synchronous call that begins now ends.
   client::SteadyTime deadline() const;
   Status connection_status() const;
@@ -88,6 +92,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   Status wait_for_first_connection();
   Result<PublishReceipt> publish_once(std::string_view queue, const Message& message,
                                       const std::string& id, client::SteadyTime deadline);
+  std::vector<std::shared_ptr<ConsumerImpl>> consumers() const;
   void close_thread();
   void shut_down();
 
@@ -120,7 +125,7 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   Status connection_status_;  // ok while connected
   std::vector<std::weak_ptr<ConsumerImpl>> consumers_;
   bool closing_ = false;
-  std::atomic<bool> closed_in_handler_{false};
+  std::mutex handler_waits_;  // held by the handler that does
   std::mutex closing_mutex_;  // held while the thread is joined
   // Told at the end of the turn after which the I/O thread calls nobody any more.
   enum class LastTurn { kEnds, kLooksUp };

@@ -103,6 +103,10 @@ void ConsumerImpl::stop() {
     return;
   }
   begin_stop();
+  if (const auto turn = client_->turn_to_wait(); turn.has_value()) wait_for_handlers();
+}
+
+void ConsumerImpl::wait_for_handlers() {
   if (on_own_thread() || client_->on_io_thread()) return;
   const std::lock_guard joining(joining_);
   for (std::thread& thread : threads_) {

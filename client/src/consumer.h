@@ -29,6 +29,8 @@ class ConsumerImpl : public client::DeliverySink,
   // Takes no more, and gives back what no handler has begun.
   void begin_stop();
   void stop();
+  // After begin_stop(). From one of them, or on the I/O thread: waits for none.
+  void wait_for_handlers();
   // Whether a handler of it is calling.
   bool on_own_thread() const;
   Status status() const;

@@ -616,24 +616,46 @@ TEST_CASE("each of two threads that close waits for the handlers") {
   second.get();
 }
 
-TEST_CASE("two handlers that close do not wait for each other") {
+// Two that stop each other's consumers did, for ever.
+TEST_CASE("two handlers that stop or close do not wait for each other") {
   FakeBroker broker;
   Connected c(broker);
+  std::optional<Consumer> first;
+  std::optional<Consumer> second;
+  std::function<void()> ends[2];
+  bool one_gives_back = false;
+  SUBCASE("both close") {
+    ends[0] = ends[1] = [&] { c.client->close(); };
+  }
+  SUBCASE("each stops the other") {
+    ends[0] = [&] { second->stop(); };
+    ends[1] = [&] { first->stop(); };
+  }
+  SUBCASE("one closes, the other stops it") {
+    ends[0] = [&] { c.client->close(); };
+    ends[1] = [&] { first->stop(); };
+    one_gives_back = true;  // before the connection is closed
+  }
   std::promise<void> begun[2];
   std::promise<void> closed[2];
   const auto handler = [&](int own) {
     return [&, own](const Delivery&) {
       begun[own].set_value();
       begun[1 - own].get_future().get();
-      c.client->close();
+      ends[own]();
       closed[own].set_value();
     };
   };
-  const Consumer first = consume(c, ConsumeOptions(), handler(0), 5);
-  const Consumer second = consume(c, ConsumeOptions(), handler(1), 6);
+  first.emplace(consume(c, ConsumeOptions(), handler(0), 5));
+  second.emplace(consume(c, ConsumeOptions(), handler(1), 6));
   c.peer->deliver(5, 1, "x");
   c.peer->deliver(6, 1, "x");
   for (int i = 0; i < 2; ++i) c.peer->ok(expect_credit(*c.peer, 0).correlation);
+  if (one_gives_back) {
+    // Or not any more, if it was the other that got its turn to wait.
+    const ReceivedFrame frame = c.peer->next();
+    if (frame.type == wire::FrameType_Settle) c.peer->settled(frame.correlation, 1);
+  }
   for (auto& one : closed) {
     CHECK(one.get_future().wait_for(std::chrono::seconds(9)) == std::future_status::ready);
   }

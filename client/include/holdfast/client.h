@@ -159,7 +159,9 @@ class Consumer {
 
   // Takes no more deliveries, gives back those not yet handed to a handler, waits for running
   // handlers. Idempotent. From a handler of this consumer, or on the I/O thread: waits for none, so
-  // that handlers may run on for a while.
+  // that handlers may run on for a while. Nor from a handler of another consumer of the client
+  // while one more handler of the client waits in stop() or close(): they might wait for each
+  // other.
   void stop();
   // Empty while all is well; otherwise why the consumer ended (e.g. the queue was deleted).
   Status status() const;
@@ -216,7 +218,8 @@ class Client {
 
   // Stops consumers, waits for what is being settled and given back (bounded by `timeout`), closes
   // the connection. On the I/O thread: waits for nothing, so that handlers may run on for a while
-  // and what they hold counts as lost.
+  // and what they hold counts as lost; likewise from a handler while another one waits in stop() or
+  // close().
   void close();
 
  private:

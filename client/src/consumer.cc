@@ -103,7 +103,15 @@ void ConsumerImpl::stop() {
     return;
   }
   begin_stop();
+  wait_for_on_ended();
   if (const auto turn = client_->turn_to_wait(); turn.has_value()) wait_for_handlers();
+}
+
+// It may use what the program destroys next.
+void ConsumerImpl::wait_for_on_ended() {
+  if (client_->on_io_thread()) return;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return !is_telling_; });
 }
 
 void ConsumerImpl::wait_for_handlers() {
@@ -185,14 +193,20 @@ void ConsumerImpl::connection_lost() { take_ready(); }
 
 void ConsumerImpl::ended(const Status& why) {
   take_ready();
-  bool stopping = false;
+  bool tell = false;
   {
     const std::lock_guard lock(mutex_);
     status_ = why;
-    stopping = stopping_;
+    tell = is_telling_ = was_subscribed_ && !stopping_ && on_ended_;
   }
   started_->finish(why);
-  if (was_subscribed_ && !stopping && on_ended_) on_ended_(why);
+  if (!tell) return;
+  on_ended_(why);
+  {
+    const std::lock_guard lock(mutex_);
+    is_telling_ = false;
+  }
+  changed_.notify_all();
 }
 
 // ---- the public object ----

@@ -43,6 +43,7 @@ class ConsumerImpl : public client::DeliverySink,
 
  private:
   Status start_threads(std::uint32_t concurrency);
+  void wait_for_on_ended();
   void run();
   void handle(std::shared_ptr<DeliveryImpl> delivery);
   std::deque<std::shared_ptr<DeliveryImpl>> take_ready();
@@ -57,6 +58,7 @@ class ConsumerImpl : public client::DeliverySink,
   std::deque<std::shared_ptr<DeliveryImpl>> ready_;  // not yet handed to the handler
   std::uint64_t key_ = 0;                            // of the subscription; 0: none
   bool stopping_ = false;
+  bool is_telling_ = false;  // on_ended_ runs
   Status status_;
 
   bool was_subscribed_ = false;  // the I/O thread's

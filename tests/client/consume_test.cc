@@ -512,6 +512,31 @@ TEST_CASE("a consumer that ended by itself told nobody") {
   CHECK(ended.get_future().get() == ErrorCode::kQueueNotFound);
 }
 
+// The program went on to destroy what it used.
+TEST_CASE("stopping a consumer returned while on_ended was running") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<void> begun;
+  std::promise<void> may_end;
+  std::optional<Consumer> consumer;
+  ConsumeOptions options;
+  bool stops_itself = false;
+  SUBCASE("from another thread") {}
+  SUBCASE("and from on_ended itself, which does not wait for itself") { stops_itself = true; }
+  options.on_ended = [&](const Status&) {
+    if (stops_itself) consumer->stop();
+    begun.set_value();
+    may_end.get_future().get();
+  };
+  consumer.emplace(consume(c, options, [](const Delivery&) {}));
+  c.peer->consumer_ended(5, ErrorCode::kQueueNotFound, "Queue 'orders' was deleted.");
+  begun.get_future().get();
+  auto stopped = std::async(std::launch::async, [&] { consumer.reset(); });
+  CHECK(stopped.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  may_end.set_value();
+  stopped.get();
+}
+
 TEST_CASE("a consumer that is stopped is not told that it ended") {
   FakeBroker broker;
   Connected c(broker);

@@ -158,10 +158,10 @@ class Consumer {
   ~Consumer();
 
   // Takes no more deliveries, gives back those not yet handed to a handler, waits for running
-  // handlers. Idempotent. From a handler of this consumer, or on the I/O thread: waits for none, so
-  // that handlers may run on for a while. Nor from a handler of another consumer of the client
-  // while one more handler of the client waits in stop() or close(): they might wait for each
-  // other.
+  // handlers and for an on_ended that runs. Idempotent. On the I/O thread: waits for nothing. From
+  // a handler of this consumer: waits for no handler, so that they may run on for a while; nor from
+  // one of another consumer while one more handler of the client waits in stop() or close(),
+  // because they might wait for each other.
   void stop();
   // Empty while all is well; otherwise why the consumer ended (e.g. the queue was deleted).
   Status status() const;

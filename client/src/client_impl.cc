@@ -325,6 +325,22 @@ void ClientImpl::run_on_io(client::Task task) {
   if (const Status added = mailbox_.add(task); !added.ok()) task(added);
 }
 
+// A callback that publishes again when it is told that the client was closed would use up the
+// stack.
+void ClientImpl::call_back(client::Task task) {
+  const Status added = mailbox_.add(task);
+  if (added.ok()) return;
+  if (!on_io_thread()) return task(added);
+  called_back_.push_back(std::move(task));
+  if (std::exchange(calls_back_, true)) return;
+  while (!called_back_.empty()) {
+    const client::Task next = std::move(called_back_.front());
+    called_back_.pop_front();
+    next(added);
+  }
+  calls_back_ = false;
+}
+
 // ---- calls ----
 
 Result<PublishReceipt> ClientImpl::publish(std::string_view queue, const Message& message) {
@@ -376,7 +392,7 @@ void ClientImpl::publish_async(std::string_view queue, const Message& message,
     if (refused.ok()) return;
     done = std::move(publish.publication.done);
   }
-  if (done) run_on_io([done = std::move(done), refused](const Status&) { done(refused); });
+  if (done) call_back([done = std::move(done), refused](const Status&) { done(refused); });
 }
 
 Status ClientImpl::flush() {

@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <deque>
 #include <functional>
 #include <future>
 #include <memory>
@@ -70,6 +71,9 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   // The task runs on the I/O thread with an ok status; or on this one with kCancelled if the client
   // is closed.
   void run_on_io(client::Task task);
+  // Likewise for what calls the program back; but on the I/O thread of a closed client one that is
+  // asked for within another is called after it.
+  void call_back(client::Task task);
   bool on_io_thread() const;
   // kInvalidArgument where waiting would be for ever: on the I/O thread, and after a fork.
   Status check_may_wait() const;
@@ -142,6 +146,8 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   bool stood_ = false;  // there was a connection
   bool draining_ = false;
   bool shut_ = false;
+  bool calls_back_ = false;               // call_back() does
+  std::deque<client::Task> called_back_;  // next by it
 };
 
 }  // namespace holdfast

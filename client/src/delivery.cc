@@ -86,7 +86,7 @@ void DeliveryImpl::settle(wire::SettleKind kind, std::string_view reason,
                           Delivery::SettleDone done) {
   Status begun = begin_settling(kind, delay);
   if (!begun.ok()) {
-    if (done) client_->run_on_io([done = std::move(done), begun](const Status&) { done(begun); });
+    if (done) client_->call_back([done = std::move(done), begun](const Status&) { done(begun); });
     return;
   }
   client_->settle({shared_from_this(), kind, as_reason(reason),

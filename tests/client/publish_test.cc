@@ -416,6 +416,21 @@ TEST_CASE("closing cancels what is not confirmed") {
   CHECK(c.peer->expect(wire::FrameType_Goodbye).table<wire::Goodbye>().code() == 0);
 }
 
+// Each was told within the one before, until the stack was used up.
+TEST_CASE("closing a client whose callbacks publish again") {
+  constexpr int kAgain = 300'000;
+  FakeBroker broker;
+  Connected c(broker);
+  int told = 0;
+  std::function<void(Receipt)> again = [&](const Receipt& result) {
+    CHECK(result.status().code() == ErrorCode::kCancelled);
+    if (++told < kAgain) c.client->publish_async("orders", Message("x"), again);
+  };
+  c.client->publish_async("orders", Message("x"), again);
+  c.client->close();
+  CHECK(told == kAgain);
+}
+
 TEST_CASE("many threads publish through one client, each in its order") {
   constexpr int kThreads = 4;
   constexpr int kEach = 5000;

@@ -60,7 +60,8 @@ struct ClientOptions {
   std::chrono::milliseconds timeout{30'000};
   std::chrono::milliseconds reconnect_min{50};
   std::chrono::milliseconds reconnect_max{5'000};
-  // False: a lost connection ends the client; calls return kConnectionLost from then on.
+  // False: a lost connection ends the client; calls return kConnectionLost from then on. That this
+  // is retryable() then means another client: with this one nothing succeeds any more.
   bool reconnect = true;
   // Publishes that may be unconfirmed; past it publish_async blocks its caller (on the I/O thread:
   // returns kLimitReached through the callback). No more of them are sent ahead than the broker
@@ -190,7 +191,8 @@ class Client {
 
   using PublishDone = std::function<void(Result<PublishReceipt>)>;
   // In the order of the calls of one thread, for one queue. `done` may be empty; it runs on the I/O
-  // thread, once. Never gives up while reconnecting; cancelled by close().
+  // thread, once. Never gives up while reconnecting; cancelled by close(). A `done` that publishes
+  // again whatever it is told keeps close() from ending: what is not retryable() is to end.
   void publish_async(std::string_view queue, const Message& message, PublishDone done);
   std::future<Result<PublishReceipt>> publish_future(std::string_view queue,
                                                      const Message& message);

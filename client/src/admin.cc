@@ -241,8 +241,13 @@ Status ask_for_ok(ClientImpl& impl, Request request, std::string_view what) {
   return impl.ask(std::move(request), what);
 }
 
-// kInvalidArgument for a name that no setting has.
+// kInvalidArgument for a name that no setting has, and for more settings than there are: a request
+// that makes too large a frame costs the connection, and is asked again on the next one.
 Result<std::vector<wire::SettingValue>> encode(const SettingList& settings) {
+  if (settings.size() > kQueueSettingCount) {
+    return Status(ErrorCode::kInvalidArgument, fmt::format("{} settings are named; a queue has {}.",
+                                                           settings.size(), kQueueSettingCount));
+  }
   std::vector<wire::SettingValue> values;
   for (const auto& [name, value] : settings) {
     const QueueSettingInfo* info = find_queue_setting(std::string_view(name));
@@ -458,6 +463,9 @@ Result<BrokerReport> Admin::status() {
 }
 
 Result<std::vector<ConsumerReport>> Admin::consumers(std::string_view queue) {
+  if (!queue.empty()) {
+    if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
+  }
   Result<std::vector<ConsumerReport>> consumers = ask_for_list<wire::ConsumerInfo>(
       *impl_,
       [queue](std::uint64_t from) {

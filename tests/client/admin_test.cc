@@ -55,6 +55,18 @@ TEST_CASE("a queue is created with its settings by name, and reported with them"
   CHECK(report->created_at.time_since_epoch() == std::chrono::seconds(1));
 }
 
+// The broker closed the connection, and the next one, until the time was over.
+TEST_CASE("requests too large for a frame cost one connection after another") {
+  FakeBroker broker;
+  Connected c(broker);
+  Admin admin = c.client->admin();
+  CHECK(admin.consumers(std::string(2u << 20, 'q')).status().code() == ErrorCode::kNameInvalid);
+  const SettingList many(100'000, {"lease", 30'000});
+  CHECK(admin.create_queue("orders", many).status().code() == ErrorCode::kInvalidArgument);
+  CHECK(admin.edit_queue("orders", many).status().code() == ErrorCode::kInvalidArgument);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+}
+
 TEST_CASE("a setting that does not exist is refused with the nearest one") {
   FakeBroker broker;
   Connected c(broker);

@@ -23,7 +23,7 @@ void catch_with(int flags) {
 
 void catch_interrupts() { catch_with(SA_RESTART); }
 
-void catch_first_interrupt() { catch_with(SA_RESTART | SA_RESETHAND); }
+void catch_first_interrupt() { catch_with(static_cast<int>(SA_RESTART | SA_RESETHAND)); }
 
 bool interrupted() { return interrupting_signal != 0; }
 

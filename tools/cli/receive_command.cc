@@ -141,27 +141,6 @@ void settle(Session& session, const ReceiveArguments& arguments, Deliveries& del
   settled.done += deliveries.size() - failures.size() - (is_answered ? 0 : waiting);
 }
 
-// The next deliveries; empty: there are none. A delivery may have to wait for a commit or to be
-// read from disk first, so that none has come yet says nothing about a queue that reports ready
-// messages, nor, the first time, about one with messages in flight: they may be on their way here.
-Result<Deliveries> take_step(Session& session, const ReceiveArguments& arguments,
-                             std::uint64_t left, milliseconds wait) {
-  constexpr int kTriesMax = 3;
-  constexpr milliseconds kWaitForReady{1'000};
-  const auto count = static_cast<std::uint32_t>(
-      arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left);
-  const milliseconds lease = arguments.lease.value_or(milliseconds(0));
-  for (int tries = 0; tries < kTriesMax; ++tries) {
-    Result<Deliveries> deliveries =
-        session.client().receive(arguments.queue, count, tries == 0 ? wait : kWaitForReady, lease);
-    if (!deliveries.ok() || !deliveries->empty()) return deliveries;
-    const Result<QueueReport> report = session.admin().queue(arguments.queue);
-    if (!report.ok()) return report.status();
-    if (report->ready == 0 && (report->in_flight == 0 || tries > 0)) break;
-  }
-  return Deliveries();
-}
-
 // Prints and writes out; false if standard output cannot be written.
 bool print(Session& session, const Deliveries& deliveries) {
   for (const Delivery& delivery : deliveries) {
@@ -224,6 +203,7 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
   const Status name = check_queue_name(arguments.queue);
   if (!name.ok()) return session.fail(name);
   const milliseconds wait = arguments.wait.value_or(milliseconds(0));
+  const milliseconds lease = arguments.lease.value_or(milliseconds(0));
   const Status connected = session.connect(Reconnect::kNo, wait);
   if (!connected.ok()) return session.fail(connected);
 
@@ -232,8 +212,11 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
   Settled settled;
   Deliveries kept;
   while (received < arguments.count && settled.first_failure == ErrorCode::kOk) {
-    Result<Deliveries> step = take_step(session, arguments, arguments.count - received,
-                                        received == 0 ? wait : milliseconds(0));
+    const std::uint64_t left = arguments.count - received;
+    const auto count = static_cast<std::uint32_t>(
+        arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left);
+    Result<Deliveries> step = session.client().receive(
+        arguments.queue, count, received == 0 ? wait : milliseconds(0), lease);
     if (!step.ok()) {
       const ExitCode code = session.fail(step.status(), arguments.queue);
       return received > 0 ? session.finish(ExitCode::kPartly) : code;

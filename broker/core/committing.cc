@@ -108,7 +108,7 @@ void Core::State::go_on(Now now) {
   for (const QueueId id : std::exchange(deliveries_put_off, {})) {
     Queue* const queue = find_queue(id);
     if (queue == nullptr) continue;
-    if (!queue->subscription.touched_retries.empty()) {
+    if (!queue->subscription.retries_put_off.empty()) {
       if (retry_bytes_max() > 0) {
         touch(*queue);
       } else {
@@ -233,39 +233,47 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
   std::vector<Sequence> touched = std::exchange(subscription.touched_retries, {});
   std::sort(touched.begin(), touched.end());
   touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
-  std::size_t& left = gathering.retry_bytes_left;
+  std::set<Sequence>& put_off = subscription.retries_put_off;
   for (const Sequence sequence : touched) {
-    Outstanding* const entry = subscription.outstanding.find(sequence);
+    const Outstanding* const entry = subscription.outstanding.find(sequence);
     if (entry == nullptr) {
+      put_off.erase(sequence);
       if (subscription.stored_retries.erase(sequence) > 0) {
         batch.retries_removed.push_back({subscription.record.id, sequence});
       }
-      continue;
+    } else if (gathering.retry_bytes_left == 0 && entry->state != OutstandingState::kStarting) {
+      put_off.insert(sequence);
+    } else {
+      put_off.erase(sequence);
+      seal_retry(subscription, *entry, batch);
     }
-    if (left == 0 && entry->state != OutstandingState::kStarting) {
-      subscription.touched_retries.push_back(sequence);
-      continue;
-    }
-    left -= std::min(left, entry->record_bytes());
-    RetryRecord record;
-    record.subscription = subscription.record.id;
-    record.sequence = sequence;
-    record.attempts = entry->attempts;
-    record.in_flight =
-        entry->state == OutstandingState::kInFlight || entry->state == OutstandingState::kStarting;
-    if (entry->history) record.history = entry->history->attempts;
-    // Reckoned from a wall time that is stored beside it, so that a restart knows how long it was.
-    if (entry->state == OutstandingState::kWaiting) {
-      record.due = record.history.back().ended_at + Milliseconds(entry->wait_ms);
-    }
-#ifdef HOLDFAST_BREAK_FORGET_ATTEMPT
-    record.attempts = 1;
-    record.history.clear();
-#endif
-    batch.retries.push_back(std::move(record));
-    subscription.stored_retries.insert(sequence);
   }
-  if (!subscription.touched_retries.empty()) deliveries_put_off.insert(queue.record.id);
+  while (gathering.retry_bytes_left > 0 && !put_off.empty()) {
+    seal_retry(subscription, *subscription.outstanding.find(*put_off.begin()), batch);
+    put_off.erase(put_off.begin());
+  }
+  if (!put_off.empty()) deliveries_put_off.insert(queue.record.id);
+}
+
+void Core::State::seal_retry(Subscription& subscription, const Outstanding& entry, Batch& batch) {
+  gathering.retry_bytes_left -= std::min(gathering.retry_bytes_left, entry.record_bytes());
+  RetryRecord record;
+  record.subscription = subscription.record.id;
+  record.sequence = entry.sequence;
+  record.attempts = entry.attempts;
+  record.in_flight =
+      entry.state == OutstandingState::kInFlight || entry.state == OutstandingState::kStarting;
+  if (entry.history) record.history = entry.history->attempts;
+  // Reckoned from a wall time that is stored beside it, so that a restart knows how long it was.
+  if (entry.state == OutstandingState::kWaiting) {
+    record.due = record.history.back().ended_at + Milliseconds(entry.wait_ms);
+  }
+#ifdef HOLDFAST_BREAK_FORGET_ATTEMPT
+  record.attempts = 1;
+  record.history.clear();
+#endif
+  batch.retries.push_back(std::move(record));
+  subscription.stored_retries.insert(entry.sequence);
 }
 
 // A deleted queue goes in steps: acks, retries and the ids' window at once, blocks and stored ids a

@@ -280,7 +280,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     ++in_flight;
     if (!is_counted) {
       entry.has_record = true;
-      subscription.touched_retries.push_back(sequence);
+      subscription.retries_put_off.insert(sequence);
       deliveries_put_off.insert(queue.record.id);
       send_retry(queue, consumer, entry, block, *index, now);
       return true;

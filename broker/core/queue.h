@@ -79,6 +79,7 @@ struct Subscription {
   std::size_t starts = 0;  // retries chosen for consumers since the last commit
 
   std::vector<Sequence> touched_retries;          // whose records change, with repeats
+  std::set<Sequence> retries_put_off;             // outstanding, whose records wait for room
   std::unordered_set<Sequence> stored_retries;    // that have a record after the last sealed batch
   MonotonicTime armed_at = MonotonicTime::max();  // earliest wake asked for
 };

@@ -162,6 +162,7 @@ struct Core::State {
   void seal();
   void seal_queue(Queue& queue, Sealed& sealed);
   void seal_retries(Queue& queue, Batch& batch);
+  void seal_retry(Subscription& subscription, const Outstanding& entry, Batch& batch);
   void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;

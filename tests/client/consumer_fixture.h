@@ -47,6 +47,13 @@ inline Consumer consume(Connected& c, const ConsumeOptions& options, const Handl
   return std::move(result).value();
 }
 
+// A receive() that waits for its broker.
+inline std::future<Result<std::vector<Delivery>>> receive_later(
+    Connected& c, std::uint32_t count, std::chrono::milliseconds wait,
+    const std::string& queue = "orders") {
+  return std::async([&c, count, wait, queue] { return c.client->receive(queue, count, wait); });
+}
+
 // A consumer, number 5, that keeps the one delivery it was given.
 struct HoldsOne {
   HoldsOne() {

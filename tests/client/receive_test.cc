@@ -7,8 +7,7 @@ namespace holdfast::test {
 TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when all is settled") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 10, std::chrono::seconds(10)); });
+  auto receiving = receive_later(c, 10, std::chrono::seconds(10));
   const ReceivedFrame subscribe = c.peer->subscribe(5, 30);
   CHECK(subscribe.table<wire::Subscribe>().credit_messages() == 10);
   c.peer->deliver(5, 1, "a");
@@ -32,8 +31,7 @@ TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when
 TEST_CASE("an ack after a lost lease of what was received was told of a lost connection") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::seconds(10)); });
+  auto receiving = receive_later(c, 1, std::chrono::seconds(10));
   c.peer->subscribe(5);
   c.peer->deliver(5, 1, "a");
   c.peer->ok(expect_credit(*c.peer, 0).correlation);
@@ -50,8 +48,7 @@ TEST_CASE("an ack after a lost lease of what was received was told of a lost con
 TEST_CASE("receiving from an empty queue returns nothing after the wait") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(20)); });
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(20));
   c.peer->subscribe(5);
   c.peer->nothing_is_coming();
   expect_end(*c.peer);
@@ -59,8 +56,7 @@ TEST_CASE("receiving from an empty queue returns nothing after the wait") {
   REQUIRE(deliveries.ok());
   CHECK(deliveries->empty());
 
-  auto nowhere =
-      std::async([&] { return c.client->receive("nowhere", 1, std::chrono::milliseconds(20)); });
+  auto nowhere = receive_later(c, 1, std::chrono::milliseconds(20), "nowhere");
   c.peer->error(c.peer->expect(wire::FrameType_Subscribe).correlation, ErrorCode::kQueueNotFound,
                 "There is no queue.");
   CHECK(nowhere.get().status().code() == ErrorCode::kQueueNotFound);
@@ -70,8 +66,7 @@ TEST_CASE("receiving from an empty queue returns nothing after the wait") {
 TEST_CASE("receiving without a wait never found a message that waited for its commit") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(0)); });
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
   c.peer->subscribe(5);
   SUBCASE("a first delivery") {
     c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders", 0, 1);
@@ -108,8 +103,7 @@ TEST_CASE("receiving without a wait never found a message that waited for its co
 TEST_CASE("receiving does not wait for messages that others have in flight") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(0)); });
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
   c.peer->subscribe(5);
   c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders");
   const ReceivedFrame list = c.peer->expect(wire::FrameType_ConsumerList);
@@ -124,8 +118,7 @@ TEST_CASE("receiving does not wait for messages that others have in flight") {
 TEST_CASE("receiving when the connection was lost returned nothing, as if nothing were there") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving =
-      std::async([&] { return c.client->receive("orders", 1, std::chrono::milliseconds(300)); });
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(300));
   c.peer->subscribe(5);
   on_io_thread(c, [] {});  // it has heard of that
   c.peer->close();

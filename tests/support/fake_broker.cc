@@ -33,11 +33,6 @@ std::vector<wire::SequenceRange> wire_ranges(const Ranges& ranges) {
   return result;
 }
 
-void append(FrameWriter& frames, wire::FrameType type, std::uint64_t correlation,
-            const flatbuffers::FlatBufferBuilder& builder) {
-  frames.append(type, correlation, {builder.GetBufferPointer(), builder.GetSize()});
-}
-
 }  // namespace
 
 void ReceivedFrame::throw_malformed() { fail("the client sent a malformed table"); }
@@ -148,6 +143,13 @@ void FakePeer::send_bytes(const void* bytes, std::size_t count) {
 
 void FakePeer::send(const FrameWriter& frames) { send_bytes(frames.data(), frames.size()); }
 
+void FakePeer::send(wire::FrameType type, std::uint64_t correlation,
+                    const flatbuffers::FlatBufferBuilder& builder) {
+  FrameWriter frames;
+  frames.append(type, correlation, {builder.GetBufferPointer(), builder.GetSize()});
+  send(frames);
+}
+
 // ---- what a broker says ----
 
 void FakePeer::handshake(std::uint32_t heartbeat_ms, std::uint32_t frame_bytes_max,
@@ -157,9 +159,7 @@ void FakePeer::handshake(std::uint32_t heartbeat_ms, std::uint32_t frame_bytes_m
   const auto version = builder.CreateString("fake");
   builder.Finish(wire::CreateWelcome(builder, kProtocolVersion, version, version, heartbeat_ms,
                                      frame_bytes_max, unconfirmed_bytes_max));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Welcome, hello.correlation, builder);
-  send(frames);
+  send(wire::FrameType_Welcome, hello.correlation, builder);
 }
 
 void FakePeer::ok(std::uint64_t correlation) {
@@ -174,18 +174,14 @@ void FakePeer::error(std::uint64_t correlation, ErrorCode code, std::string_view
   const auto text = builder.CreateString(message.data(), message.size());
   builder.Finish(wire::CreateError(builder, static_cast<std::uint16_t>(code),
                                    error_is_retryable(code), text, fatal));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Error, correlation, builder);
-  send(frames);
+  send(wire::FrameType_Error, correlation, builder);
 }
 
 void FakePeer::confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count,
                        bool duplicate) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(wire::CreateConfirm(builder, sequence, count, duplicate));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Confirm, correlation, builder);
-  send(frames);
+  send(wire::FrameType_Confirm, correlation, builder);
 }
 
 void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
@@ -201,9 +197,7 @@ void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::stri
   info.add_settings(list);
   info.add_ready(ready);
   builder.Finish(info.Finish());
-  FrameWriter frames;
-  append(frames, wire::FrameType_QueueInfo, correlation, builder);
-  send(frames);
+  send(wire::FrameType_QueueInfo, correlation, builder);
 }
 
 void FakePeer::open_queue(std::string_view name, std::uint32_t id, std::uint64_t dedup_window_ms) {
@@ -222,9 +216,7 @@ void FakePeer::subscribed(std::uint64_t correlation, std::uint64_t consumer,
                           std::uint32_t lease_ms) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(wire::CreateSubscribed(builder, consumer, 1, lease_ms));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Subscribed, correlation, builder);
-  send(frames);
+  send(wire::FrameType_Subscribed, correlation, builder);
 }
 
 void FakePeer::deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,
@@ -240,27 +232,21 @@ void FakePeer::settled(std::uint64_t correlation, std::uint32_t count, const Ran
   flatbuffers::FlatBufferBuilder builder;
   const auto list = builder.CreateVectorOfStructs(wire_ranges(refused));
   builder.Finish(wire::CreateSettled(builder, count, late, list));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Settled, correlation, builder);
-  send(frames);
+  send(wire::FrameType_Settled, correlation, builder);
 }
 
 void FakePeer::extended(std::uint64_t correlation, std::uint32_t count, const Ranges& refused) {
   flatbuffers::FlatBufferBuilder builder;
   const auto list = builder.CreateVectorOfStructs(wire_ranges(refused));
   builder.Finish(wire::CreateExtended(builder, count, list));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Extended, correlation, builder);
-  send(frames);
+  send(wire::FrameType_Extended, correlation, builder);
 }
 
 void FakePeer::lease_lost(std::uint64_t consumer, wire::Cause cause, const Ranges& ranges) {
   flatbuffers::FlatBufferBuilder builder;
   const auto list = builder.CreateVectorOfStructs(wire_ranges(ranges));
   builder.Finish(wire::CreateLeaseLost(builder, consumer, static_cast<std::uint8_t>(cause), list));
-  FrameWriter frames;
-  append(frames, wire::FrameType_LeaseLost, 0, builder);
-  send(frames);
+  send(wire::FrameType_LeaseLost, 0, builder);
 }
 
 void FakePeer::consumer_ended(std::uint64_t consumer, ErrorCode code, const std::string& message) {
@@ -268,9 +254,7 @@ void FakePeer::consumer_ended(std::uint64_t consumer, ErrorCode code, const std:
   const auto text = builder.CreateString(message);
   builder.Finish(
       wire::CreateConsumerEnded(builder, consumer, static_cast<std::uint16_t>(code), text));
-  FrameWriter frames;
-  append(frames, wire::FrameType_ConsumerEnded, 0, builder);
-  send(frames);
+  send(wire::FrameType_ConsumerEnded, 0, builder);
 }
 
 void FakePeer::goodbye(std::uint32_t deadline_ms) {
@@ -278,9 +262,7 @@ void FakePeer::goodbye(std::uint32_t deadline_ms) {
   const auto text = builder.CreateString("The broker is shutting down.");
   builder.Finish(wire::CreateGoodbye(builder, static_cast<std::uint16_t>(ErrorCode::kDraining),
                                      text, deadline_ms));
-  FrameWriter frames;
-  append(frames, wire::FrameType_Goodbye, 0, builder);
-  send(frames);
+  send(wire::FrameType_Goodbye, 0, builder);
 }
 
 void FakePeer::consumer_info(std::uint64_t correlation, std::uint64_t consumer,
@@ -290,9 +272,7 @@ void FakePeer::consumer_info(std::uint64_t correlation, std::uint64_t consumer,
   info.add_consumer(consumer);
   info.add_in_flight(in_flight);
   builder.Finish(info.Finish());
-  FrameWriter frames;
-  append(frames, wire::FrameType_ConsumerInfo, correlation, builder);
-  send(frames);
+  send(wire::FrameType_ConsumerInfo, correlation, builder);
 }
 
 void FakePeer::nothing_is_coming(std::uint64_t consumer) {
@@ -306,9 +286,7 @@ void FakePeer::nothing_is_coming(std::uint64_t consumer) {
 void FakePeer::list_end(std::uint64_t correlation, std::uint32_t count, std::uint64_t next) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(wire::CreateListEnd(builder, count, next));
-  FrameWriter frames;
-  append(frames, wire::FrameType_ListEnd, correlation, builder);
-  send(frames);
+  send(wire::FrameType_ListEnd, correlation, builder);
 }
 
 // ---- the listener ----

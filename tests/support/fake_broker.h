@@ -55,6 +55,8 @@ class FakePeer {
   void close();
 
   void send(const FrameWriter& frames);
+  void send(wire::FrameType type, std::uint64_t correlation,
+            const flatbuffers::FlatBufferBuilder& builder);
   void send_bytes(const void* bytes, std::size_t count);
 
   void handshake(std::uint32_t heartbeat_ms = 10'000, std::uint32_t frame_bytes_max = 1 << 20,

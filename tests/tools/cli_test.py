@@ -488,12 +488,16 @@ def test_dead_letters(tool):
     expect(tool.run("dlq", "peek", "risky"), 0, "no dead letters")
 
 
+def make_dead_letters(tool, queue, count):
+    tool.lines(queue, [f"m{i}" for i in range(count)])
+    rejected = tool.ok("message", "receive", queue, "-n", str(count), "--reject")
+    CHECK.that(len(rejected) == count, len(rejected))
+
+
 def test_redrive_many(tool):
     tool.make("crowd")
     count = 700
-    tool.lines("crowd", [f"m{i}" for i in range(count)])
-    rejected = tool.ok("message", "receive", "crowd", "-n", str(count), "--reject")
-    CHECK.that(len(rejected) == count, len(rejected))
+    make_dead_letters(tool, "crowd", count)
     exported = tool.run("dlq", "export", "crowd", "-")
     CHECK.that(len(exported.objects()) == count, "all pages are exported")
     done = tool.ok("dlq", "redrive", "crowd", "--all")[0]
@@ -560,9 +564,7 @@ def heed_interrupts():
 def test_moving_dead_letters_was_interrupted_and_nothing_was_said(tool):
     tool.make("halted")
     count = 3000
-    tool.lines("halted", [f"m{i}" for i in range(count)])
-    rejected = tool.ok("message", "receive", "halted", "-n", str(count), "--reject")
-    CHECK.that(len(rejected) == count, len(rejected))
+    make_dead_letters(tool, "halted", count)
     moved = 0
     for words, word in (
             (["dlq", "redrive", "halted", "--all"], "redriven"),

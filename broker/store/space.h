@@ -20,8 +20,8 @@
 //
 // While publishes are refused, blocks of which little is left may be written anew, which frees more
 // than it takes two commits later, and messages may be moved to dead-letter queues, as long as half
-// of the reserve is left, and none that would leave less than a quarter. Retries, of which each is
-// counted before it is sent, may begin out of three quarters.
+// of the reserve is left, and none that would leave less than a quarter. The records that
+// count retries before they are sent may take three quarters; below that retries are counted later.
 //
 // Belongs to the committer thread (before that to whoever opens the store).
 

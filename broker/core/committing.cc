@@ -5,7 +5,6 @@
 // and a batch is a function of state.
 
 #include <algorithm>
-#include <limits>
 #include <set>
 #include <utility>
 
@@ -58,25 +57,23 @@ void Core::State::say_after_commit(Effect effect) {
   }
 }
 
+std::uint64_t Core::State::on_their_way(std::size_t Sealed::*bytes) const {
+  std::uint64_t sum = 0;
+  for (const Sealed& waiting : under_way) sum += waiting.*bytes;
+  for (const Sealed& waiting : sealed) sum += waiting.*bytes;
+  return sum;
+}
+
 std::uint64_t Core::State::pending_bytes() const {
-  std::uint64_t bytes = gathering.bytes;
-  for (const Sealed& waiting : under_way) bytes += waiting.bytes;
-  for (const Sealed& waiting : sealed) bytes += waiting.bytes;
-  return bytes;
+  return gathering.bytes + on_their_way(&Sealed::bytes);
 }
 
 std::uint64_t Core::State::pending_room_bytes() const {
-  std::uint64_t bytes = gathering.room_bytes();
-  for (const Sealed& waiting : under_way) bytes += waiting.room_bytes;
-  for (const Sealed& waiting : sealed) bytes += waiting.room_bytes;
-  return bytes;
+  return gathering.room_bytes() + on_their_way(&Sealed::room_bytes);
 }
 
 bool Core::State::commits_lag() const {
-  std::size_t bytes = 0;
-  for (const Sealed& waiting : under_way) bytes += waiting.reread;
-  for (const Sealed& waiting : sealed) bytes += waiting.reread;
-  return bytes >= kBatchesAhead * options.batch_bytes_max;
+  return on_their_way(&Sealed::reread) >= kBatchesAhead * options.batch_bytes_max;
 }
 
 bool Core::State::has_room_for(std::size_t bytes) const {

@@ -271,13 +271,8 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     Outstanding& entry = *subscription.outstanding.find(sequence);
     CHECK(open_block != nullptr && entry.block == open_block);
     subscription.ready.erase({entry.deadline, sequence});
-    entry.holder = &consumer;
     ++entry.attempts;
-    ++open_block->held;
-    ++consumer.held;
-    consumer.held_bytes += entry.bytes;
-    ++subscription.in_flight;
-    ++in_flight;
+    give_to(consumer, entry);
     if (!is_counted) {
       entry.has_record = true;
       subscription.retries_put_off.insert(sequence);
@@ -459,12 +454,7 @@ Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& con
     entry.attempts = 1;
     entry.block = subscription.current_open;
     entry.bytes = static_cast<std::uint32_t>(message.stored_bytes());
-    entry.holder = &consumer;
-    ++entry.block->held;
-    ++consumer.held;
-    consumer.held_bytes += entry.bytes;
-    ++subscription.in_flight;
-    ++in_flight;
+    give_to(consumer, entry);
     pin(subscription.current);
     hand_over(queue, consumer, entry, message, now);
     ++subscription.read_next;

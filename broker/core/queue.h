@@ -116,6 +116,11 @@ class Queue {
   }
   // Stored and not settled, those of the gathering batch included.
   std::uint64_t messages() const { return subscription.settled.unsettled_count(last_sequence()); }
+  // Of those what can be delivered.
+  std::uint64_t ready() const {
+    return messages() - subscription.in_flight - subscription.waiting.size() -
+           subscription.moves.size();
+  }
 
   QueueRecord record;
   Subscription subscription;

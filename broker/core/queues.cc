@@ -219,7 +219,7 @@ std::shared_ptr<const QueueReport> Core::State::report(const Queue& queue) const
   report->in_flight = subscription.in_flight;
   report->waiting = subscription.waiting.size();
   report->moving = subscription.moves.size();
-  report->ready = report->messages - report->in_flight - report->waiting - report->moving;
+  report->ready = queue.ready();
   report->consumers = static_cast<std::uint32_t>(subscription.consumers.size());
   report->counters = queue.counters;
   report->dedup_ids = queue.dedup.size();
@@ -291,12 +291,10 @@ CoreReport Core::State::report() const {
     if (queue->is_dead_queue()) {
       total.dead += queue->messages();
     } else {
-      const std::uint64_t waiting = subscription.waiting.size();
-      const std::uint64_t moving = subscription.moves.size();
-      total.ready += queue->messages() - subscription.in_flight - waiting - moving;
+      total.ready += queue->ready();
       total.in_flight += subscription.in_flight;
-      total.waiting += waiting;
-      total.moving += moving;
+      total.waiting += subscription.waiting.size();
+      total.moving += subscription.moves.size();
     }
     total.rates.publish += queue->publish_rate.per_second();
     total.rates.deliver += queue->deliver_rate.per_second();

@@ -141,6 +141,15 @@ void Core::State::extend(const ExtendRequest& request, Now now) {
   say(std::move(reply));
 }
 
+void Core::State::give_to(Consumer& consumer, Outstanding& entry) {
+  entry.holder = &consumer;
+  ++entry.block->held;
+  ++consumer.held;
+  consumer.held_bytes += entry.bytes;
+  ++consumer.queue->subscription.in_flight;
+  ++in_flight;
+}
+
 void Core::State::take_back(Queue& queue, Outstanding& entry) {
   Consumer& consumer = *entry.holder;
   if (entry.state == OutstandingState::kInFlight) {

@@ -173,6 +173,8 @@ struct Core::State {
   bool may_join() const;
   void committed(const CommitResult& result, Now now);
   void batch_committed(Sealed done, const CommitResult& result, Now now);
+  // Of all batches that are sealed or under way.
+  std::uint64_t on_their_way(std::size_t Sealed::*bytes) const;
   // Of messages that are not durable yet.
   std::uint64_t pending_bytes() const;
   // Of the store's room that they take, with all else that waits to be stored.
@@ -270,6 +272,8 @@ struct Core::State {
                   const std::shared_ptr<SettleOperation>& operation, Now now);
   bool accept_late_ack(Consumer& consumer, Outstanding& entry);
   void extend(const ExtendRequest& request, Now now);
+  // The consumer holds the entry, whose block is open, from now on.
+  void give_to(Consumer& consumer, Outstanding& entry);
   // Takes the entry from its holder.
   void take_back(Queue& queue, Outstanding& entry);
   // The attempt ended without an ack: waits for the next one, or goes to the dead-letter queue.

@@ -146,8 +146,8 @@ TEST_CASE("a broker that hangs was said to be out of reach") {
   // The time of connect() is over before that of the attempt, then the other way round.
   for (const auto& [handshake_ms, reconnect] :
        {std::pair{std::uint64_t{10'000}, true}, std::pair{std::uint64_t{20}, false}}) {
-    CAPTURE(handshake_ms);
     tuning.handshake_ms = handshake_ms;
+    CAPTURE(tuning.handshake_ms);
     options.reconnect = reconnect;
     const Status status =
         connect_while(options, tuning, [&] { broker.accept().expect_close(); }).status();

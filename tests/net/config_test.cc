@@ -121,9 +121,9 @@ TEST_CASE("a disk without a limit, or with the least that there is, is taken") {
   for (const auto& [text, bytes] :
        {std::pair{"0", 0u}, std::pair{"\"0\"", 0u}, std::pair{"33554432", 32u << 20},
         std::pair{"\"32MiB\"", 32u << 20}}) {
-    CAPTURE(text);
-    const Result<Config> config =
-        parse_config(std::string("[limits]\ndisk_bytes_max = ") + text + "\n", "file");
+    const std::string file = std::string("[limits]\ndisk_bytes_max = ") + text + "\n";
+    CAPTURE(file);
+    const Result<Config> config = parse_config(file, "file");
     REQUIRE_MESSAGE(config.ok(), config.status().to_string());
     CHECK(config->disk_bytes_max == bytes);
   }

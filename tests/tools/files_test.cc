@@ -165,8 +165,9 @@ TEST_CASE("a link was replaced instead of the file that it leads to") {
   for (const auto& [link, target] :
        {std::pair{"relative", "there/export"}, std::pair{"to-a-link", "there/export"},
         std::pair{"dangling", "there/absent"}}) {
-    CAPTURE(link);
-    Result<WholeFile> file = WholeFile::create(directory.file(link));
+    const std::string path = directory.file(link);
+    CAPTURE(path);
+    Result<WholeFile> file = WholeFile::create(path);
     REQUIRE(file.ok());
     REQUIRE(file->write(std::string("new by ") + link).ok());
     REQUIRE(file->finish().ok());

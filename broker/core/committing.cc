@@ -260,7 +260,8 @@ void Core::State::seal_retry(Subscription& subscription, const Outstanding& entr
   record.attempts = entry.attempts;
   record.in_flight =
       entry.state == OutstandingState::kInFlight || entry.state == OutstandingState::kStarting;
-  if (entry.history) record.history = entry.history->attempts;
+  const std::span<const AttemptRecord> ended = entry.ended_attempts();
+  record.history.assign(ended.begin(), ended.end());
   // Reckoned from a wall time that is stored beside it, so that a restart knows how long it was.
   if (entry.state == OutstandingState::kWaiting) {
     record.due = record.history.back().ended_at + Milliseconds(entry.wait_ms);

@@ -124,7 +124,7 @@ void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntr
   letter.dead_at = now.wall;
   letter.published_at = message.published_at;
   letter.attempts = entry.attempts;
-  if (entry.history) letter.history = &entry.history->attempts;
+  letter.history = entry.ended_attempts();
   // A dead letter that is rejected goes to the end of its queue, with the story it came with.
   const std::vector<std::uint8_t> story =
       queue.is_dead_queue() && !message.provenance.empty()
@@ -218,7 +218,7 @@ void Core::State::append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw,
   letter.dead_at = now.wall;
   if (const Outstanding* const entry = queue.subscription.outstanding.find(sequence)) {
     letter.attempts = entry->attempts;
-    if (entry->history) letter.history = &entry->history->attempts;
+    letter.history = entry->ended_attempts();
   }
   append_moved(dead_queue_of(queue), now.wall, checksum(wrapper), wrapper,
                encode_provenance(letter));

@@ -53,9 +53,10 @@ struct Outstanding {
   std::unique_ptr<History> history;
 
   // Of the record of its attempts, about.
-  std::size_t record_bytes() const {
-    return retry_record_bytes(history ? std::span<const AttemptRecord>(history->attempts)
-                                      : std::span<const AttemptRecord>());
+  std::size_t record_bytes() const { return retry_record_bytes(ended_attempts()); }
+  std::span<const AttemptRecord> ended_attempts() const {
+    if (!history) return {};
+    return history->attempts;
   }
   History& ensure_history() {
     if (!history) history = std::make_unique<History>();

@@ -14,25 +14,27 @@ flatbuffers::Offset<flatbuffers::String> text(flatbuffers::FlatBufferBuilder& bu
 }
 }  // namespace
 
-std::vector<std::uint8_t> encode_provenance(const DeadLetter& letter) {
-  flatbuffers::FlatBufferBuilder builder(1024);
+EncodedAttempts encode_attempts(std::span<const AttemptRecord> history,
+                                flatbuffers::FlatBufferBuilder& builder) {
   std::vector<wire::Attempt> attempts;
   std::vector<flatbuffers::Offset<flatbuffers::String>> consumers;
   std::vector<flatbuffers::Offset<flatbuffers::String>> errors;
-  if (letter.history != nullptr) {
-    for (const AttemptRecord& attempt : *letter.history) {
-      attempts.emplace_back(to_unix_ms(attempt.delivered_at), to_unix_ms(attempt.ended_at),
-                            attempt.number, attempt.cause, std::uint8_t{0}, std::uint16_t{0});
-      consumers.push_back(text(builder, attempt.consumer));
-      errors.push_back(text(builder, attempt.error));
-    }
+  for (const AttemptRecord& attempt : history) {
+    attempts.emplace_back(to_unix_ms(attempt.delivered_at), to_unix_ms(attempt.ended_at),
+                          attempt.number, attempt.cause, std::uint8_t{0}, std::uint16_t{0});
+    consumers.push_back(text(builder, attempt.consumer));
+    errors.push_back(text(builder, attempt.error));
   }
+  return {builder.CreateVectorOfStructs(attempts), builder.CreateVector(consumers),
+          builder.CreateVector(errors)};
+}
+
+std::vector<std::uint8_t> encode_provenance(const DeadLetter& letter) {
+  flatbuffers::FlatBufferBuilder builder(1024);
+  const EncodedAttempts encoded = encode_attempts(letter.history, builder);
   const auto source = text(builder, letter.source);
   const auto subscription = text(builder, letter.subscription);
   const auto error = text(builder, letter.error);
-  const auto attempts_vector = builder.CreateVectorOfStructs(attempts);
-  const auto consumers_vector = builder.CreateVector(consumers);
-  const auto errors_vector = builder.CreateVector(errors);
   wire::ProvenanceBuilder table(builder);
   table.add_source(source);
   table.add_source_sequence(letter.source_sequence);
@@ -42,9 +44,9 @@ std::vector<std::uint8_t> encode_provenance(const DeadLetter& letter) {
   table.add_dead_at(to_unix_ms(letter.dead_at));
   table.add_published_at(to_unix_ms(letter.published_at));
   table.add_attempt_count(letter.attempts);
-  table.add_attempts(attempts_vector);
-  table.add_consumers(consumers_vector);
-  table.add_errors(errors_vector);
+  table.add_attempts(encoded.attempts);
+  table.add_consumers(encoded.consumers);
+  table.add_errors(encoded.errors);
   builder.Finish(table.Finish());
   return finished(builder);
 }

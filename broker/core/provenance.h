@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +12,15 @@
 #include "core/batch.h"
 
 namespace holdfast::broker {
+
+// As parallel vectors of a wire table.
+struct EncodedAttempts {
+  flatbuffers::Offset<flatbuffers::Vector<const wire::Attempt*>> attempts;
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>>> consumers;
+  flatbuffers::Offset<flatbuffers::Vector<flatbuffers::Offset<flatbuffers::String>>> errors;
+};
+EncodedAttempts encode_attempts(std::span<const AttemptRecord> history,
+                                flatbuffers::FlatBufferBuilder& builder);
 
 struct DeadLetter {
   std::string_view source;
@@ -21,7 +31,7 @@ struct DeadLetter {
   WallTime dead_at;
   WallTime published_at;
   std::uint32_t attempts = 0;
-  const std::vector<AttemptRecord>* history = nullptr;  // may be null
+  std::span<const AttemptRecord> history;
 };
 
 // A finished wire::Provenance.

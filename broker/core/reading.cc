@@ -17,6 +17,18 @@ constexpr std::size_t kPeekBytesMax = 1 << 20;
 // Peeks that are read for at once, over all sessions: half of the threads that read, so that the
 // reads for deliveries and for ids do not wait for peeks, however many there are.
 constexpr std::size_t kPeeksMax = 2;
+
+wire::MessageState state_as_told(const Outstanding& entry) {
+  if (entry.holder != nullptr) return wire::MessageState_InFlight;
+  switch (entry.state) {
+    case OutstandingState::kWaiting:
+      return wire::MessageState_Waiting;
+    case OutstandingState::kMoving:
+      return wire::MessageState_Moving;
+    default:
+      return wire::MessageState_Ready;
+  }
+}
 // Fetches for single messages that may be under way at once, per subscription.
 constexpr std::size_t kFetchesMax = 8;
 }  // namespace
@@ -221,13 +233,7 @@ void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& resu
       PeekReply reply{task.asker, queue.record.id, 0, wire::MessageState_Ready, entry};
       if (const Outstanding* const outstanding = subscription.outstanding.find(entry.sequence)) {
         reply.attempts = outstanding->attempts;
-        if (outstanding->holder != nullptr) {
-          reply.state = wire::MessageState_InFlight;
-        } else if (outstanding->state == OutstandingState::kWaiting) {
-          reply.state = wire::MessageState_Waiting;
-        } else if (outstanding->state == OutstandingState::kMoving) {
-          reply.state = wire::MessageState_Moving;
-        }
+        reply.state = state_as_told(*outstanding);
       }
       pin(block);
       say(reply);
@@ -244,6 +250,32 @@ void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& resu
   }
   if (result.blocks.empty() && result.unreadable.empty()) task.next = queue.committed_to + 1;
   continue_peek(queue, task);
+}
+
+void Core::State::list_attempts(const AttemptsRequest& request, Now now) {
+  Queue* const queue = queue_or_refuse(request.asker, request.queue);
+  if (queue == nullptr) return;
+  const Subscription& subscription = queue->subscription;
+  if (request.sequence > queue->committed_to || subscription.settled.contains(request.sequence)) {
+    refuse(request.asker, ErrorCode::kMessageNotFound,
+           fmt::format("Queue \"{}\" holds no message {}: it is settled, dead-lettered, or never "
+                       "was.",
+                       request.queue, request.sequence));
+    return;
+  }
+  const auto report = std::make_shared<AttemptsReport>();
+  report->sequence = request.sequence;
+  if (const Outstanding* const entry = subscription.outstanding.find(request.sequence)) {
+    report->state = state_as_told(*entry);
+    report->attempts = entry->attempts;
+    if (entry->holder != nullptr) report->consumer = entry->holder->name;
+    if (entry->state == OutstandingState::kWaiting || entry->state == OutstandingState::kInFlight) {
+      report->due_at = now.wall + (entry->deadline - now.monotonic);
+    }
+    const std::span<const AttemptRecord> ended = entry->ended_attempts();
+    report->history.assign(ended.begin(), ended.end());
+  }
+  say_after_commit(AttemptsReply{request.asker, report});
 }
 
 }  // namespace holdfast::broker

@@ -120,6 +120,12 @@ struct PeekRequest {
   std::uint32_t limit = 0;
 };
 
+struct AttemptsRequest {
+  Asker asker;
+  std::string_view queue;
+  Sequence sequence = 0;
+};
+
 // Redrive and discard.
 struct MoveRequest {
   Asker asker;
@@ -249,6 +255,19 @@ struct PeekReply {
   wire::MessageState state = wire::MessageState_Ready;
   BlockEntry entry;  // pinned likewise
 };
+struct AttemptsReport {
+  Sequence sequence = 0;
+  wire::MessageState state = wire::MessageState_Ready;
+  std::uint32_t attempts = 0;
+  std::string consumer;  // in flight: whose
+  // Waiting: when it is ready again; in flight: when its lease ends; else the epoch.
+  WallTime due_at;
+  std::vector<AttemptRecord> history;
+};
+struct AttemptsReply {
+  Asker to;
+  std::shared_ptr<const AttemptsReport> report;
+};
 struct ListEndReply {
   Asker to;
   std::uint32_t count = 0;
@@ -284,9 +303,10 @@ struct ConsumerReply {
   std::shared_ptr<const ConsumerReport> report;
 };
 
-using Effect = std::variant<ConfirmReply, Delivery, SettledReply, ExtendedReply, LeaseLostNotice,
-                            ErrorReply, OkReply, SubscribedReply, QueueReply, PeekReply,
-                            ListEndReply, MovedReply, ConsumerReply, ConsumerEndedNotice>;
+using Effect =
+    std::variant<ConfirmReply, Delivery, SettledReply, ExtendedReply, LeaseLostNotice, ErrorReply,
+                 OkReply, SubscribedReply, QueueReply, PeekReply, AttemptsReply, ListEndReply,
+                 MovedReply, ConsumerReply, ConsumerEndedNotice>;
 
 // What must now be said and read, in order. `pinned` keeps alive what the entries point into.
 struct Effects {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/provenance.h"
 #include "holdfast/text.h"
 
 namespace holdfast::broker {
@@ -160,6 +161,23 @@ std::size_t ReplyEncoder::append(const PeekReply& reply, FrameWriter& out) {
       envelope_of(reply.entry, ConsumerId(), reply.queue, reply.attempts, 0, reply.state),
       reply.entry.message, reply.entry.provenance);
   return 1;
+}
+
+std::size_t ReplyEncoder::append(const AttemptsReply& reply, FrameWriter& out) {
+  const AttemptsReport& report = *reply.report;
+  auto& builder = begin();
+  const EncodedAttempts encoded = encode_attempts(report.history, builder);
+  const auto consumer = builder.CreateString(report.consumer);
+  wire::AttemptsInfoBuilder info(builder);
+  info.add_sequence(report.sequence);
+  info.add_state(report.state);
+  info.add_attempt_count(report.attempts);
+  info.add_consumer(consumer);
+  info.add_due_at(to_unix_ms(report.due_at));
+  info.add_attempts(encoded.attempts);
+  info.add_consumers(encoded.consumers);
+  info.add_errors(encoded.errors);
+  return finish(wire::FrameType_AttemptsInfo, reply.to.correlation, info.Finish(), out);
 }
 
 std::size_t ReplyEncoder::append(const ListEndReply& reply, FrameWriter& out) {

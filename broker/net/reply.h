@@ -35,6 +35,7 @@ class ReplyEncoder {
   std::size_t append(const SubscribedReply& reply, FrameWriter& out);
   std::size_t append(const QueueReply& reply, FrameWriter& out);
   std::size_t append(const PeekReply& reply, FrameWriter& out);
+  std::size_t append(const AttemptsReply& reply, FrameWriter& out);
   std::size_t append(const ListEndReply& reply, FrameWriter& out);
   std::size_t append(const MovedReply& reply, FrameWriter& out);
   std::size_t append(const ConsumerReply& reply, FrameWriter& out);

@@ -164,6 +164,8 @@ Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
       return queue_list(frame, now);
     case wire::FrameType_Peek:
       return peek(frame, out, now);
+    case wire::FrameType_Attempts:
+      return attempts(frame, out, now);
     case wire::FrameType_Redrive:
       return move<wire::Redrive>(frame, out, now);
     case wire::FrameType_Discard:
@@ -476,6 +478,17 @@ Status Session::peek(const Frame& frame, FrameWriter& out, Now now) {
   }
   request.asker = asker(frame, Waits::kPeek);
   context_.core.peek(request, now);
+  return Status();
+}
+
+Status Session::attempts(const Frame& frame, FrameWriter& out, Now now) {
+  const auto* const table = read_table<wire::Attempts>(frame.body);
+  if (table == nullptr) return malformed(frame);
+  const std::string_view queue = view(table->queue());
+  if (Status status = check_name("queue name", queue); !status.ok()) {
+    return refuse(frame, status, out);
+  }
+  context_.core.list_attempts({asker(frame, Waits::kRequest), queue, table->sequence()}, now);
   return Status();
 }
 

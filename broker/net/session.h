@@ -123,6 +123,7 @@ class Session {
   Status queue_purge(const Frame& frame, FrameWriter& out, Now now);
   Status queue_list(const Frame& frame, Now now);
   Status peek(const Frame& frame, FrameWriter& out, Now now);
+  Status attempts(const Frame& frame, FrameWriter& out, Now now);
   template <typename Table>
   Status move(const Frame& frame, FrameWriter& out, Now now);
   Status consumer_list(const Frame& frame, FrameWriter& out, Now now);

@@ -95,6 +95,17 @@ QueueReport decode(const wire::QueueInfo& info) {
   return report;
 }
 
+AttemptsReport decode(const wire::AttemptsInfo& info) {
+  AttemptsReport report;
+  report.sequence = info.sequence();
+  report.state = client::message_state_name(info.state());
+  report.attempts = info.attempt_count();
+  report.consumer = view(info.consumer());
+  report.due_at = client::from_wire_time(info.due_at());
+  report.history = client::decode_history(info);
+  return report;
+}
+
 BrokerReport decode(const wire::StatusInfo& info) {
   BrokerReport report;
   report.broker_version = view(info.broker_version());
@@ -430,6 +441,17 @@ Result<StoredMessage> Admin::get(std::string_view queue, std::uint64_t sequence)
                     queue, sequence));
   }
   return std::move(page->messages.front());
+}
+
+Result<AttemptsReport> Admin::attempts(std::string_view queue, std::uint64_t sequence) {
+  if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
+  FlatBufferBuilder builder(256);
+  const auto name = builder.CreateString(queue.data(), queue.size());
+  builder.Finish(wire::CreateAttempts(builder, name, sequence));
+  return ask_for_one<wire::AttemptsInfo>(
+      *impl_, request_of(wire::FrameType_Attempts, &builder, WhenLost::kAskAgain),
+      wire::FrameType_AttemptsInfo,
+      fmt::format("Asking about message {} of \"{}\"", sequence, queue));
 }
 
 // ---- dead letters ----

@@ -49,7 +49,25 @@ std::string string_at(const Strings* strings, flatbuffers::uoffset_t index) {
   return std::string(view(strings->Get(index)));
 }
 
-// The lists of a Provenance are parallel by agreement only; each is read as far as it goes.
+// The lists are parallel by agreement only; each is read as far as it goes.
+template <typename Table>
+std::vector<AttemptReport> history_of(const Table& from) {
+  std::vector<AttemptReport> history;
+  if (from.attempts() == nullptr) return history;
+  for (flatbuffers::uoffset_t i = 0; i < std::min(from.attempts()->size(), kHistoryMax); ++i) {
+    const wire::Attempt& attempt = *from.attempts()->Get(i);
+    AttemptReport report;
+    report.number = attempt.number();
+    report.cause = cause_name(attempt.cause());
+    report.consumer = string_at(from.consumers(), i);
+    report.error = string_at(from.errors(), i);
+    report.delivered_at = from_wire_time(attempt.delivered_at());
+    report.ended_at = from_wire_time(attempt.ended_at());
+    history.push_back(std::move(report));
+  }
+  return history;
+}
+
 Provenance decode_provenance(const wire::Provenance& from) {
   Provenance provenance;
   provenance.source = view(from.source());
@@ -60,18 +78,7 @@ Provenance decode_provenance(const wire::Provenance& from) {
   provenance.attempts = from.attempt_count();
   provenance.dead_at = from_wire_time(from.dead_at());
   provenance.published_at = from_wire_time(from.published_at());
-  if (from.attempts() == nullptr) return provenance;
-  for (flatbuffers::uoffset_t i = 0; i < std::min(from.attempts()->size(), kHistoryMax); ++i) {
-    const wire::Attempt& attempt = *from.attempts()->Get(i);
-    AttemptReport report;
-    report.number = attempt.number();
-    report.cause = cause_name(attempt.cause());
-    report.consumer = string_at(from.consumers(), i);
-    report.error = string_at(from.errors(), i);
-    report.delivered_at = from_wire_time(attempt.delivered_at());
-    report.ended_at = from_wire_time(attempt.ended_at());
-    provenance.history.push_back(std::move(report));
-  }
+  provenance.history = history_of(from);
   return provenance;
 }
 
@@ -171,6 +178,10 @@ StoredMessage decode_message(const DeliverFrame& frame, std::string_view queue,
     stored.provenance = decode_provenance(*frame.provenance);
   }
   return stored;
+}
+
+std::vector<AttemptReport> decode_history(const wire::AttemptsInfo& info) {
+  return history_of(info);
 }
 
 std::string_view message_state_name(std::uint8_t state) {

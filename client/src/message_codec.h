@@ -33,8 +33,9 @@ EncodedMessage encode_message(const Message& message, std::string_view id);
 // `queue` is the name of the queue it was delivered or peeked from.
 StoredMessage decode_message(const DeliverFrame& frame, std::string_view queue,
                              std::string_view state);
-// "ready", "in_flight", "waiting"; "unknown" for a number that this version does not know.
+// "ready", "in_flight", "waiting", "moving"; "unknown" for a number that is new to this version.
 std::string_view message_state_name(std::uint8_t state);
+std::vector<AttemptReport> decode_history(const wire::AttemptsInfo& info);
 
 std::chrono::system_clock::time_point from_wire_time(std::uint64_t unix_ms);
 

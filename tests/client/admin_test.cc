@@ -165,6 +165,43 @@ TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
   CHECK(c.client->admin().peek("orders", 1001).status().code() == ErrorCode::kInvalidArgument);
 }
 
+TEST_CASE("the attempts of a message are asked for, also over another connection") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto asked = std::async([&] { return c.client->admin().attempts("orders", 5); });
+  CHECK(c.peer->expect(wire::FrameType_Attempts).table<wire::Attempts>().sequence() == 5);
+  c.peer->close();
+  FakePeer next = broker.accept();
+  next.handshake();
+  const ReceivedFrame frame = next.expect(wire::FrameType_Attempts);
+  CHECK(view(frame.table<wire::Attempts>().queue()) == "orders");
+  reply(next, wire::FrameType_AttemptsInfo, frame.correlation, [](auto& builder) {
+    const auto consumer = builder.CreateString("worker");
+    const std::vector<wire::Attempt> ended{wire::Attempt(1'000, 2'000, 1, wire::Cause_Nacked, 0, 0),
+                                           wire::Attempt(3'000, 4'000, 2, 99, 0, 0)};
+    const auto attempts = builder.CreateVectorOfStructs(ended);
+    const auto consumers = builder.CreateVectorOfStrings({"first", "second"});
+    // Fewer than there are attempts.
+    const auto errors = builder.CreateVectorOfStrings({"no route"});
+    return wire::CreateAttemptsInfo(builder, 5, wire::MessageState_InFlight, 3, consumer, 5'000,
+                                    attempts, consumers, errors);
+  });
+  const Result<AttemptsReport> report = asked.get();
+  REQUIRE(report.ok());
+  CHECK(report->sequence == 5);
+  CHECK(report->state == "in_flight");
+  CHECK(report->attempts == 3);
+  CHECK(report->consumer == "worker");
+  CHECK(report->due_at.time_since_epoch() == std::chrono::seconds(5));
+  REQUIRE(report->history.size() == 2);
+  CHECK(report->history[0].cause == "nacked");
+  CHECK(report->history[0].error == "no route");
+  CHECK(report->history[1].cause == "unknown");
+  CHECK(report->history[1].consumer == "second");
+  CHECK(report->history[1].error.empty());
+  CHECK(c.client->admin().attempts("no name", 5).status().code() == ErrorCode::kNameInvalid);
+}
+
 TEST_CASE("a redrive that was under way when the connection was lost is not repeated by itself") {
   FakeBroker broker;
   Connected c(broker);

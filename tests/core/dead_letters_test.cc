@@ -382,6 +382,69 @@ TEST_CASE("peek looks and changes nothing") {
   CHECK(f.peek("q", 4, 9).size() == 2);
 }
 
+TEST_CASE("why a message failed was told only once it was a dead letter") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 3}});
+  f.publish("q", "a");
+  f.publish("q", "b");
+  REQUIRE(f.attempts("q", 1));
+  CHECK(f.attempts("q", 1)->state == wire::MessageState_Ready);
+  CHECK(f.attempts("q", 1)->attempts == 0);
+  CHECK_FALSE(f.attempts("q", 3));
+  CHECK(f.last_error().code() == ErrorCode::kMessageNotFound);
+  CHECK_FALSE(f.attempts("q", 0));
+
+  const ConsumerId consumer = f.subscribe("q", 1, 30'000);
+  REQUIRE(f.delivered() == std::vector<Sequence>{1});
+  auto told = f.attempts("q", 1);
+  REQUIRE(told);
+  CHECK(told->state == wire::MessageState_InFlight);
+  CHECK(told->attempts == 1);
+  CHECK(told->consumer == "client-2");
+  CHECK(told->due_at == f.now().wall + Milliseconds(30'000));
+  CHECK(told->history.empty());
+
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "no route", Milliseconds(60'000));
+  const WallTime ended_at = f.now().wall;
+  f.restart();
+  // A restart keeps it; the clock by which it waits and that of the wall are told apart.
+  f.set_wall_clock(f.now().wall + Milliseconds(5'000));
+  told = f.attempts("q", 1);
+  REQUIRE(told);
+  CHECK(told->state == wire::MessageState_Waiting);
+  CHECK(told->attempts == 1);
+  CHECK(told->consumer.empty());
+  CHECK(told->due_at >= f.now().wall + Milliseconds(54'000));
+  CHECK(told->due_at <= f.now().wall + Milliseconds(60'000));
+  REQUIRE(told->history.size() == 1);
+  CHECK(told->history[0].number == 1);
+  CHECK(told->history[0].cause == wire::Cause_Nacked);
+  CHECK(told->history[0].consumer == "client-2");
+  CHECK(told->history[0].error == "no route");
+  CHECK(told->history[0].ended_at == ended_at);
+
+  // Once it is settled there is nothing to tell.
+  f.pass(Milliseconds(61'000));
+  const ConsumerId other = f.subscribe("q", 2);
+  f.deliveries();
+  f.ack(other, 1);
+  CHECK_FALSE(f.attempts("q", 1));
+  CHECK(f.attempts("q", 2));
+}
+
+TEST_CASE("what is told of an attempt is stored") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.deliveries();
+  f.hold_commits();
+  f.nack(consumer, 1, "no route");
+  CHECK_FALSE(f.attempts("q", 1));
+  f.release_commits();
+  CHECK(f.attempts("q", 1)->history.size() == 1);
+}
+
 // Many messages, each more than a batch, which must be read to be moved.
 struct ManyToMove : CoreFixture {
   static constexpr int kMessages = 40;

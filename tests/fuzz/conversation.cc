@@ -245,6 +245,10 @@ void Conversation::send_about_queue(Input& input, Client& client) {
       builder_.Finish(wire::CreateQueuePurge(builder_, name));
       return send(client, wire::FrameType_QueuePurge, {});
     case 6:
+      if (input.once_in(2)) {
+        builder_.Finish(wire::CreateAttempts(builder_, name, input.below(16)));
+        return send(client, wire::FrameType_Attempts, {});
+      }
       builder_.Finish(wire::CreatePeek(builder_, name, input.below(16), 1 + input.number()));
       return send(client, wire::FrameType_Peek, {});
     case 7:

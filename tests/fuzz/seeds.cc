@@ -140,6 +140,15 @@ class Bodies {
           wire::CreateDiscard(builder_, name, sequences, false, 0, 0, true));
     }
     add(wire::FrameType_Moved, wire::CreateMoved(builder_, 3, 1, 1, 0, 9, 0, text("")));
+    add(wire::FrameType_Attempts, wire::CreateAttempts(builder_, text("a"), 1));
+    const auto consumer = text("worker");
+    const auto attempts = builder_.CreateVectorOfStructs(
+        std::vector{wire::Attempt(1, 2, 1, wire::Cause_Nacked, 0, 0)});
+    const auto consumers = builder_.CreateVectorOfStrings({"worker"});
+    const auto errors = builder_.CreateVectorOfStrings({"no route"});
+    add(wire::FrameType_AttemptsInfo,
+        wire::CreateAttemptsInfo(builder_, 1, wire::MessageState_Waiting, 1, consumer, 3, attempts,
+                                 consumers, errors));
   }
   void add_lists() {
     add(wire::FrameType_ListEnd, wire::CreateListEnd(builder_, 3, 9));

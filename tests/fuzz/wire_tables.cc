@@ -72,6 +72,10 @@ std::uint64_t fields(const wire::ListEnd& t) { return sum_of(t.count(), t.next()
 std::uint64_t fields(const wire::Redrive& t) { return sum_of(t.queue(), t.sequences(), t.from()); }
 std::uint64_t fields(const wire::Discard& t) { return sum_of(t.queue(), t.sequences(), t.from()); }
 std::uint64_t fields(const wire::Moved& t) { return sum_of(t.refused_message(), t.moved()); }
+std::uint64_t fields(const wire::Attempts& t) { return sum_of(t.queue(), t.sequence()); }
+std::uint64_t fields(const wire::AttemptsInfo& t) {
+  return sum_of(t.consumer(), t.attempts(), t.consumers(), t.errors());
+}
 std::uint64_t fields(const wire::StatusInfo& t) {
   return sum_of(t.broker_version(), t.node_id(), t.data_directory(), t.publish_rate());
 }

@@ -42,6 +42,8 @@ bool with_table_of(wire::FrameType type, const With& with) {
     HOLDFAST_TABLE(Redrive)
     HOLDFAST_TABLE(Discard)
     HOLDFAST_TABLE(Moved)
+    HOLDFAST_TABLE(Attempts)
+    HOLDFAST_TABLE(AttemptsInfo)
     HOLDFAST_TABLE(StatusInfo)
     HOLDFAST_TABLE(ConsumerList)
     HOLDFAST_TABLE(ConsumerInfo)

@@ -110,9 +110,9 @@ TEST_CASE("a body that is no such table ends the connection with frame_malformed
         type == wire::FrameType_QueueCreate || type == wire::FrameType_QueueEdit ||
         type == wire::FrameType_QueueDelete || type == wire::FrameType_QueuePurge ||
         type == wire::FrameType_QueueList || type == wire::FrameType_Peek ||
-        type == wire::FrameType_Redrive || type == wire::FrameType_Discard ||
-        type == wire::FrameType_ConsumerList || type == wire::FrameType_ConnectionList ||
-        type == wire::FrameType_Goodbye;
+        type == wire::FrameType_Attempts || type == wire::FrameType_Redrive ||
+        type == wire::FrameType_Discard || type == wire::FrameType_ConsumerList ||
+        type == wire::FrameType_ConnectionList || type == wire::FrameType_Goodbye;
     const bool has_none = type == wire::FrameType_Ping || type == wire::FrameType_Status;
     if (!has_table && !has_none) continue;
     CAPTURE(wire::EnumNameFrameType(type));

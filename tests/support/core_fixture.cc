@@ -132,6 +132,8 @@ void CoreFixture::take_effects() {
       last_report_ = queue->report;
     } else if (auto* moved = std::get_if<MovedReply>(&effect)) {
       last_moved_ = *moved;
+    } else if (auto* attempts = std::get_if<AttemptsReply>(&effect)) {
+      last_attempts_ = attempts->report;
     } else if (auto* peeked = std::get_if<PeekReply>(&effect)) {
       PeekReply copy = *peeked;
       kept_.emplace_back(copy.entry.message.begin(), copy.entry.message.end());
@@ -291,6 +293,14 @@ std::vector<PeekReply> CoreFixture::peek(const std::string& queue, std::uint32_t
   core_->peek({ask(), queue, from, limit}, now_);
   run();
   return peeked_;
+}
+
+std::shared_ptr<const AttemptsReport> CoreFixture::attempts(const std::string& queue,
+                                                            Sequence sequence) {
+  last_attempts_ = nullptr;
+  core_->list_attempts({ask(), queue, sequence}, now_);
+  run();
+  return last_attempts_;
 }
 
 std::vector<DeadLetterSeen> CoreFixture::dead_letters(const std::string& queue) {

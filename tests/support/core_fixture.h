@@ -89,6 +89,8 @@ class CoreFixture {
   MovedReply discard(const std::string& queue, std::vector<Sequence> sequences);
   std::vector<PeekReply> peek(const std::string& queue, std::uint32_t limit = 100,
                               Sequence from = 0);
+  // Null: it was refused.
+  std::shared_ptr<const AttemptsReport> attempts(const std::string& queue, Sequence sequence);
   std::vector<DeadLetterSeen> dead_letters(const std::string& queue);
 
   // ---- what came back since it was last asked for ----
@@ -142,6 +144,7 @@ class CoreFixture {
   std::shared_ptr<const QueueReport> last_report_;
   std::optional<MovedReply> last_moved_;
   std::vector<PeekReply> peeked_;
+  std::shared_ptr<const AttemptsReport> last_attempts_;
   std::vector<std::vector<std::uint8_t>> kept_;  // bytes that peeked entries point into
 };
 

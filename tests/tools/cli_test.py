@@ -233,6 +233,7 @@ def test_send_one(tool):
     CHECK.that(got["body"] == "hello" and got["headers"] == {"type": "greeting", "x": "a=b"}, got)
     CHECK.that(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", got["published_at"]), got)
     CHECK.that(got["attempt"] == 0 and got["state"] == "ready", got)
+    CHECK.that(got["held_by"] is None and got["due_at"] is None and got["failed"] == [], got)
     bodies = [m.get("body") for m in tool.ok("message", "peek", "one")]
     CHECK.that(bodies == ["hello", "two\nlines\n", None, "", "from a file", "[1,2]", "-5"], bodies)
     peeked = tool.ok("message", "peek", "one", "--from", str(binary["sequence"]), "-n", "1")[0]
@@ -392,6 +393,10 @@ def test_hold(tool):
     try:
         CHECK.that(json.loads(process.stdout.readline())["body"] == "precious", "printed at once")
         CHECK.that(tool.report("held")["in_flight"] == 1, "held")
+        got = tool.ok("message", "get", "held", "1")[0]
+        CHECK.that(got["state"] == "in_flight" and got["attempt"] == 1 and got["held_by"], got)
+        CHECK.that(got["due_at"] > got["published_at"] and got["failed"] == [], got)
+        CHECK.that("in_flight, held by" in tool.run("message", "get", "held", "1").out, "as fields")
         CHECK.that(b"Ctrl-C" in process.stderr.readline(), "it says how to end it")
         process.send_signal(signal.SIGINT)
         CHECK.that(process.wait(timeout=LONG_S) == 0, "ended by the interrupt")
@@ -404,6 +409,20 @@ def test_hold(tool):
     CHECK.that(got[0]["attempt"] == 1, "given back, which costs no attempt")
     last = tool.ok("message", "receive", "held", "--ack", "--wait", "10s")
     CHECK.that(last[0]["attempt"] == 2, "a lease that ran out costs one")
+
+
+def test_failed_attempts(tool):
+    tool.make("fails")
+    tool.send("fails", "order")
+    tool.ok("message", "receive", "fails", "--nack", "--delay", "1h", "--reason", "no route")
+    got = tool.ok("message", "get", "fails", "1")[0]
+    CHECK.that(got["state"] == "waiting" and got["attempt"] == 1 and got["held_by"] is None, got)
+    CHECK.that(got["due_at"] > got["published_at"], got)
+    attempt = got["failed"][0]
+    CHECK.that(len(got["failed"]) == 1 and attempt["cause"] == "nacked", got)
+    CHECK.that(attempt["error"] == "no route" and attempt["consumer"] and attempt["ended_at"], got)
+    told = tool.run("message", "get", "fails", "1").out
+    CHECK.that("waiting, until" in told and "no route" in told and "Attempt 1" in told, told)
 
 
 def test_dead_letters(tool):

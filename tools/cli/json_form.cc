@@ -41,6 +41,12 @@ Json attempt_json(const AttemptReport& attempt) {
   return json;
 }
 
+Json history_json(const std::vector<AttemptReport>& history) {
+  Json json = Json::array();
+  for (const AttemptReport& attempt : history) json.push_back(attempt_json(attempt));
+  return json;
+}
+
 void add_provenance(const Provenance& provenance, Json& json) {
   json["published_at"] = time_json(provenance.published_at);
   json["source"] = provenance.source;
@@ -50,9 +56,7 @@ void add_provenance(const Provenance& provenance, Json& json) {
   json["error"] = provenance.error;
   json["attempts"] = provenance.attempts;
   json["dead_at"] = time_json(provenance.dead_at);
-  Json history = Json::array();
-  for (const AttemptReport& attempt : provenance.history) history.push_back(attempt_json(attempt));
-  json["history"] = std::move(history);
+  json["history"] = history_json(provenance.history);
 }
 
 }  // namespace
@@ -99,6 +103,16 @@ Json message_json(const StoredMessage& message) {
   }
   json["published_at"] = time_json(message.published_at);
   if (message.is_dead_letter) add_provenance(message.provenance, json);
+  return json;
+}
+
+Json message_json(const StoredMessage& message, const AttemptsReport& attempts) {
+  Json json = message_json(message);
+  json["attempt"] = attempts.attempts;
+  json["state"] = attempts.state;
+  json["held_by"] = attempts.state == "in_flight" ? Json(attempts.consumer) : Json();
+  json["due_at"] = time_json(attempts.due_at);
+  json["failed"] = history_json(attempts.history);
   return json;
 }
 

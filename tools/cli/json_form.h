@@ -21,6 +21,8 @@ std::string base64(std::string_view bytes);
 Json receipt_json(std::string_view queue, const PublishReceipt& receipt);
 // "body", or "body_base64" where the body is not UTF-8; a dead letter carries where it came from.
 Json message_json(const StoredMessage& message);
+// What message_json() tells, and how far it came.
+Json message_json(const StoredMessage& message, const AttemptsReport& attempts);
 Json queue_json(const QueueReport& report);
 // Of the message at a queue's head, for whoever asks every minute: without the body.
 Json oldest_json(const StoredMessage& oldest);

@@ -38,7 +38,10 @@ ExitCode get_message(Session& session, const GetArguments& arguments) {
   if (!connected.ok()) return session.fail(connected);
   const Result<StoredMessage> message = session.admin().get(arguments.queue, arguments.sequence);
   if (!message.ok()) return session.fail(message.status(), arguments.queue);
-  print_message(session.output(), *message);
+  const Result<AttemptsReport> attempts =
+      session.admin().attempts(arguments.queue, arguments.sequence);
+  if (!attempts.ok()) return session.fail(attempts.status(), arguments.queue);
+  print_message(session.output(), *message, *attempts);
   return session.finish();
 }
 

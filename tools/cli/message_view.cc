@@ -11,11 +11,27 @@
 namespace holdfast::cli {
 namespace {
 
+using Fields = std::vector<std::pair<std::string, std::string>>;
+
 std::string attempt_line(const AttemptReport& attempt) {
   std::string line = fmt::format("{} to {}  {}", timestamp(attempt.delivered_at),
                                  timestamp(attempt.ended_at), attempt.cause);
   if (!attempt.consumer.empty()) line += fmt::format(" by {}", attempt.consumer);
   if (!attempt.error.empty()) line += fmt::format(": {}", attempt.error);
+  return line;
+}
+
+void add_history(const std::vector<AttemptReport>& history, Fields& fields) {
+  for (const AttemptReport& attempt : history) {
+    fields.emplace_back(fmt::format("Attempt {}", attempt.number), attempt_line(attempt));
+  }
+}
+
+std::string state_line(const AttemptsReport& attempts) {
+  std::string line = attempts.state;
+  if (!attempts.consumer.empty()) line += fmt::format(", held by {}", attempts.consumer);
+  const std::string due_at = timestamp(attempts.due_at);
+  if (!due_at.empty()) line += fmt::format(", until {}", due_at);
   return line;
 }
 
@@ -83,18 +99,19 @@ void print_in_list(Output& output, MessageColumns columns, const StoredMessage& 
   }
 }
 
-void print_message(Output& output, const StoredMessage& message) {
+void print_message(Output& output, const StoredMessage& message, const AttemptsReport& attempts) {
   if (!output.is_table()) {
-    output.single(message_json(message));
+    output.single(message_json(message, attempts));
     return;
   }
-  std::vector<std::pair<std::string, std::string>> fields = {
+  Fields fields = {
       {"Queue", message.queue},
       {"Sequence", fmt::format("{}", message.sequence)},
       {"Id", message.id},
-      {"State", message.state},
-      {"Attempts", fmt::format("{}", message.attempt)},
+      {"State", state_line(attempts)},
+      {"Attempts", fmt::format("{}", attempts.attempts)},
   };
+  add_history(attempts.history, fields);
   const Provenance& provenance = message.provenance;
   fields.emplace_back("Published", timestamp(message.is_dead_letter ? provenance.published_at
                                                                     : message.published_at));
@@ -108,9 +125,7 @@ void print_message(Output& output, const StoredMessage& message) {
     fields.emplace_back("Error", provenance.error);
     fields.emplace_back("Dead since", timestamp(provenance.dead_at));
     fields.emplace_back("Attempts there", fmt::format("{}", provenance.attempts));
-    for (const AttemptReport& attempt : provenance.history) {
-      fields.emplace_back(fmt::format("Attempt {}", attempt.number), attempt_line(attempt));
-    }
+    add_history(provenance.history, fields);
   }
   fields.emplace_back("Body", message.body);
   output.text(render_fields(fields));

@@ -15,6 +15,6 @@ enum class MessageColumns { kDelivered, kPeeked, kDead };
 void begin_messages(Output& output, MessageColumns columns);
 void print_in_list(Output& output, MessageColumns columns, const StoredMessage& message);
 // Alone, with everything that is known about it.
-void print_message(Output& output, const StoredMessage& message);
+void print_message(Output& output, const StoredMessage& message, const AttemptsReport& attempts);
 
 }  // namespace holdfast::cli

@@ -44,6 +44,17 @@ struct AttemptReport {
   std::chrono::system_clock::time_point ended_at;
 };
 
+// How far a message came: what Admin::attempts() tells.
+struct AttemptsReport {
+  std::uint64_t sequence = 0;
+  std::string state;           // ready, in_flight, waiting, moving
+  std::uint32_t attempts = 0;  // so far, one under way included
+  std::string consumer;        // in_flight: the name of the one that holds it
+  // waiting: when it is ready again; in_flight: when its lease ends; else the epoch
+  std::chrono::system_clock::time_point due_at;
+  std::vector<AttemptReport> history;  // the last 16 that failed, oldest first
+};
+
 // Where a dead letter came from.
 struct Provenance {
   std::string source;
@@ -66,7 +77,7 @@ struct StoredMessage {
   std::string body;
   Headers headers;
   std::chrono::system_clock::time_point published_at;
-  std::string state;            // peeked: ready, in_flight, waiting; delivered: in_flight
+  std::string state;            // peeked: ready, in_flight, waiting, moving; delivered: in_flight
   bool is_dead_letter = false;  // then `provenance` says where it came from
   Provenance provenance;
 };

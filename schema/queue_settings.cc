@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "base/check.h"
 #include "holdfast/text.h"
 #include "schema/field_limits.h"
@@ -74,6 +77,15 @@ Result<std::uint64_t> parse_in_unit(const QueueSettingInfo& info, std::string_vi
   CHECK(false, "unit {}", static_cast<int>(info.unit));
 }
 
+// What of a dead-letter queue is not as of others, and stays.
+constexpr std::pair<QueueSetting, std::uint64_t> kOfDeadLetters[] = {
+    {QueueSetting::kMaxAttempts, 0},
+    {QueueSetting::kDedupWindow, 0},
+    {QueueSetting::kMaxMessages, 0},
+    {QueueSetting::kMaxBytes, 0},
+    {QueueSetting::kMaxMessageBytes, 16ull << 20},
+};
+
 }  // namespace
 
 std::span<const QueueSettingInfo, kQueueSettingCount> queue_setting_table() { return kTable; }
@@ -95,16 +107,16 @@ QueueSettings::QueueSettings() {
 
 QueueSettings QueueSettings::for_dead_letters() {
   QueueSettings settings;
-  const auto assign = [&](QueueSetting setting, std::uint64_t value) {
+  for (const auto& [setting, value] : kOfDeadLetters) {
     const Status status = settings.set(static_cast<std::uint16_t>(setting), value);
     CHECK(status.ok(), "{}", status.message());
-  };
-  assign(QueueSetting::kMaxAttempts, 0);
-  assign(QueueSetting::kDedupWindow, 0);
-  assign(QueueSetting::kMaxMessages, 0);
-  assign(QueueSetting::kMaxBytes, 0);
-  assign(QueueSetting::kMaxMessageBytes, 16ull << 20);
+  }
   return settings;
+}
+
+bool QueueSettings::may_differ_for_dead_letters(QueueSetting setting) {
+  return std::ranges::none_of(kOfDeadLetters,
+                              [&](const auto& fixed) { return fixed.first == setting; });
 }
 
 Status QueueSettings::set(std::uint16_t number, std::uint64_t value) {

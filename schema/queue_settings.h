@@ -53,6 +53,9 @@ class QueueSettings {
   QueueSettings();  // the defaults
   // Those of a dead-letter queue: no retry limit, no dedup, no bound on length or bytes.
   static QueueSettings for_dead_letters();
+  // False of those that are only for what is published, and of max-attempts: a dead-letter queue
+  // has none of its own.
+  static bool may_differ_for_dead_letters(QueueSetting setting);
 
   std::uint64_t get(QueueSetting setting) const {
     return values_[static_cast<std::size_t>(setting) - 1];

@@ -21,6 +21,25 @@ Status apply(QueueSettings& settings, std::span<const SettingChange> changes) {
   }
   return settings.check();
 }
+
+// Of changes that were taken. What changes nothing is not refused.
+Status check_of_dead_letters(const EditQueueRequest& request) {
+  const QueueSettings made_with = QueueSettings::for_dead_letters();
+  for (const SettingChange& change : request.settings) {
+    const QueueSettingInfo& info = *find_queue_setting(change.setting);
+    if (QueueSettings::may_differ_for_dead_letters(info.setting) ||
+        change.value == made_with.get(info.setting)) {
+      continue;
+    }
+    return Status(
+        ErrorCode::kOperationRefused,
+        fmt::format("\"{}\" is a dead-letter queue: its {} stays {}. What can be changed is "
+                    "how its messages are delivered.",
+                    request.name, info.name,
+                    format_setting_value(info, made_with.get(info.setting))));
+  }
+  return Status();
+}
 }  // namespace
 
 void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
@@ -100,7 +119,9 @@ void Core::State::edit_queue(const EditQueueRequest& request) {
   Queue* const queue = queue_or_refuse(request.asker, request.name);
   if (queue == nullptr) return;
   QueueSettings settings = queue->record.settings;
-  if (Status status = apply(settings, request.settings); !status.ok()) {
+  Status status = apply(settings, request.settings);
+  if (status.ok() && queue->is_dead_queue()) status = check_of_dead_letters(request);
+  if (!status.ok()) {
     refuse(request.asker, std::move(status));
     return;
   }

@@ -206,8 +206,9 @@ void Broker::tell_counted(Now now) {
   const auto refused = room_refusals_told_.due(core_.room_refusals(), now.monotonic);
   if (refused > 0) {
     log_.warning(
-        "{} publishes were refused: smaller messages are taken, but for theirs there was too "
-        "little room. Consume or delete messages, or give the store more space.",
+        "{} publishes were refused: the store is not full, but had too little room for theirs; "
+        "smaller messages may still be taken. Consume or delete messages, or give the store more "
+        "space.",
         refused);
   }
   const auto held_up = moves_held_up_told_.due(core_.moves_held_up(), now.monotonic);

@@ -184,6 +184,20 @@ TEST_CASE("queue names, limits and settings are checked") {
   CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
 }
 
+TEST_CASE("settings that do nothing for a dead-letter queue were taken") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.edit_queue("q.dead", {{QueueSetting::kLease, 500}, {QueueSetting::kMaxMessages, 7}});
+  CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
+  CHECK(f.last_error().message().find("max-messages stays none") != std::string::npos);
+  CHECK(f.report("q.dead").settings == QueueSettings::for_dead_letters());
+  // As it is, it may be said.
+  f.edit_queue("q.dead", {{QueueSetting::kLease, 500}, {QueueSetting::kMaxMessages, 0}});
+  CHECK(f.report("q.dead").settings.get(QueueSetting::kLease) == 500);
+  f.restart();
+  CHECK(f.report("q.dead").settings.get(QueueSetting::kLease) == 500);
+}
+
 TEST_CASE("an edited lease holds for consumers that follow the queue") {
   CoreFixture f;
   f.create_queue("q");

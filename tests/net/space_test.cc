@@ -94,7 +94,7 @@ TEST_CASE("publishes that need more room than there is were not in the log") {
   REQUIRE_EQ(refused, 3);
   CHECK_EQ(client.publish(queue, "small", "x") > 0, true);
   const std::string log = broker.logged();
-  CHECK_EQ(count(log, "warning 1 publishes were refused: smaller messages are taken"), 1);
+  CHECK_EQ(count(log, "warning 1 publishes were refused: the store is not full"), 1);
   CHECK_EQ(count(log, "publishes were refused"), 1);  // at most once in ten seconds
 }
 

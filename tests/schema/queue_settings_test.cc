@@ -48,6 +48,10 @@ TEST_CASE("a dead-letter queue has no retry limit, no dedup and takes every mess
   CHECK(settings.get(QueueSetting::kMaxMessageBytes) == info("max-message-bytes").value_max);
   CHECK(settings.get(QueueSetting::kLease) == QueueSettings().get(QueueSetting::kLease));
   CHECK(settings.check().ok());
+  CHECK_FALSE(QueueSettings::may_differ_for_dead_letters(QueueSetting::kMaxAttempts));
+  CHECK_FALSE(QueueSettings::may_differ_for_dead_letters(QueueSetting::kMaxMessageBytes));
+  CHECK(QueueSettings::may_differ_for_dead_letters(QueueSetting::kLease));
+  CHECK(QueueSettings::may_differ_for_dead_letters(QueueSetting::kOutstandingMax));
 }
 
 TEST_CASE("each setting takes its bounds and refuses what lies beyond them") {

@@ -327,8 +327,8 @@ void Core::list_queues(Asker asker, bool dead_only, QueueId from, Now /*now*/) {
   state_->list_queues(asker, dead_only, from);
 }
 void Core::peek(const PeekRequest& request, Now /*now*/) { state_->peek(request); }
-void Core::list_attempts(const AttemptsRequest& request, Now now) {
-  state_->list_attempts(request, now);
+void Core::tell_attempts(const AttemptsRequest& request, Now now) {
+  state_->tell_attempts(request, now);
 }
 void Core::redrive(const MoveRequest& request, Now /*now*/) {
   state_->start_move_task(request, true);

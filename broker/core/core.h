@@ -90,7 +90,7 @@ class Core {
   // on.
   void list_queues(Asker asker, bool dead_only, QueueId from, Now now);
   void peek(const PeekRequest& request, Now now);
-  void list_attempts(const AttemptsRequest& request, Now now);
+  void tell_attempts(const AttemptsRequest& request, Now now);
   void redrive(const MoveRequest& request, Now now);
   void discard(const MoveRequest& request, Now now);
   // Likewise of the consumers of a queue; of all, if it is empty.

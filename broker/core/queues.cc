@@ -22,7 +22,7 @@ Status apply(QueueSettings& settings, std::span<const SettingChange> changes) {
   return settings.check();
 }
 
-// Of changes that were taken. What changes nothing is not refused.
+// Of changes that apply() accepts. What every dead-letter queue has may be said.
 Status check_of_dead_letters(const EditQueueRequest& request) {
   const QueueSettings made_with = QueueSettings::for_dead_letters();
   for (const SettingChange& change : request.settings) {
@@ -33,8 +33,8 @@ Status check_of_dead_letters(const EditQueueRequest& request) {
     }
     return Status(
         ErrorCode::kOperationRefused,
-        fmt::format("\"{}\" is a dead-letter queue: its {} stays {}. What can be changed is "
-                    "how its messages are delivered.",
+        fmt::format("\"{}\" is a dead-letter queue: its {} is {}. What can be changed are "
+                    "lease, backoff-min, backoff-max and outstanding-max.",
                     request.name, info.name,
                     format_setting_value(info, made_with.get(info.setting))));
   }

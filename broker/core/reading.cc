@@ -17,6 +17,8 @@ constexpr std::size_t kPeekBytesMax = 1 << 20;
 // Peeks that are read for at once, over all sessions: half of the threads that read, so that the
 // reads for deliveries and for ids do not wait for peeks, however many there are.
 constexpr std::size_t kPeeksMax = 2;
+// Fetches for single messages that may be under way at once, per subscription.
+constexpr std::size_t kFetchesMax = 8;
 
 wire::MessageState state_as_told(const Outstanding& entry) {
   if (entry.holder != nullptr) return wire::MessageState_InFlight;
@@ -29,8 +31,6 @@ wire::MessageState state_as_told(const Outstanding& entry) {
       return wire::MessageState_Ready;
   }
 }
-// Fetches for single messages that may be under way at once, per subscription.
-constexpr std::size_t kFetchesMax = 8;
 }  // namespace
 
 // ---- fetches ----
@@ -252,16 +252,16 @@ void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& resu
   continue_peek(queue, task);
 }
 
-void Core::State::list_attempts(const AttemptsRequest& request, Now now) {
+void Core::State::tell_attempts(const AttemptsRequest& request, Now now) {
   Queue* const queue = queue_or_refuse(request.asker, request.queue);
   if (queue == nullptr) return;
   const Subscription& subscription = queue->subscription;
   if (request.sequence > queue->committed_to || subscription.settled.contains(request.sequence)) {
-    refuse(request.asker, ErrorCode::kMessageNotFound,
-           fmt::format("Queue \"{}\" holds no message {}: it is settled, dead-lettered, or never "
-                       "was.",
-                       request.queue, request.sequence));
-    return;
+    return say_after_commit(ErrorReply{
+        request.asker, Status(ErrorCode::kMessageNotFound,
+                              fmt::format("Queue \"{}\" holds no message {}: it is settled, "
+                                          "dead-lettered, or never was.",
+                                          request.queue, request.sequence))});
   }
   const auto report = std::make_shared<AttemptsReport>();
   report->sequence = request.sequence;

@@ -352,7 +352,7 @@ struct Core::State {
   void peek_read(Queue& queue, PeekTask task, const FetchResult& result);
   void peek_gone(const PeekTask& task);
   void end_peek(const PeekTask& task, Sequence next);
-  void list_attempts(const AttemptsRequest& request, Now now);
+  void tell_attempts(const AttemptsRequest& request, Now now);
 
   // ---- rewriting.cc ----
   void rewrite_if_sparse(Queue& queue, OpenBlock& block);

@@ -118,6 +118,7 @@ bool Session::is_laborious(wire::FrameType type) {
     case wire::FrameType_QueuePurge:
     case wire::FrameType_QueueList:
     case wire::FrameType_Peek:
+    case wire::FrameType_Attempts:  // its answer has kilobytes
     case wire::FrameType_Redrive:
     case wire::FrameType_Discard:
     case wire::FrameType_ConsumerList:
@@ -488,7 +489,7 @@ Status Session::attempts(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", queue); !status.ok()) {
     return refuse(frame, status, out);
   }
-  context_.core.list_attempts({asker(frame, Waits::kRequest), queue, table->sequence()}, now);
+  context_.core.tell_attempts({asker(frame, Waits::kRequest), queue, table->sequence()}, now);
   return Status();
 }
 

@@ -184,12 +184,12 @@ TEST_CASE("queue names, limits and settings are checked") {
   CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
 }
 
-TEST_CASE("settings that do nothing for a dead-letter queue were taken") {
+TEST_CASE("settings that a dead-letter queue does not have were taken") {
   CoreFixture f;
   f.create_queue("q");
   f.edit_queue("q.dead", {{QueueSetting::kLease, 500}, {QueueSetting::kMaxMessages, 7}});
   CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
-  CHECK(f.last_error().message().find("max-messages stays none") != std::string::npos);
+  CHECK(f.last_error().message().find("max-messages is none") != std::string::npos);
   CHECK(f.report("q.dead").settings == QueueSettings::for_dead_letters());
   // As it is, it may be said.
   f.edit_queue("q.dead", {{QueueSetting::kLease, 500}, {QueueSetting::kMaxMessages, 0}});

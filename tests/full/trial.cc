@@ -307,14 +307,15 @@ void Trial::drain() {
   unsure_.clear();
   for (std::size_t i = 0; i < wrong_.size() && i < 5; ++i) fmt::print("        {}\n", wrong_[i]);
   const bool drained = owed_.empty() && wrong_.empty();
-  checks_.check(drained, fmt::format("everything confirmed was drained and acked: {} of {}, {} wrong",
-                                     wanted - owed_.size(), wanted, wrong_.size()));
+  checks_.check(drained,
+                fmt::format("everything confirmed was drained and acked: {} of {}, {} wrong",
+                            wanted - owed_.size(), wanted, wrong_.size()));
   // As the disk holds it.
   kill();
   start();
   compare();
-  // All that follows would wait for the pages of what is left.
-  if (!drained) throw std::runtime_error("a queue that cannot be drained ends the trial");
+  // What follows would wait for the pages of what is left.
+  if (!drained) throw std::runtime_error("a drain that went wrong ends the trial");
 }
 
 void Trial::consume_until(const std::function<bool()>& enough) {

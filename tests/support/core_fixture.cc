@@ -298,7 +298,7 @@ std::vector<PeekReply> CoreFixture::peek(const std::string& queue, std::uint32_t
 std::shared_ptr<const AttemptsReport> CoreFixture::attempts(const std::string& queue,
                                                             Sequence sequence) {
   last_attempts_ = nullptr;
-  core_->list_attempts({ask(), queue, sequence}, now_);
+  core_->tell_attempts({ask(), queue, sequence}, now_);
   run();
   return last_attempts_;
 }

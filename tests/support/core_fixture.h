@@ -89,8 +89,9 @@ class CoreFixture {
   MovedReply discard(const std::string& queue, std::vector<Sequence> sequences);
   std::vector<PeekReply> peek(const std::string& queue, std::uint32_t limit = 100,
                               Sequence from = 0);
-  // Null: it was refused.
+  // Null: it was refused, or the answer waits for a commit.
   std::shared_ptr<const AttemptsReport> attempts(const std::string& queue, Sequence sequence);
+  std::shared_ptr<const AttemptsReport> last_attempts() const { return last_attempts_; }
   std::vector<DeadLetterSeen> dead_letters(const std::string& queue);
 
   // ---- what came back since it was last asked for ----

@@ -110,7 +110,7 @@ Json message_json(const StoredMessage& message, const AttemptsReport& attempts) 
   Json json = message_json(message);
   json["attempt"] = attempts.attempts;
   json["state"] = attempts.state;
-  json["held_by"] = attempts.state == "in_flight" ? Json(attempts.consumer) : Json();
+  json["held_by"] = attempts.consumer.empty() ? Json() : Json(attempts.consumer);
   json["due_at"] = time_json(attempts.due_at);
   json["failed"] = history_json(attempts.history);
   return json;

@@ -14,16 +14,19 @@ namespace {
 using Fields = std::vector<std::pair<std::string, std::string>>;
 
 std::string attempt_line(const AttemptReport& attempt) {
-  std::string line = fmt::format("{} to {}  {}", timestamp(attempt.delivered_at),
-                                 timestamp(attempt.ended_at), attempt.cause);
+  std::string line = timestamp(attempt.delivered_at);
+  if (!line.empty()) line += " to ";
+  line += fmt::format("{}  {}", timestamp(attempt.ended_at), attempt.cause);
   if (!attempt.consumer.empty()) line += fmt::format(" by {}", attempt.consumer);
   if (!attempt.error.empty()) line += fmt::format(": {}", attempt.error);
   return line;
 }
 
-void add_history(const std::vector<AttemptReport>& history, Fields& fields) {
+// `place` is put behind "Attempt 1".
+void add_history(const std::vector<AttemptReport>& history, std::string_view place,
+                 Fields& fields) {
   for (const AttemptReport& attempt : history) {
-    fields.emplace_back(fmt::format("Attempt {}", attempt.number), attempt_line(attempt));
+    fields.emplace_back(fmt::format("Attempt {}{}", attempt.number, place), attempt_line(attempt));
   }
 }
 
@@ -111,7 +114,7 @@ void print_message(Output& output, const StoredMessage& message, const AttemptsR
       {"State", state_line(attempts)},
       {"Attempts", fmt::format("{}", attempts.attempts)},
   };
-  add_history(attempts.history, fields);
+  add_history(attempts.history, "", fields);
   const Provenance& provenance = message.provenance;
   fields.emplace_back("Published", timestamp(message.is_dead_letter ? provenance.published_at
                                                                     : message.published_at));
@@ -125,7 +128,7 @@ void print_message(Output& output, const StoredMessage& message, const AttemptsR
     fields.emplace_back("Error", provenance.error);
     fields.emplace_back("Dead since", timestamp(provenance.dead_at));
     fields.emplace_back("Attempts there", fmt::format("{}", provenance.attempts));
-    add_history(provenance.history, fields);
+    add_history(provenance.history, " there", fields);
   }
   fields.emplace_back("Body", message.body);
   output.text(render_fields(fields));

@@ -106,7 +106,8 @@ class Admin {
   Result<PeekPage> peek(std::string_view queue, std::uint32_t limit, std::uint64_t from = 0);
   // The message with this sequence; kMessageNotFound if it is settled, dead-lettered, or never was.
   Result<StoredMessage> get(std::string_view queue, std::uint64_t sequence);
-  // What became of it so far; of a dead letter, since it is one. Errors as get().
+  // What became of it so far; of a dead letter, since it came to the end of its queue. Errors as
+  // get().
   Result<AttemptsReport> attempts(std::string_view queue, std::uint64_t sequence);
 
   // `queue` is the source queue or its dead-letter queue. At most 256 sequences a call.

@@ -90,6 +90,7 @@ class Core {
   // on.
   void list_queues(Asker asker, bool dead_only, QueueId from, Now now);
   void peek(const PeekRequest& request, Now now);
+  // How far one message came, once what was asked before is durable.
   void tell_attempts(const AttemptsRequest& request, Now now);
   void redrive(const MoveRequest& request, Now now);
   void discard(const MoveRequest& request, Now now);

@@ -7,7 +7,7 @@
 //   delivering.cc    subscribe, credit, first deliveries and retries
 //   settling.cc      settle, extend, attempts that end otherwise
 //   dead_letters.cc  moves to the dead-letter queue, corrupt messages, redrive, discard
-//   reading.cc       fetches, open blocks, peek
+//   reading.cc       fetches, open blocks, peek, attempts
 //   rewriting.cc     blocks of which little is left
 //   queues.cc        create, edit, delete, purge, reports
 

@@ -84,7 +84,8 @@ class Session {
   Milliseconds heartbeat() const { return heartbeat_; }
   // Frames that handle() has appended so far.
   std::uint64_t frames_out() const { return frames_out_; }
-  // Whether a frame of this type asks for something long or laborious: a list, a move of many.
+  // Whether a frame of this type asks for something long or laborious: a list, a move of many, the
+  // attempts of a message.
   static bool is_laborious(wire::FrameType type);
   // Whether the last frame was one, asked for a report, or settled much: the next frame waits until
   // this one has been answered.

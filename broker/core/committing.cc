@@ -13,87 +13,19 @@
 
 namespace holdfast::broker {
 
-namespace {
-
-// A commit that takes so much longer than its bytes do, a mebibyte 2 to 4 ms, is mostly the wait
-// for the device, which is the same for one batch and for many.
-constexpr std::uint64_t kSlowCommitUs = 20'000;
-constexpr std::uint64_t kBytesPerUs = 256;
-// Batches are joined while there is room for this many times what waits: one that finds none would
-// hold up those that it is joined with.
-constexpr std::uint64_t kRoomToJoin = 4;
-// What moves and rewrites messages reads no faster than they are stored: with so many full batches
-// of them on their way it waits for the next commit.
-constexpr std::size_t kBatchesAhead = 8;
-
-std::size_t growth_of(const std::deque<Sealed>& batches) {
-  std::size_t bytes = 0;
-  for (const Sealed& batch : batches) bytes += batch.growth;
-  return bytes;
-}
-
-}  // namespace
-
 // A queue whose removal is sealed is gone when that commit is done, perhaps before the next one.
 void Core::State::touch(Queue& queue) {
-  if (queue.touched_in == gathering_number || queue.removal_sealed) return;
-  queue.touched_in = gathering_number;
-  gathering.queues.push_back(&queue);
-}
-
-bool Core::State::gathering_is_empty() const {
-  return gathering.queues.empty() && gathering.next_id == 0;
+  if (queue.touched_in == pipeline.number() || queue.removal_sealed) return;
+  queue.touched_in = pipeline.number();
+  pipeline.gathering().queues.push_back(&queue);
 }
 
 void Core::State::say_after_commit(Effect effect) {
-  if (!gathering_is_empty()) {
-    gathering.promises.said.push_back(std::move(effect));
-  } else if (!sealed.empty()) {
-    sealed.back().promises.said.push_back(std::move(effect));
-  } else if (!under_way.empty()) {
-    under_way.back().promises.said.push_back(std::move(effect));
+  if (std::vector<Effect>* const later = pipeline.said_when_durable()) {
+    later->push_back(std::move(effect));
   } else {
     say(std::move(effect));
   }
-}
-
-std::uint64_t Core::State::on_their_way(std::size_t Sealed::*bytes) const {
-  std::uint64_t sum = 0;
-  for (const Sealed& waiting : under_way) sum += waiting.*bytes;
-  for (const Sealed& waiting : sealed) sum += waiting.*bytes;
-  return sum;
-}
-
-std::uint64_t Core::State::pending_bytes() const {
-  return gathering.bytes + on_their_way(&Sealed::bytes);
-}
-
-std::uint64_t Core::State::pending_room_bytes() const {
-  return gathering.room_bytes() + on_their_way(&Sealed::room_bytes);
-}
-
-bool Core::State::commits_lag() const {
-  return on_their_way(&Sealed::reread) >= kBatchesAhead * options.batch_bytes_max;
-}
-
-bool Core::State::has_room_for(std::size_t bytes) const {
-  return space.publishes_allowed && pending_room_bytes() + bytes <= space.room_bytes;
-}
-
-bool Core::State::has_reserve_for(std::size_t bytes) const {
-  return pending_room_bytes() + bytes <= space.reserve_room_bytes;
-}
-
-// Of a batch that gathers those records are a part of what is pending. Those that were put off are
-// not.
-std::size_t Core::State::retry_bytes_max() const {
-  const std::uint64_t others = pending_room_bytes() - gathering.retry_bytes;
-  std::uint64_t bytes = 0;
-  if (space.publishes_allowed) bytes = space.room_bytes - std::min(space.room_bytes, others);
-  if (others + kRetryStepBytes <= space.reserve_room_bytes) {
-    bytes = std::max<std::uint64_t>(bytes, kRetryStepBytes);
-  }
-  return std::min<std::uint64_t>(bytes, options.batch_bytes_max);
 }
 
 void Core::State::go_on(Now now) {
@@ -106,7 +38,7 @@ void Core::State::go_on(Now now) {
     Queue* const queue = find_queue(id);
     if (queue == nullptr) continue;
     if (!queue->subscription.retries_put_off.empty()) {
-      if (retry_bytes_max() > 0) {
+      if (pipeline.retry_bytes_max() > 0) {
         touch(*queue);
       } else {
         deliveries_put_off.insert(id);
@@ -124,36 +56,16 @@ void Core::State::go_on(Now now) {
   }
 }
 
-// While publishes are refused the pages of the queues count, too: what acks in thousands of them
-// take must not be more than the reserve.
 void Core::State::seal_if_full() {
-  const std::size_t bytes = space.publishes_allowed ? gathering.bytes : gathering.room_bytes();
-  if (bytes >= options.batch_bytes_max) seal();
+  if (pipeline.is_full()) seal();
 }
 
 void Core::State::seal() {
-  Sealed next;
-  next.batch = std::make_unique<Batch>();
-  next.number = next.batch->number = gathering_number;
-  next.bytes = gathering.bytes;
-  next.room_bytes = gathering.room_bytes();
-  next.reread = gathering.moved_bytes + gathering.rewritten_bytes;
-  next.batch->next_id = gathering.next_id;
-  next.batch->blocks_removed = std::move(gathering.blocks_removed);
-  next.batch->blocks = std::move(gathering.blocks_rewritten);
-  gathering.retry_bytes_left = retry_bytes_max();
-  for (Queue* queue : gathering.queues) seal_queue(*queue, next);
-  next.promises = std::move(gathering.promises);
-  gathering = Gathering();
-  ++gathering_number;
-  if (!next.batch->empty()) {
-    next.growth = next.batch->bytes();
-    sealed.push_back(std::move(next));
-    return;
-  }
+  Sealed next = pipeline.begin_sealing();
+  for (Queue* queue : pipeline.gathering().queues) seal_queue(*queue, next);
+  if (pipeline.end_sealing(next)) return;
   // Nothing changed after all; what was promised is as true as the batch before, and retries that
   // were chosen were given back or lost again.
-  --gathering_number;
   for (const Sealed::Advance& advance : next.advances) {
     if (Queue* const queue = find_queue(advance.queue)) {
       queue->touched_in = 0;
@@ -238,14 +150,15 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
       if (subscription.stored_retries.erase(sequence) > 0) {
         batch.retries_removed.push_back({subscription.record.id, sequence});
       }
-    } else if (gathering.retry_bytes_left == 0 && entry->state != OutstandingState::kStarting) {
+    } else if (pipeline.gathering().retry_bytes_left == 0 &&
+               entry->state != OutstandingState::kStarting) {
       put_off.insert(sequence);
     } else {
       put_off.erase(sequence);
       seal_retry(subscription, *entry, batch);
     }
   }
-  while (gathering.retry_bytes_left > 0 && !put_off.empty()) {
+  while (pipeline.gathering().retry_bytes_left > 0 && !put_off.empty()) {
     seal_retry(subscription, *subscription.outstanding.find(*put_off.begin()), batch);
     put_off.erase(put_off.begin());
   }
@@ -253,7 +166,8 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
 }
 
 void Core::State::seal_retry(Subscription& subscription, const Outstanding& entry, Batch& batch) {
-  gathering.retry_bytes_left -= std::min(gathering.retry_bytes_left, entry.record_bytes());
+  std::size_t& bytes_left = pipeline.gathering().retry_bytes_left;
+  bytes_left -= std::min(bytes_left, entry.record_bytes());
   RetryRecord record;
   record.subscription = subscription.record.id;
   record.sequence = entry.sequence;
@@ -321,35 +235,13 @@ Sequence Core::State::watermark_max(const Queue& queue) const {
 }
 
 std::unique_ptr<Batch> Core::State::take_batch() {
-  if (!under_way.empty() && !may_join()) return nullptr;
-  if (sealed.empty() && !gathering_is_empty()) seal();
-  if (sealed.empty()) return nullptr;
-  if (!under_way.empty() && growth_of(under_way) + sealed.front().growth > kJoinedBytesMax) {
-    return nullptr;
-  }
-  under_way.push_back(std::move(sealed.front()));
-  sealed.pop_front();
-  return std::move(under_way.back().batch);
-}
-
-bool Core::State::may_join() const {
-  return disk_is_slow && space.publishes_allowed &&
-         pending_bytes() < space.room_bytes / kRoomToJoin;
+  if (!pipeline.may_take()) return nullptr;
+  if (!pipeline.has_sealed() && !pipeline.gathering().empty()) seal();
+  return pipeline.take();
 }
 
 void Core::State::committed(const CommitResult& result, Now now) {
-  std::deque<Sealed> done;
-  while (!under_way.empty() && under_way.front().number <= result.number) {
-    done.push_back(std::move(under_way.front()));
-    under_way.pop_front();
-  }
-  CHECK(!done.empty() && done.back().number == result.number, "commit {} was not under way",
-        result.number);
-  space = result.space;
-  commit_durations_us[commits % commit_durations_us.size()] = result.duration_us;
-  ++commits;
-  disk_is_slow = result.duration_us >= kSlowCommitUs + growth_of(done) / kBytesPerUs;
-  for (Sealed& batch : done) batch_committed(std::move(batch), result, now);
+  for (Sealed& batch : pipeline.committed(result)) batch_committed(std::move(batch), result, now);
   go_on(now);
 }
 

@@ -24,9 +24,8 @@ void Core::State::load(const StoredState& state, Now now) {
   started_at = now;
   newest_log_time_ms = to_unix_ms(now.wall);
   next_second = now.monotonic + kSecond;
-  gathering_number = state.batch_number + 1;
+  pipeline.start(state.batch_number, state.space);
   next_id = state.next_id;
-  space = state.space;
 
   std::map<QueueId, SubscriptionRecord> subscriptions;
   for (const SubscriptionRecord& record : state.subscriptions) {
@@ -349,7 +348,7 @@ void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(r
 void Core::fetched(const FetchResult& result, Now now) { state_->fetched(result, now); }
 
 void Core::space_changed(const SpaceReport& space, Now now) {
-  state_->space = space;
+  state_->pipeline.set_space(space);
   state_->go_on(now);
 }
 
@@ -378,8 +377,8 @@ void Core::begin_drain() {
   }
 }
 bool Core::drained() const {
-  return state_->in_flight == 0 && state_->under_way.empty() && state_->sealed.empty() &&
-         state_->gathering_is_empty() && state_->publishes_waiting == 0 && state_->fetches.empty();
+  return state_->in_flight == 0 && state_->pipeline.idle() && state_->publishes_waiting == 0 &&
+         state_->fetches.empty();
 }
 
 }  // namespace holdfast::broker

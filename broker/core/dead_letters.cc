@@ -42,9 +42,9 @@ Queue& Core::State::dead_queue_of(Queue& queue) {
 // ---- to the dead-letter queue ----
 
 bool Core::State::may_move(std::size_t bytes) const {
-  if (commits_lag()) return false;
-  return has_room_for(bytes) ||
-         (has_reserve_for(bytes) && gathering.reread_bytes() < kReserveStepBytes);
+  if (pipeline.lags()) return false;
+  return pipeline.has_room_for(bytes) || (pipeline.has_reserve_for(bytes) &&
+                                          pipeline.gathering().reread_bytes() < kReserveStepBytes);
 }
 
 void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reason,
@@ -53,12 +53,20 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
   const Sequence sequence = entry.sequence;
   entry.state = OutstandingState::kMoving;
   // Like the attempts' on a full disk, it would use up the reserve.
-  const std::string_view kept = space.publishes_allowed ? error : std::string_view();
+  const std::string_view kept = pipeline.space().publishes_allowed ? error : std::string_view();
   queue.subscription.moves.emplace(sequence, PendingMove{reason, std::string(kept), operation});
   if (operation) ++operation->moves_left;
   touch(queue);
-  if (!commits_lag() && !may_move(entry.bytes)) ++moves_held_up;
-  if (move_from_cache(queue, entry, now) == FirstMove::kNotRead) fetch_for(queue, sequence);
+  switch (move_from_cache(queue, entry, now)) {
+    case MoveStep::kDone:
+      break;
+    case MoveStep::kPutOff:
+      if (!pipeline.lags()) ++moves_held_up;
+      break;
+    case MoveStep::kNotRead:
+      fetch_for(queue, sequence);
+      break;
+  }
 }
 
 void Core::State::go_on_moving(Queue& queue, Now now) {
@@ -66,27 +74,27 @@ void Core::State::go_on_moving(Queue& queue, Now now) {
   while (!moves.empty()) {
     const Sequence first = moves.begin()->first;
     switch (move_from_cache(queue, *queue.subscription.outstanding.find(first), now)) {
-      case FirstMove::kDone:
+      case MoveStep::kDone:
         break;
-      case FirstMove::kPutOff:
+      case MoveStep::kPutOff:
         return;
-      case FirstMove::kNotRead:
+      case MoveStep::kNotRead:
         return fetch_for(queue, first);
     }
   }
 }
 
-Core::State::FirstMove Core::State::move_from_cache(Queue& queue, const Outstanding& entry,
-                                                    Now now) {
+Core::State::MoveStep Core::State::move_from_cache(Queue& queue, const Outstanding& entry,
+                                                   Now now) {
   // Before it is read; of one that was never read since the start the size is not known yet.
   if (!may_move(entry.bytes)) {
     moves_put_off.insert(queue.record.id);
-    return FirstMove::kPutOff;
+    return MoveStep::kPutOff;
   }
   const std::shared_ptr<const Block> block = cache.find(queue.record.id, entry.sequence);
-  if (!block || !block->find(entry.sequence)) return FirstMove::kNotRead;
+  if (!block || !block->find(entry.sequence)) return MoveStep::kNotRead;
   open(queue, *block);
-  return finish_moves(queue, *block, now) ? FirstMove::kDone : FirstMove::kPutOff;
+  return finish_moves(queue, *block, now) ? MoveStep::kDone : MoveStep::kPutOff;
 }
 
 bool Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
@@ -140,7 +148,7 @@ void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntr
 void Core::State::append_moved(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                                ByteSpan message, ByteSpan provenance) {
   append(queue, published_at, message_checksum, message, provenance);
-  gathering.moved_bytes += message.size() + provenance.size();
+  pipeline.gathering().moved_bytes += message.size() + provenance.size();
 }
 
 void Core::State::moves_done(const std::shared_ptr<SettleOperation>& operation) {
@@ -181,7 +189,7 @@ void Core::State::set_aside_unreadable(Queue& queue, const UnreadableBlock& bloc
     drop_unreadable(queue, sequence, share);
   }
   if (!block.raw.empty() && open_block_of(queue, block.first) == nullptr) {
-    gathering.blocks_removed.push_back({queue.record.id, block.first});
+    pipeline.gathering().blocks_removed.push_back({queue.record.id, block.first});
   }
   seal_if_full();
 }
@@ -251,7 +259,7 @@ void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
 }
 
 void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task) {
-  if (commits_lag()) {
+  if (pipeline.lags()) {
     move_tasks_put_off.push_back(task);
     return;
   }

@@ -239,7 +239,8 @@ void Core::State::deliver_all(Queue& queue, Now now) {
 }
 
 bool Core::State::may_count_retry() const {
-  return has_room_for(0) || (space.retries_allowed && gathering.retry_bytes < kRetryStepBytes);
+  return pipeline.has_room_for(0) ||
+         (pipeline.space().retries_allowed && pipeline.gathering().retry_bytes < kRetryStepBytes);
 }
 
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
@@ -247,7 +248,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   // Those that are left find their turn when the commit is done, which the others have asked for.
   if (subscription.starts >= kStartsMax) return false;
   const bool is_counted = may_count_retry();
-  if (!is_counted && space.retries_allowed) {
+  if (!is_counted && pipeline.space().retries_allowed) {
     deliveries_put_off.insert(queue.record.id);
     return false;
   }
@@ -281,11 +282,12 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
       return true;
     }
     entry.state = OutstandingState::kStarting;
-    consumer.starting.emplace(sequence, gathering_number);
+    consumer.starting.emplace(sequence, pipeline.number());
     consumer.session->starting_bytes += room_of(entry.bytes);
     ++subscription.starts;
     touch_retry(queue, entry);
-    gathering.promises.started.push_back({queue.record.id, sequence, consumer.id, block, *index});
+    pipeline.gathering().promises.started.push_back(
+        {queue.record.id, sequence, consumer.id, block, *index});
     return true;
   }
   return false;
@@ -377,7 +379,7 @@ void Core::State::let_go_of_block(Queue& queue) {
 void Core::State::read_ahead(Queue& queue, Sequence from) {
   if (queue.subscription.reading) return;
   // Each block that is read may be damaged, and is stored once more then.
-  if (commits_lag()) {
+  if (pipeline.lags()) {
     deliveries_put_off.insert(queue.record.id);
     return;
   }
@@ -417,7 +419,7 @@ std::uint64_t Core::State::places_left(const Queue& queue) const {
   const Subscription& subscription = queue.subscription;
   const std::uint64_t outstanding_max = queue.setting(QueueSetting::kOutstandingMax);
   std::uint64_t taken = subscription.outstanding.size();
-  if (!space.publishes_allowed) {
+  if (!pipeline.space().publishes_allowed) {
     taken -= std::min<std::uint64_t>(subscription.moves.size(), outstanding_max);
   }
   return outstanding_max - std::min(outstanding_max, taken);

@@ -49,7 +49,7 @@ void Core::State::put_off(Queue& queue, const PublishRequest& request, Now now) 
 }
 
 bool Core::State::too_much_pends() const {
-  return pending_bytes() + waiting_bytes >= options.pending_bytes_max;
+  return pipeline.pending_bytes() + waiting_bytes >= options.pending_bytes_max;
 }
 
 bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
@@ -82,7 +82,9 @@ bool Core::State::decide_publish(Queue& queue, const PublishRequest& request,
   }
   if (Status refusal = check_publish(queue, request, waited); !refusal.ok()) {
     ++queue.counters.refused;
-    if (refusal.code() == ErrorCode::kStorageFull && space.publishes_allowed) ++room_refusals;
+    if (refusal.code() == ErrorCode::kStorageFull && pipeline.space().publishes_allowed) {
+      ++room_refusals;
+    }
     say(ErrorReply{request.asker, std::move(refusal), bytes});
     return true;
   }
@@ -118,20 +120,20 @@ Status Core::State::check_publish(const Queue& queue, const PublishRequest& requ
     return {ErrorCode::kLimitReached,
             fmt::format("{} bytes of messages wait to be stored, and no more than {} may (twice "
                         "unconfirmed_bytes_total_max). Publish again when the disk has caught up.",
-                        pending_bytes() + waiting_bytes, options.pending_bytes_max)};
+                        pipeline.pending_bytes() + waiting_bytes, options.pending_bytes_max)};
   }
   return check_room(queue, request.message.size());
 }
 
 Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) const {
-  if (!has_room_for(message_bytes)) {
+  if (!pipeline.has_room_for(message_bytes)) {
     return {ErrorCode::kStorageFull,
-            space.reason.empty()
+            pipeline.space().reason.empty()
                 ? fmt::format("The disk has room for {} more bytes of messages, and {} wait to be "
                               "stored. Publishing resumes by itself when messages are settled or "
                               "the disk is given more room.",
-                              space.room_bytes, pending_room_bytes())
-                : space.reason};
+                              pipeline.space().room_bytes, pipeline.pending_room_bytes())
+                : pipeline.space().reason};
   }
   const std::uint64_t messages_max = queue.setting(QueueSetting::kMaxMessages);
   if (messages_max > 0 && queue.messages() >= messages_max) {
@@ -167,7 +169,7 @@ Sequence Core::State::append(Queue& queue, WallTime published_at, std::uint64_t 
   entry.message = message;
   entry.provenance = provenance;
   queue.record.bytes += entry.stored_bytes();
-  gathering.bytes += queue.builder.size() - before;
+  pipeline.gathering().bytes += queue.builder.size() - before;
   queue.record_touched = true;
   touch(queue);
   return sequence;
@@ -202,7 +204,7 @@ void Core::State::cut_window_short(Queue& publishing) {
 }
 
 void Core::State::confirm(Asker asker, Sequence sequence, std::uint64_t bytes) {
-  std::vector<Effect>& said = gathering.promises.said;
+  std::vector<Effect>& said = pipeline.gathering().promises.said;
   if (!said.empty()) {
     auto* const last = std::get_if<ConfirmReply>(&said.back());
     if (last != nullptr && !last->duplicate && last->to.session == asker.session &&

@@ -76,8 +76,8 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
            fmt::format("The broker has {} queues, its limit (queues_max).", source_queues));
     return;
   }
-  if (!space.publishes_allowed) {
-    refuse(request.asker, ErrorCode::kStorageFull, space.reason);
+  if (!pipeline.space().publishes_allowed) {
+    refuse(request.asker, ErrorCode::kStorageFull, pipeline.space().reason);
     return;
   }
   QueueSettings settings;
@@ -104,7 +104,7 @@ Queue& Core::State::add_queue(std::string name, const QueueSettings& settings, Q
   subscription.id = SubscriptionId(next_id++);
   subscription.queue = record.id;
   subscription.name = kDefaultSubscription;
-  gathering.next_id = next_id;
+  pipeline.gathering().next_id = next_id;
   auto owned = std::make_unique<Queue>(std::move(record), std::move(subscription), options.dedup,
                                        options.hash_key, dedup_totals);
   Queue& queue = *owned;
@@ -172,7 +172,7 @@ std::uint64_t Core::State::empty_queue(Queue& queue) {
   subscription.read_next = queue.record.next_sequence;
   subscription.record.delivered_to = queue.last_sequence();
   queue.subscription_touched = true;
-  std::erase_if(gathering.blocks_rewritten,
+  std::erase_if(pipeline.gathering().blocks_rewritten,
                 [&](const auto& block) { return block->queue() == queue.record.id; });
   queue.open_blocks.clear();
   cache.erase_queue(queue.record.id);
@@ -326,16 +326,12 @@ CoreReport Core::State::report() const {
     total.counters.corrupt += queue->counters.corrupt;
     total.counters.refused += queue->counters.refused;
   }
-  total.space = space;
+  total.space = pipeline.space();
   total.draining = draining;
-  total.batch_number = gathering_number - 1 - sealed.size() - under_way.size();
-  total.commits = commits;
-  std::vector<std::uint32_t> durations(
-      commit_durations_us.begin(),
-      commit_durations_us.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(
-                                        commits, commit_durations_us.size())));
+  total.batch_number = pipeline.committed_number();
+  total.commits = pipeline.commits();
+  const std::vector<std::uint32_t> durations = pipeline.commit_durations_us();
   if (!durations.empty()) {
-    std::sort(durations.begin(), durations.end());
     total.commit_us_p50 = durations[durations.size() / 2];
     total.commit_us_p99 = durations[durations.size() * 99 / 100];
   }

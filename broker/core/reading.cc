@@ -147,7 +147,7 @@ void Core::State::remove_block(Queue& queue, OpenBlock& block) {
   Subscription& subscription = queue.subscription;
   const Sequence first = block.first;
   drop_rewritten(queue.record.id, first);
-  gathering.blocks_removed.push_back({queue.record.id, first});
+  pipeline.gathering().blocks_removed.push_back({queue.record.id, first});
   touch(queue);
   cache.erase(queue.record.id, first);
   if (subscription.current_open == &block) let_go_of_block(queue);

@@ -29,8 +29,11 @@ bool Core::State::is_sparse(const Queue& queue, const OpenBlock& block) const {
 
 bool Core::State::may_rewrite(const OpenBlock& block) const {
   const std::size_t bytes = rewrites_read_bytes + block.live_bytes;
-  if (has_room_for(bytes)) return !commits_lag() && rewrites_read_bytes < options.batch_bytes_max;
-  return has_reserve_for(bytes) && gathering.reread_bytes() + bytes <= kReserveStepBytes;
+  if (pipeline.has_room_for(bytes)) {
+    return !pipeline.lags() && rewrites_read_bytes < options.batch_bytes_max;
+  }
+  return pipeline.has_reserve_for(bytes) &&
+         pipeline.gathering().reread_bytes() + bytes <= kReserveStepBytes;
 }
 
 void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
@@ -63,8 +66,9 @@ void Core::State::rewrite_if_sparse(Queue& queue, OpenBlock& block) {
 }
 
 void Core::State::rewrite_put_off() {
-  if (draining || !has_reserve_for(0)) return;
-  const std::size_t bytes_max = has_room_for(0) ? options.batch_bytes_max : kReserveStepBytes;
+  if (draining || !pipeline.has_reserve_for(0)) return;
+  const std::size_t bytes_max =
+      pipeline.has_room_for(0) ? options.batch_bytes_max : kReserveStepBytes;
   std::size_t left = std::min(rewrites_put_off.size(), kPutOffLookedAtMax);
   for (; left > 0 && rewritten_bytes() < bytes_max; --left) {
     const BlockKey key = rewrites_put_off.front();
@@ -96,6 +100,7 @@ void Core::State::rewrite(Queue& queue, OpenBlock& open_block, const Block& bloc
   const std::shared_ptr<const Block> rewritten = builder.finish();
   const Sequence old_first = open_block.first;
   drop_rewritten(queue.record.id, old_first);
+  Gathering& gathering = pipeline.gathering();
   gathering.blocks_removed.push_back({queue.record.id, old_first});
   gathering.blocks_rewritten.push_back(rewritten);
   gathering.bytes += rewritten->bytes().size();
@@ -114,9 +119,10 @@ void Core::State::rewrite(Queue& queue, OpenBlock& open_block, const Block& bloc
 }
 
 void Core::State::drop_rewritten(QueueId queue, Sequence first) {
-  std::erase_if(gathering.blocks_rewritten, [&](const std::shared_ptr<const Block>& block) {
-    return block->queue() == queue && block->first_sequence() == first;
-  });
+  std::erase_if(pipeline.gathering().blocks_rewritten,
+                [&](const std::shared_ptr<const Block>& block) {
+                  return block->queue() == queue && block->first_sequence() == first;
+                });
 }
 
 }  // namespace holdfast::broker

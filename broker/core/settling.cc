@@ -41,7 +41,7 @@ void Core::State::settle(const SettleRequest& request, Now now) {
   auto operation = std::make_shared<SettleOperation>();
   operation->reply.to = request.asker;
 #ifdef HOLDFAST_BREAK_DROP_SETTLE_WHEN_FULL
-  const bool is_dropped = !space.publishes_allowed;
+  const bool is_dropped = !pipeline.space().publishes_allowed;
 #else
   constexpr bool is_dropped = false;
 #endif
@@ -183,7 +183,7 @@ void Core::State::record_attempt(Queue& queue, Outstanding& entry, wire::Cause c
   }
   // On a full disk the reserve is for what must be stored: the count. Handlers that fail because
   // the disk is full, each with its reason, would use it up.
-  if (space.publishes_allowed) attempt.error = cut_utf8(error, kHistoryErrorBytesMax);
+  if (pipeline.space().publishes_allowed) attempt.error = cut_utf8(error, kHistoryErrorBytesMax);
   history.attempts.push_back(std::move(attempt));
   if (history.attempts.size() > kHistoryMax) history.attempts.erase(history.attempts.begin());
   touch_retry(queue, entry);
@@ -234,6 +234,7 @@ void Core::State::touch_retry(Queue& queue, Outstanding& entry) {
   entry.has_record = true;
   queue.subscription.touched_retries.push_back(entry.sequence);
   const std::size_t bytes = entry.record_bytes();
+  Gathering& gathering = pipeline.gathering();
   gathering.bytes += bytes;
   gathering.retry_bytes += bytes;
   touch(queue);

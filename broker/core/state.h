@@ -13,7 +13,6 @@
 
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -26,74 +25,13 @@
 #include <vector>
 
 #include "core/block_cache.h"
+#include "core/commit_pipeline.h"
 #include "core/core.h"
 #include "core/provenance.h"
 #include "core/queue.h"
 #include "core/session_state.h"
 
 namespace holdfast::broker {
-
-// A retry that is sent when the commit that counts its attempt is done.
-struct StartedRetry {
-  QueueId queue;
-  Sequence sequence = 0;
-  ConsumerId consumer;
-  std::shared_ptr<const Block> block;
-  std::size_t index = 0;
-};
-
-// What a commit makes true.
-struct Promises {
-  std::vector<Effect> said;
-  std::vector<StartedRetry> started;
-};
-
-// While publishes are refused, one batch takes at most about so much of the reserve for messages
-// that are moved or rewritten, and half as much for records of attempts: what they free is usable
-// by the second commit after theirs, and the smallest reserve is 512 KiB.
-inline constexpr std::size_t kReserveStepBytes = 64 * 1024;
-inline constexpr std::size_t kRetryStepBytes = kReserveStepBytes / 2;
-// A batch writes pages of 4 KiB anew in two tables for each queue that it touches, however little
-// it appends to it.
-inline constexpr std::size_t kTouchedQueueBytes = 2 * 4096;
-
-// What gathers since the last batch was sealed.
-struct Gathering {
-  std::vector<Queue*> queues;  // touched ones, in the order of touching
-  std::vector<BlockKey> blocks_removed;
-  std::vector<std::shared_ptr<const Block>> blocks_rewritten;
-  std::uint32_t next_id = 0;
-  std::size_t bytes = 0;             // of messages, and of records of attempts
-  std::size_t retry_bytes = 0;       // those of the records
-  std::size_t retry_bytes_left = 0;  // that may still be sealed of them; the last one may be more
-  std::size_t rewritten_bytes = 0;   // likewise, in blocks that were rewritten
-  std::size_t moved_bytes = 0;       // likewise, moved to a dead-letter queue or back
-  std::size_t reread_bytes() const { return rewritten_bytes + moved_bytes; }
-  // Of the store's room that it takes, at most.
-  std::size_t room_bytes() const { return bytes + queues.size() * kTouchedQueueBytes; }
-  Promises promises;
-};
-
-// A batch on its way: sealed, then under way.
-struct Sealed {
-  std::unique_ptr<Batch> batch;
-  std::uint64_t number = 0;
-  std::size_t bytes = 0;       // of messages, and of records of attempts
-  std::size_t room_bytes = 0;  // of the store's room that it takes, at most
-  std::size_t growth = 0;      // of the store by it, in bytes, about
-  std::size_t reread = 0;      // bytes of messages that were moved or rewritten
-  Promises promises;
-  struct Advance {
-    QueueId queue;
-    Sequence committed_to = 0;
-    Sequence delivered_to = 0;
-    std::shared_ptr<const Block> block;  // null: none appended
-    Sequence trimmed_below = 0;          // what its block trim, if any, asked for
-    bool trims_dedup = false;
-  };
-  std::vector<Advance> advances;
-  std::vector<QueueId> queues_removed;
-};
 
 // A redrive or discard that is being worked on.
 struct MoveTask {
@@ -127,7 +65,9 @@ struct IdChunk {
 
 struct Core::State {
   explicit State(const CoreOptions& core_options)
-      : options(core_options), cache(core_options.cache_bytes_max) {}
+      : options(core_options),
+        cache(core_options.cache_bytes_max),
+        pipeline(core_options.batch_bytes_max) {}
 
   // ---- core.cc ----
   void load(const StoredState& state, Now now);
@@ -154,7 +94,6 @@ struct Core::State {
 
   // ---- committing.cc ----
   void touch(Queue& queue);
-  bool gathering_is_empty() const;
   // Says it when what has been gathered so far is durable; at once if everything is.
   void say_after_commit(Effect effect);
   // Seals the gathering if it has grown to the size of a batch.
@@ -169,30 +108,10 @@ struct Core::State {
   Sequence watermark_max(const Queue& queue) const;
   static std::uint64_t credit_in_messages(const Queue& queue, const Consumer& consumer);
   std::unique_ptr<Batch> take_batch();
-  // Whether batches may be committed together with those that were taken.
-  bool may_join() const;
   void committed(const CommitResult& result, Now now);
   void batch_committed(Sealed done, const CommitResult& result, Now now);
-  // Of all batches that are sealed or under way.
-  std::uint64_t on_their_way(std::size_t Sealed::*bytes) const;
-  // Of messages that are not durable yet.
-  std::uint64_t pending_bytes() const;
-  // Of the store's room that they take, with all else that waits to be stored.
-  std::uint64_t pending_room_bytes() const;
-  // Whether so much of what was moved and rewritten waits to be committed that nothing should be
-  // read which adds to it.
-  bool commits_lag() const;
-  // Goes on with what was put off because of that, or for want of room.
+  // Goes on with what was put off because commits lagged, or for want of room.
   void go_on(Now now);
-  // Whether so many bytes can be stored besides those that wait to be: whatever adds to the store
-  // asks, as a publish does. Where there is no room, what is not a publish takes from the reserve,
-  // a little for each batch, and nothing of its second half: that is for what takes messages away,
-  // and, but for the last quarter, for counting retries. Those that begin later are counted when
-  // there is room: without them some messages could not be taken away.
-  bool has_room_for(std::size_t bytes) const;
-  bool has_reserve_for(std::size_t bytes) const;
-  // What records of attempts may take in the batch that gathers.
-  std::size_t retry_bytes_max() const;
 
   // ---- publishing.cc ----
   void publish(const PublishRequest& request, Now now);
@@ -300,9 +219,9 @@ struct Core::State {
   bool may_move(std::size_t bytes) const;
   void start_move(Queue& queue, Outstanding& entry, wire::Cause reason, std::string_view error,
                   const std::shared_ptr<SettleOperation>& operation, Now now);
-  enum class FirstMove { kDone, kPutOff, kNotRead };
+  enum class MoveStep { kDone, kPutOff, kNotRead };
   // kNotRead: the block that the message is in must be read first.
-  FirstMove move_from_cache(Queue& queue, const Outstanding& entry, Now now);
+  MoveStep move_from_cache(Queue& queue, const Outstanding& entry, Now now);
   // Those in the block; false if the rest were put off.
   bool finish_moves(Queue& queue, const Block& block, Now now);
   void move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message, Now now);
@@ -364,7 +283,9 @@ struct Core::State {
   // Takes back a rewritten block that has not been sealed.
   void drop_rewritten(QueueId queue, Sequence first);
   // Of messages, that the next batch takes in with rewritten blocks.
-  std::size_t rewritten_bytes() const { return gathering.rewritten_bytes + rewrites_read_bytes; }
+  std::size_t rewritten_bytes() const {
+    return pipeline.gathering().rewritten_bytes + rewrites_read_bytes;
+  }
 
   // ---- queues.cc ----
   void create_queue(const CreateQueueRequest& request, Now now);
@@ -382,6 +303,7 @@ struct Core::State {
 
   const CoreOptions options;
   BlockCache cache;
+  CommitPipeline pipeline;
   Effects effects;
 
   DedupTotals dedup_totals;  // outlives the queues
@@ -408,10 +330,6 @@ struct Core::State {
   std::uint64_t waiting_bytes = 0;           // that they keep
   std::vector<std::uint64_t> chunks_found;   // of the look-up under way
 
-  Gathering gathering;
-  std::uint64_t gathering_number = 1;  // the number its batch will have
-  std::deque<Sealed> sealed;           // oldest first
-  std::deque<Sealed> under_way;        // likewise: one commit's
   std::uint32_t next_id = 1;
 
   // What was put off because commits lag, or there is little room; may be gone meanwhile.
@@ -422,7 +340,6 @@ struct Core::State {
   std::deque<BlockKey> rewrites_put_off;
   std::size_t rewrites_read_bytes = 0;  // of the messages left in blocks that are read for that
 
-  SpaceReport space;
   bool draining = false;
   Now started_at{};
   bool loaded = false;
@@ -432,9 +349,6 @@ struct Core::State {
   std::uint64_t corrupt_found = 0;
   std::uint64_t room_refusals = 0;  // of publishes while they are allowed
   std::uint64_t moves_held_up = 0;  // for want of room
-  std::uint64_t commits = 0;
-  std::array<std::uint32_t, 1024> commit_durations_us{};
-  bool disk_is_slow = false;  // as the last commit tells
 
   std::vector<SessionId> sessions_to_serve;  // by the next advance(); may be gone meanwhile
   // Wakes asked for by queues, earliest first, one for each.

@@ -434,6 +434,31 @@ TEST_CASE("why a message failed was told only once it was a dead letter") {
   CHECK(f.attempts("q", 2));
 }
 
+TEST_CASE("a message on its way to the dead-letter queue is told of as such") {
+  CoreOptions options;
+  options.cache_bytes_max = 1;
+  CoreFixture f(options);
+  f.create_queue("q");
+  for (int i = 0; i < 10; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.deliveries();
+  f.hold_fetches();
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 1}}, "not for us");
+  const auto told = f.attempts("q", 1);
+  REQUIRE(told);
+  CHECK(told->state == wire::MessageState_Moving);
+  CHECK(told->attempts == 1);
+  CHECK(told->consumer.empty());
+  CHECK(told->due_at == WallTime());
+  REQUIRE(told->history.size() == 1);
+  CHECK(told->history[0].cause == wire::Cause_Rejected);
+  CHECK(told->history[0].error == "not for us");
+
+  f.release_fetches();
+  CHECK_FALSE(f.attempts("q", 1));
+  CHECK(f.dead_letters("q").size() == 1);
+}
+
 TEST_CASE("what is told of an attempt waits for the commit of what was asked before") {
   CoreFixture f;
   f.create_queue("q");

@@ -1,0 +1,168 @@
+#include "core/commit_pipeline.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+// A batch writes pages of 4 KiB anew in two tables for each queue that it touches, however little
+// it appends to it.
+constexpr std::size_t kTouchedQueueBytes = 2 * 4096;
+// A commit that takes so much longer than its bytes do, a mebibyte 2 to 4 ms, is mostly the wait
+// for the device, which is the same for one batch and for many.
+constexpr std::uint64_t kSlowCommitUs = 20'000;
+constexpr std::uint64_t kBytesPerUs = 256;
+// Batches are joined while there is room for this many times what waits: one that finds none would
+// hold up those that it is joined with.
+constexpr std::uint64_t kRoomToJoin = 4;
+// What moves and rewrites messages reads no faster than they are stored: with so many full batches
+// of them on their way it waits for the next commit.
+constexpr std::size_t kBatchesAhead = 8;
+
+std::size_t growth_of(const std::deque<Sealed>& batches) {
+  std::size_t bytes = 0;
+  for (const Sealed& batch : batches) bytes += batch.growth;
+  return bytes;
+}
+
+}  // namespace
+
+std::size_t Gathering::room_bytes() const { return bytes + queues.size() * kTouchedQueueBytes; }
+
+void CommitPipeline::start(std::uint64_t batch_number, const SpaceReport& space) {
+  number_ = batch_number + 1;
+  space_ = space;
+}
+
+// ---- gathering and sealing ----
+
+// While publishes are refused the pages of the queues count, too: what acks in thousands of them
+// take must not be more than the reserve.
+bool CommitPipeline::is_full() const {
+  const std::size_t bytes = space_.publishes_allowed ? gathering_.bytes : gathering_.room_bytes();
+  return bytes >= batch_bytes_max_;
+}
+
+Sealed CommitPipeline::begin_sealing() {
+  Sealed next;
+  next.batch = std::make_unique<Batch>();
+  next.number = next.batch->number = number_;
+  next.bytes = gathering_.bytes;
+  next.room_bytes = gathering_.room_bytes();
+  next.reread = gathering_.reread_bytes();
+  next.batch->next_id = gathering_.next_id;
+  next.batch->blocks_removed = std::move(gathering_.blocks_removed);
+  next.batch->blocks = std::move(gathering_.blocks_rewritten);
+  gathering_.retry_bytes_left = retry_bytes_max();
+  return next;
+}
+
+bool CommitPipeline::end_sealing(Sealed& next) {
+  next.promises = std::move(gathering_.promises);
+  gathering_ = Gathering();
+  if (next.batch->empty()) return false;
+  ++number_;
+  next.growth = next.batch->bytes();
+  sealed_.push_back(std::move(next));
+  return true;
+}
+
+std::vector<Effect>* CommitPipeline::said_when_durable() {
+  if (!gathering_.empty()) return &gathering_.promises.said;
+  if (!sealed_.empty()) return &sealed_.back().promises.said;
+  if (!under_way_.empty()) return &under_way_.back().promises.said;
+  return nullptr;
+}
+
+// ---- committing ----
+
+bool CommitPipeline::may_take() const { return under_way_.empty() || may_join(); }
+
+bool CommitPipeline::may_join() const {
+  return disk_is_slow_ && space_.publishes_allowed &&
+         pending_bytes() < space_.room_bytes / kRoomToJoin;
+}
+
+std::unique_ptr<Batch> CommitPipeline::take() {
+  if (sealed_.empty()) return nullptr;
+  if (!under_way_.empty() && growth_of(under_way_) + sealed_.front().growth > kJoinedBytesMax) {
+    return nullptr;
+  }
+  under_way_.push_back(std::move(sealed_.front()));
+  sealed_.pop_front();
+  return std::move(under_way_.back().batch);
+}
+
+std::deque<Sealed> CommitPipeline::committed(const CommitResult& result) {
+  std::deque<Sealed> done;
+  while (!under_way_.empty() && under_way_.front().number <= result.number) {
+    done.push_back(std::move(under_way_.front()));
+    under_way_.pop_front();
+  }
+  CHECK(!done.empty() && done.back().number == result.number, "commit {} was not under way",
+        result.number);
+  space_ = result.space;
+  durations_us_[commits_ % durations_us_.size()] = result.duration_us;
+  ++commits_;
+  disk_is_slow_ = result.duration_us >= kSlowCommitUs + growth_of(done) / kBytesPerUs;
+  return done;
+}
+
+std::uint64_t CommitPipeline::committed_number() const {
+  return number_ - 1 - sealed_.size() - under_way_.size();
+}
+
+std::vector<std::uint32_t> CommitPipeline::commit_durations_us() const {
+  const std::size_t known = std::min<std::uint64_t>(commits_, durations_us_.size());
+  std::vector<std::uint32_t> sorted(durations_us_.begin(),
+                                    durations_us_.begin() + static_cast<std::ptrdiff_t>(known));
+  std::sort(sorted.begin(), sorted.end());
+  return sorted;
+}
+
+// ---- room ----
+
+std::uint64_t CommitPipeline::on_their_way(std::size_t Sealed::*bytes) const {
+  std::uint64_t sum = 0;
+  for (const Sealed& waiting : under_way_) sum += waiting.*bytes;
+  for (const Sealed& waiting : sealed_) sum += waiting.*bytes;
+  return sum;
+}
+
+std::uint64_t CommitPipeline::pending_bytes() const {
+  return gathering_.bytes + on_their_way(&Sealed::bytes);
+}
+
+std::uint64_t CommitPipeline::pending_room_bytes() const {
+  return gathering_.room_bytes() + on_their_way(&Sealed::room_bytes);
+}
+
+bool CommitPipeline::lags() const {
+  return on_their_way(&Sealed::reread) >= kBatchesAhead * batch_bytes_max_;
+}
+
+bool CommitPipeline::has_room_for(std::size_t bytes) const {
+  return space_.publishes_allowed && pending_room_bytes() + bytes <= space_.room_bytes;
+}
+
+bool CommitPipeline::has_reserve_for(std::size_t bytes) const {
+  return pending_room_bytes() + bytes <= space_.reserve_room_bytes;
+}
+
+// Of a batch that gathers those records are a part of what is pending. Those that were put off are
+// not.
+std::size_t CommitPipeline::retry_bytes_max() const {
+  const std::uint64_t others = pending_room_bytes() - gathering_.retry_bytes;
+  std::uint64_t bytes = 0;
+  if (space_.publishes_allowed) bytes = space_.room_bytes - std::min(space_.room_bytes, others);
+  if (others + kRetryStepBytes <= space_.reserve_room_bytes) {
+    bytes = std::max<std::uint64_t>(bytes, kRetryStepBytes);
+  }
+  return std::min<std::uint64_t>(bytes, batch_bytes_max_);
+}
+
+}  // namespace holdfast::broker

@@ -87,6 +87,8 @@ void World::act(Action action) {
       return move();
     case Action::kPeek:
       return peek();
+    case Action::kAttempts:
+      return ask_attempts();
     case Action::kSpace:
       store_.space.publishes_allowed = !store_.space.publishes_allowed;
       store_.space.room_bytes =
@@ -487,6 +489,26 @@ void World::peek() {
   model_.ask(asker.correlation, pending(Kind::kPeek, asker.session, *id));
   note("request {} peeks at queue {}", asker.correlation, id->value);
   core_->peek({asker, name, 0, static_cast<std::uint32_t>(script_.random.between(1, 50))}, now_);
+}
+
+void World::ask_attempts() {
+  const std::optional<QueueId> id = some_queue(script_.random.once_in(3));
+  if (!id) return;
+  const std::map<Sequence, Message>& messages = model_.queue(*id)->messages;
+  const std::set<Sequence>& live = model_.queue(*id)->live;
+  Sequence sequence = messages.size() + 1;
+  if (!live.empty() && !script_.random.once_in(5)) {
+    sequence = some_of(script_.random, live);
+  } else if (!messages.empty() && !script_.random.once_in(5)) {
+    sequence = some_of(script_.random, messages).first;
+  }
+  const std::string name = queues_known().at(*id);
+  const Asker asker = ask(session(0));
+  note("request {} asks for the attempts of message {} of queue {}", asker.correlation, sequence,
+       id->value);
+  model_.ask_attempts(asker.correlation, pending(Kind::kAttempts, asker.session, *id), sequence,
+                      now_);
+  core_->tell_attempts({asker, name, sequence}, now_);
 }
 
 }  // namespace holdfast::broker::sim

@@ -25,6 +25,8 @@ void Model::said(const Effect& effect, Now now) {
     on(*subscribed);
   } else if (const auto* peeked = std::get_if<PeekReply>(&effect)) {
     on(*peeked);
+  } else if (const auto* attempts = std::get_if<AttemptsReply>(&effect)) {
+    on(*attempts);
   } else if (const auto* moved = std::get_if<MovedReply>(&effect)) {
     on(*moved);
   } else if (const auto* ended = std::get_if<ConsumerEndedNotice>(&effect)) {
@@ -239,6 +241,9 @@ void Model::on(const ErrorReply& reply) {
   const std::optional<Pending> pending = answered(reply.to, true);
   if (!pending) return;
   if (pending->kind == Kind::kPublish) publishes_[pending->publish].refused = true;
+  if (pending->kind == Kind::kAttempts && reply.error.code() == ErrorCode::kMessageNotFound) {
+    check_not_found(*pending);
+  }
   if (pending->kind != Kind::kSettle || pending->settle != wire::SettleKind_Ack) return;
   for (const Sequence sequence : pending->sequences) {
     Message* const known = message(pending->queue, sequence);
@@ -273,6 +278,50 @@ void Model::on(const PeekReply& reply) {
   if (known->holder && reply.state != wire::MessageState_InFlight) {
     find("held", fmt::format("message {} is held and shown otherwise", reply.entry.sequence));
   }
+}
+
+void Model::on(const AttemptsReply& reply) {
+  const std::optional<Pending> pending = answered(reply.to, true);
+  if (!pending) return;
+  const AttemptsReport& report = *reply.report;
+  const std::string where =
+      fmt::format("message {} of {}", report.sequence, queues_.at(pending->queue).name);
+  if (pending->sequences != std::vector{report.sequence}) {
+    return find("answers", where + " is told of, which was not asked for");
+  }
+  if (!pending->asked_about) return find("early", where + " is told of and is not stored");
+  const Message& message = *pending->asked_about;
+  if (message.end != End::kNone) find("final", where + " is told of after its end");
+  const bool in_flight = report.state == wire::MessageState_InFlight;
+  if (message.holder) {
+    if (!in_flight || report.attempts != message.attempts || report.due_at != pending->lease_end) {
+      find("held", where + " is held and told of otherwise");
+    }
+  } else if (report.attempts < message.attempts_least() ||
+             report.attempts > message.attempts_most() + (in_flight ? 1 : 0)) {
+    find("attempts",
+         fmt::format("{} is told of with {} attempts, not {} to {}", where, report.attempts,
+                     message.attempts_least(), message.attempts_most()));
+  }
+  std::uint32_t last = 0;
+  for (const AttemptRecord& attempt : report.history) {
+    if (attempt.number <= last || attempt.number > report.attempts) {
+      find("attempts", fmt::format("{} is told of with an attempt {} after {}, of {}", where,
+                                   attempt.number, last, report.attempts));
+    }
+    last = attempt.number;
+  }
+}
+
+// The broker knew it when it was asked, since it had delivered it. By now all that was asked before
+// has happened.
+void Model::check_not_found(const Pending& pending) {
+  if (!pending.asked_about || !pending.asked_about->delivered_ever) return;
+  const QueueModel& of = queues_.at(pending.queue);
+  const Sequence sequence = pending.sequences.front();
+  const Message& message = of.messages.at(sequence);
+  if (message.end != End::kNone || perhaps_gone(of, sequence, message)) return;
+  find("lost", fmt::format("message {} of {} is said not to be there", sequence, of.name));
 }
 
 void Model::on(const MovedReply& reply) {

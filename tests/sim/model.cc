@@ -127,6 +127,16 @@ void Model::ask_delete(std::uint64_t correlation, SessionId session, QueueId id)
   ask(correlation, std::move(pending));
 }
 
+// The answer tells how it is now, and comes later.
+void Model::ask_attempts(std::uint64_t correlation, Pending pending, Sequence sequence, Now now) {
+  pending.sequences = {sequence};
+  if (const Message* const known = message(pending.queue, sequence)) {
+    pending.asked_about = *known;
+    pending.lease_end = now.wall + (known->lease_end - now.monotonic);
+  }
+  ask(correlation, std::move(pending));
+}
+
 void Model::ask_move(std::uint64_t correlation, Pending pending, bool all, bool dry_run) {
   QueueModel& dead = queues_.at(pending.queue);
   const auto mark = [&](Sequence sequence) {

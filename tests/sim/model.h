@@ -115,6 +115,7 @@ enum class Kind : std::uint8_t {
   kDelete,
   kMove,
   kPeek,
+  kAttempts,
   kOther
 };
 
@@ -128,6 +129,8 @@ struct Pending {
   std::vector<Sequence> sequences;
   std::set<Sequence> held;  // of those, when it was asked
   Sequence purge_to = 0;
+  std::optional<Message> asked_about;  // its attempts: what was known of it
+  WallTime lease_end;                  // of that
   bool redrive = false;
   MonotonicTime at;
   std::uint32_t lease_ms = 0;
@@ -147,6 +150,7 @@ class Model {
                   Now now);
   void ask_purge(std::uint64_t correlation, SessionId session, QueueId queue, Sequence to);
   void ask_delete(std::uint64_t correlation, SessionId session, QueueId queue);
+  void ask_attempts(std::uint64_t correlation, Pending pending, Sequence sequence, Now now);
   void ask_move(std::uint64_t correlation, Pending pending, bool all, bool dry_run);
   void ask_edit(QueueId queue, const std::vector<SettingChange>& settings);
   void set_credit(ConsumerId consumer, std::uint32_t credit);
@@ -206,6 +210,8 @@ class Model {
   void on(const ErrorReply& reply);
   void on(const SubscribedReply& reply);
   void on(const PeekReply& reply);
+  void on(const AttemptsReply& reply);
+  void check_not_found(const Pending& pending);
   void on(const MovedReply& reply);
   void on(const ConsumerEndedNotice& notice, Now now);
   // Null, and a finding, when nobody asked.

@@ -31,6 +31,7 @@ Script::Script(std::uint64_t seed) : random(seed) {
   set_weight(Action::kDelete, 2, 3);
   set_weight(Action::kMove, 15, 4);
   set_weight(Action::kPeek, 8, 3);
+  set_weight(Action::kAttempts, 20, 3);
   set_weight(Action::kSpace, 4, 3);
   set_weight(Action::kFailCommit, 4, 3);
   set_weight(Action::kFullCommit, 20, 3);

@@ -52,11 +52,12 @@ enum class Action : std::uint8_t {
   kDelete,
   kMove,
   kPeek,
+  kAttempts,
   kSpace,
   kFailCommit,  // an error of the device: the broker stops, and what is on disk is unknown
   kFullCommit,  // the batch under way finds no room, several times
 };
-inline constexpr std::size_t kActionCount = 22;
+inline constexpr std::size_t kActionCount = 23;
 
 class Script {
  public:

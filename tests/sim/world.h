@@ -125,6 +125,7 @@ class World {
   void delete_queue();
   void move();
   void peek();
+  void ask_attempts();
   Pending pending(Kind kind, SessionId session, QueueId queue = QueueId());
 
   Sabotage sabotage_;

@@ -114,10 +114,9 @@ void JournalEntry::add(Kind kind, Table table, ByteSpan key, ByteSpan value) {
                             .table = static_cast<std::uint8_t>(table),
                             .key_bytes = static_cast<std::uint16_t>(key.size()),
                             .value_bytes = static_cast<std::uint32_t>(value.size())};
-  const ByteSpan fixed = bytes_of(header);
-  bytes_.insert(bytes_.end(), fixed.begin(), fixed.end());
-  bytes_.insert(bytes_.end(), key.begin(), key.end());
-  bytes_.insert(bytes_.end(), value.begin(), value.end());
+  append(bytes_, bytes_of(header));
+  append(bytes_, key);
+  append(bytes_, value);
 }
 
 Outcome JournalEntry::put(Table table, ByteSpan key, ByteSpan value) {
@@ -187,7 +186,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
 Outcome Journal::append(JournalEntry* entry) {
   PageBytes& bytes = entry->bytes_;
   const std::size_t changes = bytes.size() - sizeof(Header);
-  bytes.resize(padded(bytes.size(), kPageBytes));
+  bytes.resize(padded(bytes.size(), kPageBytes), 0);
   Header header;
   header.bytes = static_cast<std::uint32_t>(changes);
   header.batch_number = entry->batch_number_;

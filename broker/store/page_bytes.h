@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <new>
+#include <span>
 #include <vector>
 
 namespace holdfast::broker {
@@ -27,9 +29,22 @@ struct PageAllocator {
   void deallocate(T* memory, std::size_t) {
     ::operator delete (memory, std::align_val_t{kPageBytes});
   }
+  // What a vector grows by is not set: it is about to be written.
+  template <typename Element>
+  void construct(Element* place) {
+    ::new (static_cast<void*>(place)) Element;
+  }
   friend bool operator==(const PageAllocator&, const PageAllocator&) { return true; }
 };
 
 using PageBytes = std::vector<std::uint8_t, PageAllocator<std::uint8_t>>;
+
+// With an allocator of its own a vector inserts byte by byte.
+inline void append(PageBytes& bytes, std::span<const std::uint8_t> more) {
+  if (more.empty()) return;
+  const std::size_t at = bytes.size();
+  bytes.resize(at + more.size());
+  std::memcpy(bytes.data() + at, more.data(), more.size());
+}
 
 }  // namespace holdfast::broker

@@ -57,7 +57,7 @@ Sealed CommitPipeline::begin_sealing() {
   next.batch->next_id = gathering_.next_id;
   next.batch->blocks_removed = std::move(gathering_.blocks_removed);
   next.batch->blocks = std::move(gathering_.blocks_rewritten);
-  gathering_.retry_bytes_left = retry_bytes_max();
+  next.retry_bytes_left = retry_bytes_max();
   return next;
 }
 
@@ -163,6 +163,16 @@ std::size_t CommitPipeline::retry_bytes_max() const {
     bytes = std::max<std::uint64_t>(bytes, kRetryStepBytes);
   }
   return std::min<std::uint64_t>(bytes, batch_bytes_max_);
+}
+
+bool CommitPipeline::may_move(std::size_t bytes) const {
+  if (lags()) return false;
+  return has_room_for(bytes) ||
+         (has_reserve_for(bytes) && gathering_.reread_bytes() < kReserveStepBytes);
+}
+
+bool CommitPipeline::may_count_retry() const {
+  return has_room_for(0) || (space_.retries_allowed && gathering_.retry_bytes < kRetryStepBytes);
 }
 
 }  // namespace holdfast::broker

@@ -45,11 +45,10 @@ struct Gathering {
   std::vector<BlockKey> blocks_removed;
   std::vector<std::shared_ptr<const Block>> blocks_rewritten;
   std::uint32_t next_id = 0;
-  std::size_t bytes = 0;             // of messages, and of records of attempts
-  std::size_t retry_bytes = 0;       // those of the records
-  std::size_t retry_bytes_left = 0;  // that may still be sealed of them; the last one may be more
-  std::size_t rewritten_bytes = 0;   // likewise, in blocks that were rewritten
-  std::size_t moved_bytes = 0;       // likewise, moved to a dead-letter queue or back
+  std::size_t bytes = 0;            // of messages, and of records of attempts
+  std::size_t retry_bytes = 0;      // those of the records
+  std::size_t rewritten_bytes = 0;  // of messages, in blocks that were rewritten
+  std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
   Promises promises;
 
   bool empty() const { return queues.empty() && next_id == 0; }
@@ -66,6 +65,8 @@ struct Sealed {
   std::size_t room_bytes = 0;  // of the store's room that it takes, at most
   std::size_t growth = 0;      // of the store by it, in bytes, about
   std::size_t reread = 0;      // bytes of messages that were moved or rewritten
+  // Of records of attempts, that it still takes in while it is sealed; the last one may be more.
+  std::size_t retry_bytes_left = 0;
   Promises promises;
   struct Advance {
     QueueId queue;
@@ -93,8 +94,8 @@ class CommitPipeline {
   std::uint64_t number() const { return number_; }
   // Whether it has grown to the size of a batch.
   bool is_full() const;
-  // The batch with what gathers. Between the two, the topics put into it what the touched queues
-  // have; at the end it waits for its commit. False: it stayed empty, and `next` keeps its promises
+  // The batch with what gathers. Between the two, what the touched queues have is put into it; at
+  // the end it waits for its commit. False: it stayed empty, and `next` keeps its promises
   // for the caller.
   Sealed begin_sealing();
   bool end_sealing(Sealed& next);
@@ -105,12 +106,13 @@ class CommitPipeline {
   // Whether a batch may be committed now, by itself or together with those under way.
   bool may_take() const;
   bool has_sealed() const { return !sealed_.empty(); }
-  // The oldest that waits is under way from now on. Null: none waits, or it does not fit in with
-  // those that are.
+  // Only after may_take(): the oldest that waits is under way from now on. Null: none waits, or it
+  // does not fit in with those that are.
   std::unique_ptr<Batch> take();
   // Those that are durable now, oldest first.
   std::deque<Sealed> committed(const CommitResult& result);
   bool idle() const { return under_way_.empty() && sealed_.empty() && gathering_.empty(); }
+  // Of the last batch that is durable.
   std::uint64_t committed_number() const;
   std::uint64_t commits() const { return commits_; }
   // Of the last 1,024 commits, ascending, in µs.
@@ -135,6 +137,10 @@ class CommitPipeline {
   bool has_reserve_for(std::size_t bytes) const;
   // What records of attempts may take in the batch that gathers.
   std::size_t retry_bytes_max() const;
+  // Whether a message of so many bytes may be moved in that batch.
+  bool may_move(std::size_t bytes) const;
+  // Whether there is room in it for the record that counts a retry before it is sent.
+  bool may_count_retry() const;
 
  private:
   // Whether batches may be committed together with those that were taken.

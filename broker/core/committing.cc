@@ -1,4 +1,4 @@
-// What gathers for the next commit, and what follows a commit.
+// What a batch takes from each queue, and what follows a commit.
 //
 // Changes mark their queue as touched; sealing asks each touched queue what differs from what was
 // sealed before. So a message that came and went between two commits costs nothing but its block,
@@ -8,7 +8,6 @@
 #include <set>
 #include <utility>
 
-#include "base/check.h"
 #include "core/state.h"
 
 namespace holdfast::broker {
@@ -101,7 +100,7 @@ void Core::State::seal_queue(Queue& queue, Sealed& next) {
   }
   advance.delivered_to = subscription.record.delivered_to;
   if (!queue.record.deleted) subscription.settled.collect(batch.acks_removed, batch.acks);
-  seal_retries(queue, batch);
+  seal_retries(queue, next);
   if (queue.trim_blocks) {
     advance.trimmed_below = queue.record.trim_below;
     batch.block_trims.push_back({queue.record.id, queue.record.trim_below, options.trim_limit});
@@ -137,7 +136,8 @@ void Core::State::seal_ids(Queue& queue, Batch& batch) {
 // A retry is counted before it is sent. What is remembered of attempts that ended waits where the
 // reserve is short: the count is right after a crash all the same, by the watermark or the record
 // that counted the attempt. So does what was given back, which then counts.
-void Core::State::seal_retries(Queue& queue, Batch& batch) {
+void Core::State::seal_retries(Queue& queue, Sealed& next) {
+  Batch& batch = *next.batch;
   Subscription& subscription = queue.subscription;
   std::vector<Sequence> touched = std::exchange(subscription.touched_retries, {});
   std::sort(touched.begin(), touched.end());
@@ -150,24 +150,22 @@ void Core::State::seal_retries(Queue& queue, Batch& batch) {
       if (subscription.stored_retries.erase(sequence) > 0) {
         batch.retries_removed.push_back({subscription.record.id, sequence});
       }
-    } else if (pipeline.gathering().retry_bytes_left == 0 &&
-               entry->state != OutstandingState::kStarting) {
+    } else if (next.retry_bytes_left == 0 && entry->state != OutstandingState::kStarting) {
       put_off.insert(sequence);
     } else {
       put_off.erase(sequence);
-      seal_retry(subscription, *entry, batch);
+      seal_retry(subscription, *entry, next);
     }
   }
-  while (pipeline.gathering().retry_bytes_left > 0 && !put_off.empty()) {
-    seal_retry(subscription, *subscription.outstanding.find(*put_off.begin()), batch);
+  while (next.retry_bytes_left > 0 && !put_off.empty()) {
+    seal_retry(subscription, *subscription.outstanding.find(*put_off.begin()), next);
     put_off.erase(put_off.begin());
   }
   if (!put_off.empty()) deliveries_put_off.insert(queue.record.id);
 }
 
-void Core::State::seal_retry(Subscription& subscription, const Outstanding& entry, Batch& batch) {
-  std::size_t& bytes_left = pipeline.gathering().retry_bytes_left;
-  bytes_left -= std::min(bytes_left, entry.record_bytes());
+void Core::State::seal_retry(Subscription& subscription, const Outstanding& entry, Sealed& next) {
+  next.retry_bytes_left -= std::min(next.retry_bytes_left, entry.record_bytes());
   RetryRecord record;
   record.subscription = subscription.record.id;
   record.sequence = entry.sequence;
@@ -184,7 +182,7 @@ void Core::State::seal_retry(Subscription& subscription, const Outstanding& entr
   record.attempts = 1;
   record.history.clear();
 #endif
-  batch.retries.push_back(std::move(record));
+  next.batch->retries.push_back(std::move(record));
   subscription.stored_retries.insert(entry.sequence);
 }
 

@@ -41,12 +41,6 @@ Queue& Core::State::dead_queue_of(Queue& queue) {
 
 // ---- to the dead-letter queue ----
 
-bool Core::State::may_move(std::size_t bytes) const {
-  if (pipeline.lags()) return false;
-  return pipeline.has_room_for(bytes) || (pipeline.has_reserve_for(bytes) &&
-                                          pipeline.gathering().reread_bytes() < kReserveStepBytes);
-}
-
 void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reason,
                              std::string_view error,
                              const std::shared_ptr<SettleOperation>& operation, Now now) {
@@ -61,7 +55,8 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
     case MoveStep::kDone:
       break;
     case MoveStep::kPutOff:
-      if (!pipeline.lags()) ++moves_held_up;
+      // It may have been moved, and another of its block put off.
+      if (!pipeline.lags() && queue.subscription.moves.contains(sequence)) ++moves_held_up;
       break;
     case MoveStep::kNotRead:
       fetch_for(queue, sequence);
@@ -87,7 +82,7 @@ void Core::State::go_on_moving(Queue& queue, Now now) {
 Core::State::MoveStep Core::State::move_from_cache(Queue& queue, const Outstanding& entry,
                                                    Now now) {
   // Before it is read; of one that was never read since the start the size is not known yet.
-  if (!may_move(entry.bytes)) {
+  if (!pipeline.may_move(entry.bytes)) {
     moves_put_off.insert(queue.record.id);
     return MoveStep::kPutOff;
   }
@@ -107,7 +102,7 @@ bool Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
   for (const Sequence sequence : here) {
     const std::optional<std::size_t> index = block.find(sequence);
     if (!index) continue;
-    if (!may_move(block.entry(*index).stored_bytes())) {
+    if (!pipeline.may_move(block.entry(*index).stored_bytes())) {
       moves_put_off.insert(queue.record.id);
       return false;
     }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -36,17 +37,21 @@ class DedupWindow {
  public:
   // The totals outlive it.
   DedupWindow(const DedupOptions& options, const HashKey& key, DedupTotals& totals)
-      : options_(options), totals_(totals), recent_(key), older_(options.older, key) {}
+      : options_(options), totals_(totals), key_(key) {}
   ~DedupWindow() { clear(); }
   DedupWindow(const DedupWindow&) = delete;
   DedupWindow& operator=(const DedupWindow&) = delete;
 
   // What find_chunks() will look at, while find_recent() looks.
-  void prefetch_older(const MessageIdHash& hash) const { older_.prefetch(hash); }
-  std::optional<Sequence> find_recent(const MessageIdHash& hash) { return recent_.find(hash); }
+  void prefetch_older(const MessageIdHash& hash) const {
+    if (ids_) ids_->older.prefetch(hash);
+  }
+  std::optional<Sequence> find_recent(const MessageIdHash& hash) {
+    return ids_ ? ids_->recent.find(hash) : std::nullopt;
+  }
   // The chunks of older ids that may hold it.
   void find_chunks(const MessageIdHash& hash, std::vector<std::uint64_t>* chunks) const {
-    older_.find_chunks(hash, chunks);
+    if (ids_) ids_->older.find_chunks(hash, chunks);
   }
   // Of a chunk that find_chunks() has just named: its records are those with keys from `begin` to
   // before `end`.
@@ -65,18 +70,26 @@ class DedupWindow {
   std::size_t drop_oldest();
   void clear();
 
-  std::size_t size() const { return recent_.size() + older_.size(); }
+  std::size_t size() const { return ids_ ? ids_->recent.size() + ids_->older.size() : 0; }
   // Where the window begins, as the store's records are keyed: everything before it may go. When
   // the window is empty, past everything that was in it.
-  IdKey begin_key() const { return older_.empty() ? recent_.begin_key() : older_.begin_key(); }
+  IdKey begin_key() const;
 
  private:
+  struct Ids {
+    Ids(const DedupOptions& options, const HashKey& key) : recent(key), older(options.older, key) {}
+    RecentIds recent;
+    OlderIds older;
+  };
+  Ids& ensure_ids();
   void forget(std::size_t older, std::size_t recent);
 
   const DedupOptions& options_;
   DedupTotals& totals_;
-  RecentIds recent_;
-  OlderIds older_;
+  HashKey key_;
+  // Null until the first one comes: most queues of a broker with many have none, and the half that
+  // are dead-letter queues never do.
+  std::unique_ptr<Ids> ids_;
 };
 
 }  // namespace holdfast::broker

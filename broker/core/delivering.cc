@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <list>
 #include <utility>
 
 #include "base/check.h"
@@ -232,22 +233,17 @@ void Core::State::deliver_all(Queue& queue, Now now) {
     }
     // The next one is another's turn.
     if (subscription.available.size() > 1 && subscription.available.front() == consumer) {
-      subscription.available.pop_front();
-      subscription.available.push_back(consumer);
+      std::list<Consumer*>& line = subscription.available;
+      line.splice(line.end(), line, line.begin());
     }
   }
-}
-
-bool Core::State::may_count_retry() const {
-  return pipeline.has_room_for(0) ||
-         (pipeline.space().retries_allowed && pipeline.gathering().retry_bytes < kRetryStepBytes);
 }
 
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
   // Those that are left find their turn when the commit is done, which the others have asked for.
   if (subscription.starts >= kStartsMax) return false;
-  const bool is_counted = may_count_retry();
+  const bool is_counted = pipeline.may_count_retry();
   if (!is_counted && pipeline.space().retries_allowed) {
     deliveries_put_off.insert(queue.record.id);
     return false;

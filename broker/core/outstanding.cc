@@ -29,7 +29,8 @@ Outstanding& OutstandingTable::insert(Sequence sequence) {
   if ((size_ + 1) * 2 > slots_.size()) grow();
   Outstanding* entry = nullptr;
   if (free_.empty()) {
-    entry = &pool_.emplace_back();
+    if (!pool_) pool_.emplace();
+    entry = &pool_->emplace_back();
   } else {
     entry = free_.back();
     free_.pop_back();
@@ -66,7 +67,7 @@ void OutstandingTable::erase(Outstanding& entry) {
   --size_;
   entry.history.reset();
   free_.push_back(&entry);
-  if (size_ == 0 && pool_.size() > 4096) clear();
+  if (size_ == 0 && pool_->size() > 4096) clear();
 }
 
 void OutstandingTable::grow() {
@@ -85,7 +86,7 @@ void OutstandingTable::clear() {
   slots_ = {};
   size_ = 0;
   free_ = {};
-  pool_ = std::deque<Outstanding>();
+  pool_.reset();
 }
 
 }  // namespace holdfast::broker

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -94,7 +95,7 @@ class OutstandingTable {
   HashKey key_;
   std::vector<Slot> slots_;  // power of two, at most half full
   std::size_t size_ = 0;
-  std::deque<Outstanding> pool_;
+  std::optional<std::deque<Outstanding>> pool_;  // an empty deque takes memory, too
   std::vector<Outstanding*> free_;
 };
 

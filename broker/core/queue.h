@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -73,7 +73,7 @@ struct Subscription {
   std::set<Sequence> fetching;  // fetches for retries and moves that are under way, by `from`
 
   std::vector<Consumer*> consumers;  // each knows its place
-  std::deque<Consumer*> available;   // those that may have credit, next in turn first
+  std::list<Consumer*> available;    // those that may have credit, next in turn first
   std::uint64_t in_flight = 0;       // starting included
 
   std::size_t starts = 0;  // retries chosen for consumers since the last commit
@@ -130,7 +130,7 @@ class Queue {
   DedupWindow dedup;
   std::vector<DedupRecord> dedup_gathered;
   // In the order of their coming, behind one that cannot be decided before ids are read.
-  std::deque<WaitingPublish> publishes_waiting;
+  std::list<WaitingPublish> publishes_waiting;
   // Chunks that do not hold the id of the first of them, and how many ids they had.
   std::map<std::uint64_t, std::size_t> chunks_ruled_out;
   std::uint64_t dedup_cut_short = 0;

@@ -178,7 +178,7 @@ void Core::State::start_peeks() {
     const auto session = sessions.find(peekers.front());
     peekers.pop_front();
     if (session == sessions.end()) continue;
-    std::deque<PeekTask>& peeks = session->second.peeks;
+    std::list<PeekTask>& peeks = session->second.peeks;
     const PeekTask task = peeks.front();
     peeks.pop_front();
     if (!peeks.empty()) peekers.push_back(session->first);

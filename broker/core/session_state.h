@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
 #include <limits>
+#include <list>
 #include <map>
 #include <set>
 #include <string>
@@ -43,7 +43,7 @@ struct SessionState {
   std::map<std::uint64_t, Consumer*> turned_away;
   std::uint64_t last_turn = 0;
   bool is_to_be_served = false;  // has room again since the last advance()
-  std::deque<PeekTask> peeks;    // that wait for their turn
+  std::list<PeekTask> peeks;     // that wait for their turn; takes no memory while there are none
 
   // The last message may be larger than what is left, so that each can be delivered.
   bool has_room() const { return room_bytes > starting_bytes; }

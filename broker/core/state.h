@@ -2,7 +2,7 @@
 // their own:
 //
 //   core.cc          start, sessions, time, the interface
-//   committing.cc    what gathers for the next commit, and what follows a commit
+//   committing.cc    what a batch takes from each queue, and what follows a commit
 //   publishing.cc    publish, dedup
 //   delivering.cc    subscribe, credit, first deliveries and retries
 //   settling.cc      settle, extend, attempts that end otherwise
@@ -99,9 +99,9 @@ struct Core::State {
   // Seals the gathering if it has grown to the size of a batch.
   void seal_if_full();
   void seal();
-  void seal_queue(Queue& queue, Sealed& sealed);
-  void seal_retries(Queue& queue, Batch& batch);
-  void seal_retry(Subscription& subscription, const Outstanding& entry, Batch& batch);
+  void seal_queue(Queue& queue, Sealed& next);
+  void seal_retries(Queue& queue, Sealed& next);
+  void seal_retry(Subscription& subscription, const Outstanding& entry, Sealed& next);
   void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
   Sequence watermark_target(const Queue& queue) const;
@@ -151,8 +151,6 @@ struct Core::State {
   void pump(Queue& queue, Now now);
   Consumer* next_consumer(Subscription& subscription);
   bool start_retry(Queue& queue, Consumer& consumer, Now now);
-  // Whether there is room for the record that counts a retry before it is sent.
-  bool may_count_retry() const;
   enum class FirstDelivery { kDone, kLater };
   FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
   // How many first deliveries outstanding-max allows.
@@ -215,12 +213,11 @@ struct Core::State {
   // ---- dead_letters.cc ----
   // The source queue's; of a dead-letter queue itself.
   Queue& dead_queue_of(Queue& queue);
-  // Whether a message of so many bytes may be moved in the batch that gathers.
-  bool may_move(std::size_t bytes) const;
   void start_move(Queue& queue, Outstanding& entry, wire::Cause reason, std::string_view error,
                   const std::shared_ptr<SettleOperation>& operation, Now now);
   enum class MoveStep { kDone, kPutOff, kNotRead };
-  // kNotRead: the block that the message is in must be read first.
+  // kPutOff: it, or another of its block, waits for commits or for room. kNotRead: the block that
+  // it is in must be read first.
   MoveStep move_from_cache(Queue& queue, const Outstanding& entry, Now now);
   // Those in the block; false if the rest were put off.
   bool finish_moves(Queue& queue, const Block& block, Now now);

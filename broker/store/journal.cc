@@ -186,6 +186,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
 Outcome Journal::append(JournalEntry* entry) {
   PageBytes& bytes = entry->bytes_;
   const std::size_t changes = bytes.size() - sizeof(Header);
+  // The memory holds what was there before: the padding is set.
   bytes.resize(padded(bytes.size(), kPageBytes), 0);
   Header header;
   header.bytes = static_cast<std::uint32_t>(changes);

@@ -37,6 +37,7 @@ struct PageAllocator {
   friend bool operator==(const PageAllocator&, const PageAllocator&) { return true; }
 };
 
+// What it is made with, or grows by without a value, is not set.
 using PageBytes = std::vector<std::uint8_t, PageAllocator<std::uint8_t>>;
 
 // With an allocator of its own a vector inserts byte by byte.

@@ -1,4 +1,4 @@
-// An entry of the journal, filled with a block: what the committer does before it writes.
+// An entry of the journal, filled with a block, without its checksum.
 
 #include "store/journal.h"
 

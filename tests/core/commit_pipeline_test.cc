@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
-#include <string>
+#include <deque>
+#include <memory>
+#include <variant>
+#include <vector>
 
 namespace holdfast::broker {
 namespace {
@@ -143,6 +146,7 @@ TEST_CASE("a batch that stayed empty has no number, and leaves its promises to t
   Sealed next = pipeline.begin_sealing();
   CHECK_FALSE(pipeline.end_sealing(next));
   CHECK(next.promises.said.size() == 1);
+  CHECK(pipeline.gathering().promises.said.empty());
   CHECK(pipeline.number() == kStoredBatch + 1);
   CHECK(pipeline.idle());
 }
@@ -180,6 +184,20 @@ TEST_CASE("on a full disk a batch is full by the queues that it touches, too") {
     pipeline.gathering().bytes = kBatchBytes;
     CHECK(pipeline.is_full());
   }
+}
+
+TEST_CASE("on a full disk a batch moves and counts a step of the reserve and no more") {
+  Pipeline pipeline(full_disk(1 << 20));
+  CHECK(pipeline.may_move(500'000));
+  CHECK_FALSE(pipeline.may_move((1 << 20) + 1));
+  pipeline.gathering().moved_bytes = kReserveStepBytes;
+  CHECK_FALSE(pipeline.may_move(1));
+  CHECK(pipeline.may_count_retry());
+  pipeline.gathering().retry_bytes = kRetryStepBytes;
+  CHECK_FALSE(pipeline.may_count_retry());
+  pipeline.set_space(room_of(1 << 20));
+  CHECK(pipeline.may_move(1));
+  CHECK(pipeline.may_count_retry());
 }
 
 TEST_CASE("commits lag when eight batches of what was read again wait") {

@@ -248,6 +248,26 @@ TEST_CASE("a dead letter that was larger than the reserve held up all commits") 
   CHECK(f.report("q").moving == 0);
 }
 
+TEST_CASE("a dead letter was counted as held up when another of its block was") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  f.publish("q", "small", std::string(100, 'x'));
+  f.publish("q", "large", std::string(1'000'000, 'x'));
+  f.release_commits();
+  const ConsumerId consumer = f.subscribe("q", 2);
+  f.delivered();
+  f.store.space.publishes_allowed = false;
+  f.store.space.reserve_room_bytes = 500'000;
+  f.core().space_changed(f.store.space, f.now());
+  f.settle(consumer, wire::SettleKind_Reject, {{2, 2}});
+  CHECK(f.core().moves_held_up() == 1);
+  f.settle(consumer, wire::SettleKind_Reject, {{1, 1}});
+  CHECK(f.report("q.dead").messages == 1);
+  CHECK(f.report("q").moving == 1);
+  CHECK(f.core().moves_held_up() == 1);
+}
+
 TEST_CASE_FIXTURE(Held, "attempts used up the reserve while publishes were taken") {
   set_credit(consumer, 0);
   store.space.room_bytes = 100'000;

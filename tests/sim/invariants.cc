@@ -241,9 +241,7 @@ void Model::on(const ErrorReply& reply) {
   const std::optional<Pending> pending = answered(reply.to, true);
   if (!pending) return;
   if (pending->kind == Kind::kPublish) publishes_[pending->publish].refused = true;
-  if (pending->kind == Kind::kAttempts && reply.error.code() == ErrorCode::kMessageNotFound) {
-    check_not_found(*pending);
-  }
+  if (pending->kind == Kind::kAttempts) check_not_told(*pending, reply.error);
   if (pending->kind != Kind::kSettle || pending->settle != wire::SettleKind_Ack) return;
   for (const Sequence sequence : pending->sequences) {
     Message* const known = message(pending->queue, sequence);
@@ -297,11 +295,16 @@ void Model::on(const AttemptsReply& reply) {
     if (!in_flight || report.attempts != message.attempts || report.due_at != pending->lease_end) {
       find("held", where + " is held and told of otherwise");
     }
+  } else if (in_flight && report.due_at != WallTime()) {
+    find("held", where + " is told of with a lease that nobody has");
   } else if (report.attempts < message.attempts_least() ||
              report.attempts > message.attempts_most() + (in_flight ? 1 : 0)) {
     find("attempts",
          fmt::format("{} is told of with {} attempts, not {} to {}", where, report.attempts,
                      message.attempts_least(), message.attempts_most()));
+  }
+  if (report.state == wire::MessageState_Waiting && report.history.empty()) {
+    find("attempts", where + " waits, and no attempt of it is told of");
   }
   std::uint32_t last = 0;
   for (const AttemptRecord& attempt : report.history) {
@@ -315,12 +318,17 @@ void Model::on(const AttemptsReply& reply) {
 
 // The broker knew it when it was asked, since it had delivered it. By now all that was asked before
 // has happened.
-void Model::check_not_found(const Pending& pending) {
-  if (!pending.asked_about || !pending.asked_about->delivered_ever) return;
+void Model::check_not_told(const Pending& pending, const Status& error) {
   const QueueModel& of = queues_.at(pending.queue);
+  if (error.code() != ErrorCode::kMessageNotFound) {
+    if (of.delete_asked || of.deleted) return;
+    return find("answers",
+                fmt::format("what is asked of {} is refused: {}", of.name, error.message()));
+  }
+  if (!pending.asked_about || !pending.asked_about->delivered_ever) return;
   const Sequence sequence = pending.sequences.front();
-  const Message& message = of.messages.at(sequence);
-  if (message.end != End::kNone || perhaps_gone(of, sequence, message)) return;
+  const bool has_ended = of.messages.at(sequence).end != End::kNone;
+  if (has_ended || perhaps_gone(of, sequence, *pending.asked_about)) return;
   find("lost", fmt::format("message {} of {} is said not to be there", sequence, of.name));
 }
 

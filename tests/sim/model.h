@@ -129,8 +129,9 @@ struct Pending {
   std::vector<Sequence> sequences;
   std::set<Sequence> held;  // of those, when it was asked
   Sequence purge_to = 0;
-  std::optional<Message> asked_about;  // its attempts: what was known of it
-  WallTime lease_end;                  // of that
+  // kAttempts: the message as it was known then, none if it was not; when its lease was to end.
+  std::optional<Message> asked_about;
+  WallTime lease_end;
   bool redrive = false;
   MonotonicTime at;
   std::uint32_t lease_ms = 0;
@@ -211,7 +212,7 @@ class Model {
   void on(const SubscribedReply& reply);
   void on(const PeekReply& reply);
   void on(const AttemptsReply& reply);
-  void check_not_found(const Pending& pending);
+  void check_not_told(const Pending& pending, const Status& error);
   void on(const MovedReply& reply);
   void on(const ConsumerEndedNotice& notice, Now now);
   // Null, and a finding, when nobody asked.

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <random>
 
@@ -150,6 +151,32 @@ TEST_CASE("an entry that was cut short is not applied, those before it are") {
     CHECK_EQ(fixture.state.batch_number, 5);
     CHECK((bounds_of(fixture.fetch(kQueue, 41, 1000)) == Bounds{{101, 105}}));
   }
+}
+
+TEST_CASE("what an entry does not fill of its last page is zero, not of the entry before") {
+  constexpr std::size_t kPage = 4096;
+  const TemporaryDirectory killed;
+  {
+    StoreFixture fixture;
+    fixture.open();
+    fixture.commit(batch_with(1, 100));
+    fixture.commit(batch_with(101, 101));
+    fixture.copy_as_if_killed(killed.path());
+  }
+  const std::string bytes = read_file(killed.path() + "/store/journal");
+  // The small entry stands in one page, behind the large one.
+  std::size_t page = 0;
+  for (std::size_t at = kPage; at < bytes.size(); at += kPage) {
+    if (bytes.compare(at, 4, "HFJ1") == 0) page = at;
+  }
+  REQUIRE(page > kPage);
+  std::uint32_t changes = 0;
+  std::memcpy(&changes, bytes.data() + page + 4, sizeof(changes));
+  const std::size_t end = page + 32 + changes;
+  REQUIRE(end < page + kPage);
+  CHECK(std::all_of(bytes.begin() + static_cast<std::ptrdiff_t>(end),
+                    bytes.begin() + static_cast<std::ptrdiff_t>(page + kPage),
+                    [](char byte) { return byte == 0; }));
 }
 
 TEST_CASE("a record that got shorter where it stood is not taken for damage") {

@@ -16,7 +16,7 @@
 
 namespace holdfast::broker {
 
-struct Queue;
+class Queue;
 
 // A retry that is sent when the commit that counts its attempt is done.
 struct StartedRetry {

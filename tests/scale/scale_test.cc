@@ -34,8 +34,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kMegabyte = 1'000'000;
 constexpr std::uint64_t kRssMax = 250 * kMegabyte;
-constexpr std::uint64_t kConnectionBytesMax = 32 * 1024;
-constexpr std::uint64_t kQueueBytesMax = 16 * 1024;
+constexpr std::uint64_t kConnectionBytesMax = 2 * 1024;
+constexpr std::uint64_t kQueueBytesMax = 8 * 1024;
 constexpr std::size_t kBodyBytes = 200;
 
 struct Options {

@@ -55,8 +55,7 @@ void Core::State::start_move(Queue& queue, Outstanding& entry, wire::Cause reaso
     case MoveStep::kDone:
       break;
     case MoveStep::kPutOff:
-      // It may have been moved, and another of its block put off.
-      if (!pipeline.lags() && queue.subscription.moves.contains(sequence)) ++moves_held_up;
+      if (!pipeline.lags()) ++moves_held_up;
       break;
     case MoveStep::kNotRead:
       fetch_for(queue, sequence);
@@ -86,13 +85,15 @@ Core::State::MoveStep Core::State::move_from_cache(Queue& queue, const Outstandi
     moves_put_off.insert(queue.record.id);
     return MoveStep::kPutOff;
   }
-  const std::shared_ptr<const Block> block = cache.find(queue.record.id, entry.sequence);
-  if (!block || !block->find(entry.sequence)) return MoveStep::kNotRead;
+  const Sequence sequence = entry.sequence;  // the entry goes with its move
+  const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
+  if (!block || !block->find(sequence)) return MoveStep::kNotRead;
   open(queue, *block);
-  return finish_moves(queue, *block, now) ? MoveStep::kDone : MoveStep::kPutOff;
+  finish_moves(queue, *block, now);
+  return queue.subscription.moves.contains(sequence) ? MoveStep::kPutOff : MoveStep::kDone;
 }
 
-bool Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
+void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
   std::map<Sequence, PendingMove>& moves = queue.subscription.moves;
   std::vector<Sequence> here;
   for (auto move = moves.lower_bound(block.first_sequence());
@@ -104,7 +105,7 @@ bool Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
     if (!index) continue;
     if (!pipeline.may_move(block.entry(*index).stored_bytes())) {
       moves_put_off.insert(queue.record.id);
-      return false;
+      return;
     }
     if (block.is_corrupt(*index)) {
       set_aside(queue, block, *index, now);
@@ -112,7 +113,6 @@ bool Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
       move_to_dead(queue, *queue.subscription.outstanding.find(sequence), block.entry(*index), now);
     }
   }
-  return true;
 }
 
 void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message,

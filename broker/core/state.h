@@ -216,11 +216,11 @@ struct Core::State {
   void start_move(Queue& queue, Outstanding& entry, wire::Cause reason, std::string_view error,
                   const std::shared_ptr<SettleOperation>& operation, Now now);
   enum class MoveStep { kDone, kPutOff, kNotRead };
-  // kPutOff: it, or another of its block, waits for commits or for room. kNotRead: the block that
-  // it is in must be read first.
+  // kPutOff: it waits for commits or for room. kNotRead: the block that it is in must be read
+  // first.
   MoveStep move_from_cache(Queue& queue, const Outstanding& entry, Now now);
-  // Those in the block; false if the rest were put off.
-  bool finish_moves(Queue& queue, const Block& block, Now now);
+  // Those in the block, until one is put off.
+  void finish_moves(Queue& queue, const Block& block, Now now);
   void move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message, Now now);
   void moves_done(const std::shared_ptr<SettleOperation>& operation);
   void set_aside(Queue& queue, const Block& block, std::size_t index, Now now);

@@ -295,7 +295,7 @@ TEST_CASE("without room publishes are refused, settles go on, and publishing res
   const ConsumerId consumer = f.subscribe("q", 10);
   f.store.space.publishes_allowed = false;
   f.store.space.reason = "The disk is full.";
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   CHECK(f.error_of(f.publish("q", "b"))->code() == ErrorCode::kStorageFull);
   CHECK(f.error_of(f.publish("q", "b"))->retryable());
   f.ack(consumer, 1);
@@ -303,7 +303,7 @@ TEST_CASE("without room publishes are refused, settles go on, and publishing res
   CHECK(f.report("q").messages == 0);
   f.store.space = SpaceReport();
   f.store.space.room_bytes = 1 << 20;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   CHECK(f.confirm_of(f.publish("q", "b")).has_value());
 }
 
@@ -311,7 +311,7 @@ TEST_CASE("what waits to be stored counts against the room") {
   CoreFixture f;
   f.create_queue("q");
   f.store.space.room_bytes = 100'000;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.hold_commits();
   const std::string body(40'000, 'x');
   f.publish("q", "a", body);

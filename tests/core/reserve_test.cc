@@ -26,7 +26,7 @@ struct Held : CoreFixture {
     store.space.publishes_allowed = publishes_allowed;
     store.space.reserve_room_bytes = rewrites_allowed ? MemoryStore::kRoomBytes : 0;
     store.space.retries_allowed = retries_allowed;
-    core().space_changed(store.space, now());
+    tell_space();
     run();
   }
   void no_room() { report_space(false, false, false); }
@@ -156,7 +156,7 @@ TEST_CASE("messages that could not become dead letters held up their whole queue
   CHECK(f.delivered().size() == 10);
   f.store.space.publishes_allowed = false;
   f.store.space.reserve_room_bytes = 0;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.settle(consumer, wire::SettleKind_Reject, {{1, 10}});
   CHECK(f.delivered().size() == 10);
   f.settle(consumer, wire::SettleKind_Ack, {{11, 20}});
@@ -168,7 +168,7 @@ TEST_CASE("publishes to many queues took more pages than the store had room for"
   CoreFixture f;
   for (int i = 0; i < 200; ++i) f.create_queue(std::to_string(i));
   f.store.space.room_bytes = 1 << 20;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.hold_commits();
   for (int i = 0; i < 200; ++i) f.publish(std::to_string(i), "a");
   f.release_commits();
@@ -231,7 +231,7 @@ TEST_CASE("a dead letter that was larger than the reserve held up all commits") 
   f.delivered();
   f.store.space.publishes_allowed = false;
   f.store.space.reserve_room_bytes = 500'000;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.settle(consumer, wire::SettleKind_Reject, {{1, 1}});
   CHECK(f.report("q.dead").messages == 0);
   // Nobody is in the dark about it.
@@ -241,7 +241,7 @@ TEST_CASE("a dead letter that was larger than the reserve held up all commits") 
   f.settle(consumer, wire::SettleKind_Ack, {{2, 2}});
   CHECK(f.report("q").messages == 1);
   f.store.space.reserve_room_bytes = 1'100'000;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.run();
   CHECK(f.report("q.dead").messages == 1);
   CHECK(f.report("q").messages == 0);
@@ -259,7 +259,7 @@ TEST_CASE("a dead letter was counted as held up when another of its block was") 
   f.delivered();
   f.store.space.publishes_allowed = false;
   f.store.space.reserve_room_bytes = 500'000;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.settle(consumer, wire::SettleKind_Reject, {{2, 2}});
   CHECK(f.core().moves_held_up() == 1);
   f.settle(consumer, wire::SettleKind_Reject, {{1, 1}});
@@ -272,7 +272,7 @@ TEST_CASE_FIXTURE(Held, "attempts used up the reserve while publishes were taken
   set_credit(consumer, 0);
   store.space.room_bytes = 100'000;
   store.space.reserve_room_bytes = 200'000;
-  core().space_changed(store.space, now());
+  tell_space();
   hold_commits();
   end_all(wire::SettleKind_Nack);
   commit_one();

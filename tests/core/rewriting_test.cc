@@ -68,7 +68,7 @@ struct FullDisk : CoreFixture {
   void report_space(bool publishes_allowed, bool rewrites_allowed) {
     store.space.publishes_allowed = publishes_allowed;
     store.space.reserve_room_bytes = rewrites_allowed ? MemoryStore::kRoomBytes : 0;
-    core().space_changed(store.space, now());
+    tell_space();
     run();
   }
   // What waits is delivered again, whatever became of its block.

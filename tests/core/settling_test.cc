@@ -225,10 +225,10 @@ TEST_CASE("on a full disk failed attempts are counted, without their reasons") {
   f.publish("q", "a");
   const ConsumerId consumer = f.subscribe("q", 1);
   f.store.space.publishes_allowed = false;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.nack(consumer, 1, "no space left on device");
   f.store.space.publishes_allowed = true;
-  f.core().space_changed(f.store.space, f.now());
+  f.tell_space();
   f.pass(Milliseconds(10));
   f.nack(consumer, 1, "broken");
   const auto letters = f.dead_letters("q");

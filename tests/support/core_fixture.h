@@ -45,6 +45,8 @@ class CoreFixture {
 
   // ---- the world ----
   void pass(Milliseconds duration);  // wakes the core whenever it asks for it
+  // Tells the core of its room, as store.space has it.
+  void tell_space() { core_->space_changed(store.space, now_); }
   void hold_commits() { holding_commits_ = true; }
   void release_commits();
   // What is held for one commit; a batch, as long as the store is not slow.

@@ -2,12 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 
 #include "holdfast/text.h"
 #include "schema/frame.h"
@@ -39,13 +41,26 @@ std::uint64_t minus(std::uint64_t from, std::uint64_t what) {
   return from > what ? from - what : 0;
 }
 
+// The size of a file that this process may write.
+std::uint64_t file_bytes_max() {
+  rlimit limit{};
+  const bool limited = getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return limited ? limit.rlim_cur : std::numeric_limits<std::uint64_t>::max();
+}
+
 }  // namespace
 
 Space::Space(Environment* environment, const SpaceOptions& options)
-    : environment_(environment), options_(options) {
-  limit_bytes_ = options.map_bytes;
-  if (options.size_bytes_max > 0) limit_bytes_ = std::min(limit_bytes_, options.size_bytes_max);
-  const std::uint64_t scale = std::min(limit_bytes_, look_at_disk().total_bytes);
+    : environment_(environment),
+      options_(options),
+      limit_{.bytes = options.map_bytes, .name = "its map"} {
+  if (options.size_bytes_max > 0 && options.size_bytes_max < limit_.bytes) {
+    limit_ = {.bytes = options.size_bytes_max, .name = "disk_bytes_max"};
+  }
+  if (const std::uint64_t bytes = file_bytes_max(); bytes < limit_.bytes) {
+    limit_ = {.bytes = bytes, .name = "the limit on the size of a file (ulimit -f)"};
+  }
+  const std::uint64_t scale = std::min(limit_.bytes, look_at_disk().total_bytes);
   reserve_bytes_ = std::clamp(scale / 8, kReserveMin, kReserveMax);
   margin_bytes_ = std::clamp(scale / 32, kMarginMin, kMarginMax);
   step_bytes_ = std::max(kStepMin, std::min(options.preallocate_bytes, scale / 16));
@@ -75,10 +90,10 @@ bool Space::disk_nearly_full() const {
 // Claims the file's blocks up to the reserve and margin behind its end; as much as there is, if
 // that is not to be had.
 void Space::claim_ahead(std::uint64_t end_bytes) {
-  const std::uint64_t needed = std::min(end_bytes + reserve_bytes_ + margin_bytes_, limit_bytes_);
+  const std::uint64_t needed = std::min(end_bytes + reserve_bytes_ + margin_bytes_, limit_.bytes);
   if (!can_claim_ || (claimed_bytes_ >= needed && !claim_failed_)) return;
   const std::uint64_t whole_steps = (needed + step_bytes_ - 1) / step_bytes_ * step_bytes_;
-  std::uint64_t wanted = std::max(needed, std::min(whole_steps, limit_bytes_));
+  std::uint64_t wanted = std::max(needed, std::min(whole_steps, limit_.bytes));
   // Trying for more than there is takes time and gains nothing.
   const std::uint64_t obtainable = claimed_bytes_ + look_at_disk().free_bytes;
   claim_failed_ = wanted > obtainable;
@@ -106,7 +121,7 @@ std::uint64_t Space::growable_bytes(std::uint64_t end_bytes, const Disk& disk) c
   std::uint64_t end_max = std::max(claimed_bytes_, allocated_bytes());
   // After a claim that failed, free space that is still shown is not to be had (a user's quota).
   if (!claim_failed_) end_max += disk.free_bytes;
-  return minus(std::min(end_max, limit_bytes_), end_bytes);
+  return minus(std::min(end_max, limit_.bytes), end_bytes);
 }
 
 bool Space::is_near_limit(std::uint64_t growable) const {
@@ -214,15 +229,14 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
             ? ""
             : fmt::format(" {} more are free, in pieces that are too small.", format_bytes(left));
     // Less may be allowed than what is there already.
-    const bool by_setting =
-        options_.size_bytes_max > 0 && end_bytes + growable >= options_.size_bytes_max;
+    const bool by_limit = end_bytes + growable >= limit_.bytes;
     report.reason = fmt::format(
         "The store in {} is full: {} of the {} that {} are in use, and {} are kept for settling "
         "what is stored.{} Consume or delete messages, or give it more space.",
         options_.directory, format_bytes(report.used_bytes),
-        format_bytes(by_setting ? options_.size_bytes_max : end_bytes + growable),
-        by_setting ? "disk_bytes_max allows" : "its disk has for it", format_bytes(reserve_bytes_),
-        pieces);
+        format_bytes(by_limit ? limit_.bytes : end_bytes + growable),
+        by_limit ? fmt::format("{} allows", limit_.name) : "its disk has for it",
+        format_bytes(reserve_bytes_), pieces);
   }
   return report;
 }

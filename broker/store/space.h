@@ -29,6 +29,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "core/batch.h"
 #include "store/environment.h"
@@ -72,6 +73,11 @@ class Space {
     std::uint64_t free_bytes = 0;
     std::uint64_t total_bytes = 0;
   };
+  // What bounds the data file beside its disk.
+  struct Limit {
+    std::uint64_t bytes = 0;
+    std::string_view name;  // as the reason for a refusal says it
+  };
   Disk look_at_disk() const;
   std::uint64_t allocated_bytes() const;
   void claim_ahead(std::uint64_t end_bytes);
@@ -89,7 +95,7 @@ class Space {
 
   Environment* environment_;
   SpaceOptions options_;
-  std::uint64_t limit_bytes_ = 0;  // of the data file: quota or map; the disk's is looked up
+  Limit limit_;  // the least one; the disk's is looked up
   std::uint64_t reserve_bytes_ = 0;
   std::uint64_t margin_bytes_ = 0;
   std::uint64_t step_bytes_ = 0;

@@ -4,10 +4,12 @@
 
 #include <doctest/doctest.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -60,6 +62,26 @@ class SmallDisk {
  private:
   TemporaryDirectory directory_;
   bool mounted_ = false;
+};
+
+// No file of this process may be larger, and a write beyond is an error as in the broker.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(std::uint64_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    REQUIRE_EQ(::getrlimit(RLIMIT_FSIZE, &before_), 0);
+    const rlimit limit{.rlim_cur = bytes, .rlim_max = before_.rlim_max};
+    REQUIRE_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  void (*handler_)(int);
+  rlimit before_{};
 };
 
 StoreOptions options_in(const std::string& directory, std::uint64_t size_bytes_max = 0) {
@@ -255,6 +277,23 @@ TEST_CASE("a quota that is used up does the same") {
     fill_and_drain(options_in(temporary.path(), kDiskBytes), shape);
     CHECK_LE(bytes_on_disk(temporary.path() + "/store/data.mdb"), kDiskBytes);
   }
+}
+
+// Its writes ended in errors, and those were taken for a disk that fails.
+TEST_CASE("a limit on the size of a file (ulimit -f) stopped the broker instead of being a quota") {
+  const FileSizeLimit limit(kDiskBytes);
+  const TemporaryDirectory temporary(quick_place());
+  fill_and_drain(options_in(temporary.path()), kShapes[0]);
+  StoreFixture fixture(options_in(temporary.path()));
+  fixture.open();
+  Load load(&fixture, 1);
+  load.set_space(fixture.state.space);
+  while (load.publish(1, kMiB, 1)) {
+  }
+  load.settle_here_and_there(1);
+  CAPTURE(load.space().reason);
+  CHECK_NE(load.space().reason.find("of the 32MiB that the limit on the size of a file"),
+           std::string::npos);
 }
 
 TEST_CASE_FIXTURE(StoreOnSmallDisk, "the reserve is the store's even when others fill the disk") {

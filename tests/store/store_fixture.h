@@ -90,6 +90,9 @@ class StoreFixture {
   std::uint64_t last_batch = 0;
 
  private:
+  // What the store failed with; empty if it did not. With mutex_ held.
+  std::string failure() const;
+
   TemporaryDirectory directory_;
   std::mutex mutex_;
   std::condition_variable changed_;

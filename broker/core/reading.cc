@@ -274,6 +274,9 @@ void Core::State::tell_attempts(const AttemptsRequest& request, Now now) {
     }
     const std::span<const AttemptRecord> ended = entry->ended_attempts();
     report->history.assign(ended.begin(), ended.end());
+#ifdef HOLDFAST_BREAK_FORGET_OPEN_ATTEMPT
+    report->attempts = static_cast<std::uint32_t>(ended.size());
+#endif
   }
   say_after_commit(AttemptsReply{request.asker, report});
 }

@@ -65,6 +65,8 @@ struct BlockEntry {
   // The bytes this message occupies in a block: what queue limits and counters count.
   std::size_t stored_bytes() const;
 };
+// Likewise, of a message that has no provenance and so many bytes.
+std::size_t stored_bytes_of(std::size_t message_bytes);
 
 // The header of a block record if it can be trusted and belongs to this key; needs only the first
 // sizeof(BlockHeader) bytes of the record.

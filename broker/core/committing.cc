@@ -16,6 +16,7 @@ namespace holdfast::broker {
 void Core::State::touch(Queue& queue) {
   if (queue.touched_in == pipeline.number() || queue.removal_sealed) return;
   queue.touched_in = pipeline.number();
+  enliven(queue);
   pipeline.gathering().queues.push_back(&queue);
 }
 

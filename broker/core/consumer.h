@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
 #include <map>
 #include <string>
 #include <utility>
@@ -22,10 +23,11 @@ struct Consumer {
   std::uint32_t credit_messages = 0;
   std::uint64_t credit_bytes = 0;  // 0: no bound
   Milliseconds lease{0};
-  bool lease_is_the_queues = false;  // follows the queue's setting when that is edited
-  bool ending = false;               // takes nothing more, of what it gives back neither
-  bool available = false;            // stands in its subscription's line of those with credit
-  std::uint64_t turn = 0;            // was turned away for want of room as the so manieth; 0: not
+  bool lease_is_the_queues = false;        // follows the queue's setting when that is edited
+  bool ending = false;                     // takes nothing more, of what it gives back neither
+  bool available = false;                  // stands in its subscription's line of those with credit
+  std::list<Consumer*>::iterator in_line;  // there, while it does
+  std::uint64_t turn = 0;  // was turned away for want of room as the so manieth; 0: not
 
   std::uint32_t held = 0;  // starting and in flight
   std::uint64_t held_bytes = 0;

@@ -140,12 +140,8 @@ void Core::State::session_closed(SessionId id, Now now) {
   const auto found = sessions.find(id);
   if (found == sessions.end()) return;
   const std::set<ConsumerId> ended = std::exchange(found->second.consumers, {});
-  // What one of them gives back must not go to another. All leave their lines at once: one at a
-  // time would be a walk along the line for each.
+  // What one of them gives back must not go to another.
   for (const ConsumerId consumer : ended) consumers.at(consumer)->ending = true;
-  for (const ConsumerId consumer : ended) {
-    if (consumers.at(consumer)->available) leave_line(*consumers.at(consumer)->queue);
-  }
   for (const ConsumerId consumer : ended) {
     end_consumer(*consumers.at(consumer), wire::Cause_ConnectionLost, now);
   }
@@ -206,21 +202,29 @@ void Core::State::advance(Now now) {
 
 void Core::State::once_a_second(Now now) {
   std::size_t ids = 0;
-  for (const auto& [id, queue] : queues) {
-    queue->publish_rate.tick(queue->counters.published);
-    queue->deliver_rate.tick(queue->counters.delivered);
-    queue->ack_rate.tick(queue->counters.acked);
+  std::erase_if(lively_queues, [&](QueueId id) {
+    Queue* const queue = find_queue(id);
+    if (queue == nullptr) return true;
+    queue->tick_rates();
     expire_dedup(*queue, now);
     if (queue->dedup.size() > ids) {
       ids = queue->dedup.size();
       most_ids = id;
     }
-  }
+    queue->lively = !queue->is_still();
+    return !queue->lively;
+  });
+}
+
+void Core::State::enliven(Queue& queue) {
+  if (std::exchange(queue.lively, true)) return;
+  queue.tick_rates();  // what comes now is of the first second
+  lively_queues.push_back(queue.record.id);
 }
 
 std::optional<MonotonicTime> Core::State::next_wake() const {
   if (!loaded) return std::nullopt;
-  if (!sessions_to_serve.empty()) return MonotonicTime();  // at once
+  if (!sessions_to_serve.empty()) return kAtOnce;
   return wakes.empty() ? next_second : std::min(next_second, wakes.begin()->first);
 }
 
@@ -250,12 +254,13 @@ Queue* Core::State::find_queue(std::string_view name) const {
 Queue* Core::State::queue_or_refuse(Asker asker, std::string_view name) {
   Queue* const queue = find_queue(name);
   if (queue == nullptr) {
-    refuse(
-        asker, ErrorCode::kQueueNotFound,
-        is_dead_queue_name(name)
-            ? fmt::format("There is no queue '{}': a dead-letter queue comes with its queue.", name)
-            : fmt::format("There is no queue '{}'. Create it first: holdfast queue create {}", name,
-                          name));
+    const std::string hint = is_dead_queue_name(name)
+                                 ? ": a dead-letter queue comes with its queue."
+                             : check_queue_name(name).ok()
+                                 ? fmt::format(". Create it first: holdfast queue create {}", name)
+                                 : ".";
+    refuse(asker, ErrorCode::kQueueNotFound,
+           fmt::format("There is no queue {}{}", quoted(name), hint));
   }
   return queue;
 }
@@ -281,6 +286,7 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
     state_->touch(*found);
     return;
   }
+  state_->enliven(*found);
   found->dedup.load(hashes, first, time_ms);
   found->dedup.age(found->committed_to);
   state_->expire_dedup(*found, now);
@@ -304,7 +310,7 @@ void Core::set_credit(Asker asker, ConsumerId consumer, std::uint32_t messages, 
                       Now now) {
   state_->set_credit(asker, consumer, messages, bytes, now);
 }
-void Core::settle(const SettleRequest& request, Now now) { state_->settle(request, now); }
+bool Core::settle(const SettleRequest& request, Now now) { return state_->settle(request, now); }
 void Core::extend(const ExtendRequest& request, Now now) { state_->extend(request, now); }
 
 void Core::open_queue(Asker asker, std::string_view name, Now /*now*/) {
@@ -340,6 +346,7 @@ void Core::list_consumers(Asker asker, std::string_view queue, ConsumerId from, 
 }
 CoreReport Core::report(Now /*now*/) const { return state_->report(); }
 std::uint64_t Core::corrupt_found() const { return state_->corrupt_found; }
+const std::string& Core::corrupt_last() const { return state_->corrupt_last; }
 std::uint64_t Core::room_refusals() const { return state_->room_refusals; }
 std::uint64_t Core::moves_held_up() const { return state_->moves_held_up; }
 

@@ -79,7 +79,10 @@ class Core {
   void unsubscribe(Asker asker, ConsumerId consumer, Now now);
   void set_credit(Asker asker, ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes,
                   Now now);
-  void settle(const SettleRequest& request, Now now);
+  // Returns whether its answer waits for messages to be moved, perhaps until there is room for
+  // them, and no longer counts: it comes with Waits::kNothing. There are no more of these than
+  // messages that are moved.
+  bool settle(const SettleRequest& request, Now now);
   void extend(const ExtendRequest& request, Now now);
   void open_queue(Asker asker, std::string_view name, Now now);
   void create_queue(const CreateQueueRequest& request, Now now);
@@ -99,6 +102,8 @@ class Core {
   CoreReport report(Now now) const;
   // Messages found damaged or lost since the start, of all queues there ever were.
   std::uint64_t corrupt_found() const;
+  // The last of them, as a sentence names it.
+  const std::string& corrupt_last() const;
   // Publishes since the start that were refused because the store had no room for them, though it
   // was allowed to take some.
   std::uint64_t room_refusals() const;
@@ -116,7 +121,8 @@ class Core {
   // ---- time ----
   // Does what is due.
   void advance(Now now);
-  // When advance() has something to do; nullopt: not before another event.
+  static constexpr MonotonicTime kAtOnce{};
+  // When advance() has something to do, perhaps kAtOnce; nullopt: not before another event.
   std::optional<MonotonicTime> next_wake() const;
 
   // ---- what must now be done ----

@@ -192,6 +192,7 @@ void Core::State::set_aside_unreadable(Queue& queue, const UnreadableBlock& bloc
 void Core::State::drop_unreadable(Queue& queue, Sequence sequence, std::size_t stored_bytes) {
   ++queue.counters.corrupt;
   ++corrupt_found;
+  corrupt_last = fmt::format("message {} of queue {}", sequence, queue.record.name);
   Outstanding* const entry = queue.subscription.outstanding.find(sequence);
   if (entry == nullptr) {
     settle_sequence(queue, sequence, stored_bytes);
@@ -319,6 +320,7 @@ void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& t
       }
     }
   }
+  for (const std::shared_ptr<const Block>& block : result.blocks) close_untouched(dead, *block);
   if (result.blocks.empty()) {
     // Nothing is there up to where was looked, or up to the end of a block that is not legible.
     if (task->all) {
@@ -365,7 +367,7 @@ Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, bool dry_
     return {
         ErrorCode::kMessageCorrupt,
         fmt::format("Dead letter {} holds the raw bytes of a damaged message and cannot go back "
-                    "to '{}'. Export it, then discard it.",
+                    "to \"{}\". Export it, then discard it.",
                     letter.sequence, source->record.name)};
   }
   Status room = check_room(*source, letter.message.size());

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "holdfast/text.h"
 #include "schema/field_limits.h"
 
 namespace holdfast::broker {
@@ -57,8 +58,8 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   if (queue == nullptr) return;
   if (!request.subscription.empty() && request.subscription != queue->subscription.record.name) {
     refuse(request.asker, ErrorCode::kNotSupported,
-           fmt::format("Queue '{}' has no subscription '{}'; it has '{}'.", request.queue,
-                       request.subscription, queue->subscription.record.name));
+           fmt::format("Queue \"{}\" has no subscription {}; it has \"{}\".", request.queue,
+                       quoted(request.subscription), queue->subscription.record.name));
     return;
   }
   if (draining) {
@@ -146,7 +147,7 @@ void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
   among[consumer.place] = among.back();
   among[consumer.place]->place = consumer.place;
   among.pop_back();
-  if (consumer.available) std::erase(queue.subscription.available, &consumer);
+  leave_line(consumer);
   consumer.session->consumers.erase(consumer.id);
   consumers.erase(consumer.id);
   pump(queue, now);
@@ -173,20 +174,17 @@ void Core::State::no_longer_starting(Consumer& consumer, const Outstanding& entr
   sessions_to_serve.push_back(session.id);
 }
 
-// Those that end leave the line of those who may have credit.
-void Core::State::leave_line(Queue& queue) {
-  std::erase_if(queue.subscription.available, [](Consumer* consumer) {
-    if (!consumer->ending) return false;
-    consumer->available = false;
-    return true;
-  });
-}
-
 void Core::State::make_available(Consumer& consumer) {
   if (consumer.available || consumer.free_credit() == 0) return;
   if (!consumer.session->has_room()) return turn_away(consumer);
+  std::list<Consumer*>& line = consumer.queue->subscription.available;
   consumer.available = true;
-  consumer.queue->subscription.available.push_back(&consumer);
+  consumer.in_line = line.insert(line.end(), &consumer);
+}
+
+void Core::State::leave_line(Consumer& consumer) {
+  if (!std::exchange(consumer.available, false)) return;
+  consumer.queue->subscription.available.erase(consumer.in_line);
 }
 
 void Core::State::turn_away(Consumer& consumer) {
@@ -206,8 +204,7 @@ Consumer* Core::State::next_consumer(Subscription& subscription) {
     Consumer* const consumer = subscription.available.front();
     const bool has_credit = consumer->free_credit() > 0;
     if (has_credit && consumer->session->has_room()) return consumer;
-    consumer->available = false;
-    subscription.available.pop_front();
+    leave_line(*consumer);
     if (has_credit) turn_away(*consumer);
   }
   return nullptr;
@@ -239,6 +236,14 @@ void Core::State::deliver_all(Queue& queue, Now now) {
   }
 }
 
+namespace {
+// Of the attempt that ended last.
+std::string last_error(const Outstanding& entry) {
+  const std::span<const AttemptRecord> ended = entry.ended_attempts();
+  return ended.empty() ? std::string() : ended.back().error;
+}
+}  // namespace
+
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
   // Those that are left find their turn when the commit is done, which the others have asked for.
@@ -253,7 +258,16 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     looked_at.push_back(sequence);
     if (looked_at.size() == kRetryLookahead) break;
   }
+  const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
   for (const Sequence sequence : looked_at) {
+    Outstanding& entry = *subscription.outstanding.find(sequence);
+    // The limit may have been lowered since its last attempt ended.
+    if (attempts_max > 0 && entry.attempts >= attempts_max) {
+      subscription.ready.erase({entry.deadline, sequence});
+      start_move(queue, entry, wire::Cause_RetryLimit, last_error(entry), nullptr, now);
+      seal_if_full();
+      continue;
+    }
     const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
     const std::optional<std::size_t> index = block ? block->find(sequence) : std::nullopt;
     if (!index) {
@@ -265,7 +279,6 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
       continue;
     }
     OpenBlock* const open_block = open(queue, *block);
-    Outstanding& entry = *subscription.outstanding.find(sequence);
     CHECK(open_block != nullptr && entry.block == open_block);
     subscription.ready.erase({entry.deadline, sequence});
     ++entry.attempts;
@@ -312,7 +325,7 @@ void Core::State::send_retry(Queue& queue, Consumer& consumer, Outstanding& entr
                              const std::shared_ptr<const Block>& block, std::size_t index,
                              Now now) {
   pin(block);
-  ++queue.counters.redelivered;
+  if (entry.attempts > 1) ++queue.counters.redelivered;
   hand_over(queue, consumer, entry, block->entry(index), now);
 }
 
@@ -325,6 +338,7 @@ void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry
   consumer.session->take_room(room_of(entry.bytes));
   ++consumer.delivered;
   ++queue.counters.delivered;
+  enliven(queue);
   arm(queue, entry.deadline);
   say(Delivery{consumer.session->id, consumer.id, queue.record.id, entry.attempts,
                static_cast<std::uint32_t>(consumer.lease.count()), message});

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "core/state.h"
+#include "holdfast/text.h"
 
 namespace holdfast::broker {
 
@@ -104,16 +105,17 @@ Status Core::State::check_publish(const Queue& queue, const PublishRequest& requ
         "The broker is shutting down and takes no new messages. Publish again when it is back."};
   }
   if (queue.is_dead_queue()) {
-    return {ErrorCode::kOperationRefused,
-            fmt::format("'{}' is a dead-letter queue: only the broker puts messages there. Publish "
-                        "to its source queue.",
-                        queue.record.name)};
+    return {
+        ErrorCode::kOperationRefused,
+        fmt::format("\"{}\" is a dead-letter queue: only the broker puts messages there. Publish "
+                    "to its source queue.",
+                    queue.record.name)};
   }
   if (request.body_bytes > queue.setting(QueueSetting::kMaxMessageBytes)) {
     return {ErrorCode::kMessageTooLarge,
-            fmt::format("The body of message '{}' has {} bytes; queue '{}' takes at most {} "
+            fmt::format("The body of message {} has {} bytes; queue \"{}\" takes at most {} "
                         "(max-message-bytes).",
-                        request.id, request.body_bytes, queue.record.name,
+                        quoted(request.id), request.body_bytes, queue.record.name,
                         queue.setting(QueueSetting::kMaxMessageBytes))};
   }
   if (waited == nullptr ? too_much_pends() : waited->message.empty()) {
@@ -127,35 +129,37 @@ Status Core::State::check_publish(const Queue& queue, const PublishRequest& requ
 
 Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) const {
   if (!pipeline.has_room_for(message_bytes)) {
-    return {ErrorCode::kStorageFull,
-            pipeline.space().reason.empty()
-                ? fmt::format("The disk has room for {} more bytes of messages, and {} wait to be "
-                              "stored. Publishing resumes by itself when messages are settled or "
-                              "the disk is given more room.",
-                              pipeline.space().room_bytes, pipeline.pending_room_bytes())
-                : pipeline.space().reason};
+    return {
+        ErrorCode::kStorageFull,
+        pipeline.space().reason.empty()
+            ? fmt::format("The message has {} bytes, and the store has room for {} more, of "
+                          "which {} wait to be stored. Publishing resumes by itself when "
+                          "messages are settled or the store is given more room (its disk, or "
+                          "disk_bytes_max).",
+                          message_bytes, pipeline.space().room_bytes, pipeline.pending_room_bytes())
+            : pipeline.space().reason};
   }
   const std::uint64_t messages_max = queue.setting(QueueSetting::kMaxMessages);
   if (messages_max > 0 && queue.messages() >= messages_max) {
     return {
         ErrorCode::kQueueFull,
-        fmt::format("Queue '{}' holds {} messages, its limit (max-messages). Publish again when "
+        fmt::format("Queue \"{}\" holds {} messages, its limit (max-messages). Publish again when "
                     "some are settled.",
                     queue.record.name, queue.messages())};
   }
   const std::uint64_t bytes_max = queue.setting(QueueSetting::kMaxBytes);
-  if (bytes_max > 0 && message_bytes > bytes_max) {
-    return {
-        ErrorCode::kMessageTooLarge,
-        fmt::format("The message has {} bytes with its id and headers; queue '{}' holds at most "
-                    "{} (max-bytes).",
-                    message_bytes, queue.record.name, bytes_max)};
+  const std::uint64_t stored_bytes = stored_bytes_of(message_bytes);
+  if (bytes_max > 0 && stored_bytes > bytes_max) {
+    return {ErrorCode::kMessageTooLarge,
+            fmt::format("The message takes {} bytes as it is stored; queue \"{}\" holds at most {} "
+                        "(max-bytes).",
+                        stored_bytes, queue.record.name, bytes_max)};
   }
-  if (bytes_max > 0 && queue.record.bytes + message_bytes > bytes_max) {
+  if (bytes_max > 0 && queue.record.bytes + stored_bytes > bytes_max) {
     return {ErrorCode::kQueueFull,
-            fmt::format("Queue '{}' holds {} bytes of its limit of {} (max-bytes); the message has "
-                        "{}. Publish again when some messages are settled.",
-                        queue.record.name, queue.record.bytes, bytes_max, message_bytes)};
+            fmt::format("Queue \"{}\" holds {} bytes of its limit of {} (max-bytes); the message "
+                        "takes {}. Publish again when some messages are settled.",
+                        queue.record.name, queue.record.bytes, bytes_max, stored_bytes)};
   }
   return {};
 }
@@ -304,7 +308,7 @@ void Core::State::refuse_waiting_publishes(Queue& queue) {
   for (const WaitingPublish& waiting : queue.publishes_waiting) {
     say(ErrorReply{waiting.asker,
                    Status(ErrorCode::kQueueNotFound,
-                          fmt::format("Queue '{}' was deleted.", queue.record.name)),
+                          fmt::format("Queue \"{}\" was deleted.", queue.record.name)),
                    waiting.message_bytes});
     waiting_bytes -= waiting.message.size();
   }

@@ -144,10 +144,23 @@ class Queue {
   // Sealed and not committed: whether they left anything is not known yet.
   std::uint32_t dedup_trims_under_way = 0;
 
+  bool lively = false;  // is looked at once a second
+
   QueueCounters counters;
   RateMeter publish_rate;
   RateMeter deliver_rate;
   RateMeter ack_rate;
+
+  void tick_rates() {
+    publish_rate.tick(counters.published);
+    deliver_rate.tick(counters.delivered);
+    ack_rate.tick(counters.acked);
+  }
+  // Nothing of it changes with time alone.
+  bool is_still() const {
+    return publish_rate.is_still() && deliver_rate.is_still() && ack_rate.is_still() &&
+           dedup.size() == 0;
+  }
 };
 
 }  // namespace holdfast::broker

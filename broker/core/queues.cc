@@ -45,16 +45,15 @@ Status check_of_dead_letters(const EditQueueRequest& request) {
 void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
   const std::string name(request.name);
   const std::string dead_name = name + std::string(kDeadSuffix);
-  if (Status status = check_queue_name(dead_name); !status.ok()) {
-    refuse(request.asker, std::move(status));
-    return;
+  if (Status status = check_queue_name(name); !status.ok()) {
+    return refuse(request.asker, std::move(status));
   }
   if (is_dead_queue_name(name)) {
-    refuse(
-        request.asker, ErrorCode::kNameInvalid,
-        fmt::format("'{}' is the name of a dead-letter queue: it is made together with its queue. "
-                    "Create '{}' instead.",
-                    name, name.substr(0, name.size() - kDeadSuffix.size())));
+    refuse(request.asker, ErrorCode::kNameInvalid,
+           fmt::format(
+               "\"{}\" is the name of a dead-letter queue: it is made together with its queue. "
+               "Create \"{}\" instead.",
+               name, name.substr(0, name.size() - kDeadSuffix.size())));
     return;
   }
   if (Queue* const existing = find_queue(request.name)) {
@@ -62,7 +61,7 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
       say_after_commit(QueueReply{request.asker, report(*existing)});
     } else {
       refuse(request.asker, ErrorCode::kQueueExists,
-             fmt::format("Queue '{}' exists already. Use --if-not-exists to accept it as it is.",
+             fmt::format("Queue \"{}\" exists already. Use --if-not-exists to accept it as it is.",
                          name));
     }
     return;
@@ -189,21 +188,22 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
   Queue* const queue = queue_or_refuse(asker, name);
   if (queue == nullptr) return;
   if (queue->is_dead_queue()) {
-    refuse(asker, ErrorCode::kOperationRefused,
-           fmt::format("'{}' is a dead-letter queue: it goes together with its queue. Purge it to "
-                       "remove its messages.",
-                       queue->record.name));
+    refuse(
+        asker, ErrorCode::kOperationRefused,
+        fmt::format("\"{}\" is a dead-letter queue: it goes together with its queue. Purge it to "
+                    "remove its messages.",
+                    queue->record.name));
     return;
   }
   for (Queue* going : {queue, &dead_queue_of(*queue)}) {
     empty_queue(*going);
     for (Consumer* consumer : going->subscription.consumers) consumer->ending = true;
-    leave_line(*going);
     while (!going->subscription.consumers.empty()) {
       Consumer& consumer = *going->subscription.consumers.front();
-      say(ConsumerEndedNotice{consumer.session->id, consumer.id,
-                              Status(ErrorCode::kQueueNotFound,
-                                     fmt::format("Queue '{}' was deleted.", going->record.name))});
+      say(ConsumerEndedNotice{
+          consumer.session->id, consumer.id,
+          Status(ErrorCode::kQueueNotFound,
+                 fmt::format("Queue \"{}\" was deleted.", going->record.name))});
       end_consumer(consumer, wire::Cause_Purged, now);
     }
     refuse_waiting_publishes(*going);

@@ -106,6 +106,23 @@ OpenBlock* Core::State::open_block_of(Queue& queue, Sequence sequence) {
   return block->last >= sequence ? block : nullptr;
 }
 
+// Nothing of it was delivered or settled.
+bool Core::State::is_untouched(const Queue& queue, const Block& block) {
+  const Subscription& subscription = queue.subscription;
+  return block.first_sequence() >= subscription.read_next &&
+         subscription.settled.highest() < block.first_sequence();
+}
+
+// What was only looked at, in a queue of a million blocks perhaps, is not kept in memory.
+void Core::State::close_untouched(Queue& queue, const Block& block) {
+  const auto found = queue.open_blocks.find(block.first_sequence());
+  if (found == queue.open_blocks.end() || !is_untouched(queue, block)) return;
+  const OpenBlock& open_block = *found->second;
+  const bool is_wanted =
+      open_block.rewriting || open_block.put_off || queue.subscription.current_open == &open_block;
+  if (!is_wanted) queue.open_blocks.erase(found);
+}
+
 OpenBlock* Core::State::open(Queue& queue, const Block& block) {
   Subscription& subscription = queue.subscription;
   // A block that was rewritten since these bytes were read spans less than they do.
@@ -119,9 +136,7 @@ OpenBlock* Core::State::open(Queue& queue, const Block& block) {
   open_block.first = block.first_sequence();
   open_block.last = block.last_sequence();
   open_block.bytes = static_cast<std::uint32_t>(block.bytes().size());
-  const bool untouched = block.first_sequence() >= subscription.read_next &&
-                         subscription.settled.highest() < block.first_sequence();
-  if (untouched) {
+  if (is_untouched(queue, block)) {
     open_block.live = static_cast<std::uint32_t>(block.entry_count());
     open_block.live_bytes = open_block.bytes;
   } else {

@@ -30,6 +30,7 @@ struct Asker {
   SessionId session;
   std::uint64_t correlation = 0;
   Waits waits = Waits::kNothing;  // comes back with the answer
+  std::uint32_t weight = 1;       // likewise: counts as so many requests
 };
 
 struct SequenceRange {

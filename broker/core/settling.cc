@@ -14,6 +14,9 @@
 namespace holdfast::broker {
 
 namespace {
+// An answer that waits for its messages to be moved counts if it has more ranges to tell than this.
+constexpr std::size_t kRefusedLetGoMax = 16;
+
 bool held_by(const Consumer& consumer, const Outstanding& entry) {
   return entry.holder == &consumer && entry.state == OutstandingState::kInFlight;
 }
@@ -31,12 +34,13 @@ Status check_delay(const SettleRequest& request) {
 }
 }  // namespace
 
-void Core::State::settle(const SettleRequest& request, Now now) {
+bool Core::State::settle(const SettleRequest& request, Now now) {
   if (Status status = check_delay(request); !status.ok()) {
-    return refuse(request.asker, std::move(status));
+    refuse(request.asker, std::move(status));
+    return false;
   }
   Consumer* const consumer = find_consumer(request.asker, request.consumer);
-  if (consumer == nullptr) return;
+  if (consumer == nullptr) return false;
   Queue& queue = *consumer->queue;
   auto operation = std::make_shared<SettleOperation>();
   operation->reply.to = request.asker;
@@ -61,9 +65,13 @@ void Core::State::settle(const SettleRequest& request, Now now) {
     }
   });
   operation->looked_through = true;
-  if (operation->moves_left == 0) say_after_commit(std::move(operation->reply));
+  SettledReply& reply = operation->reply;
+  const bool is_let_go = operation->moves_left > 0 && reply.refused.size() <= kRefusedLetGoMax;
+  if (is_let_go) reply.to.waits = Waits::kNothing;
+  if (operation->moves_left == 0) say_after_commit(std::move(reply));
   make_available(*consumer);
   pump(queue, now);
+  return is_let_go;
 }
 
 void Core::State::settle_one(Consumer& consumer, Outstanding& entry, const SettleRequest& request,

@@ -80,6 +80,8 @@ struct Core::State {
   void serve(SessionState& session, Now now);
   void advance(Now now);
   void once_a_second(Now now);
+  // Of a queue something happens, or it has ids that expire.
+  void enliven(Queue& queue);
   std::optional<MonotonicTime> next_wake() const;
   void say(Effect effect) { effects.said.push_back(std::move(effect)); }
   void refuse(Asker asker, Status error);
@@ -172,7 +174,7 @@ struct Core::State {
   void no_longer_starting(Consumer& consumer, const Outstanding& entry);
   // Gives back what is not sent yet until the consumer holds no more than this many.
   void give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now);
-  void leave_line(Queue& queue);
+  static void leave_line(Consumer& consumer);
   void make_available(Consumer& consumer);
   static void turn_away(Consumer& consumer);
   static void forget_turn(Consumer& consumer);
@@ -184,7 +186,7 @@ struct Core::State {
   void run_due(Queue& queue, Now now);
 
   // ---- settling.cc ----
-  void settle(const SettleRequest& request, Now now);
+  bool settle(const SettleRequest& request, Now now);
   void settle_one(Consumer& consumer, Outstanding& entry, const SettleRequest& request,
                   const std::shared_ptr<SettleOperation>& operation, Now now);
   bool accept_late_ack(Consumer& consumer, Outstanding& entry);
@@ -260,6 +262,8 @@ struct Core::State {
   void report_lost(Queue& queue, Sequence first, Sequence last, Now now);
   // Null if nothing in it is unsettled.
   OpenBlock* open(Queue& queue, const Block& block);
+  static bool is_untouched(const Queue& queue, const Block& block);
+  static void close_untouched(Queue& queue, const Block& block);
   void remove_block(Queue& queue, OpenBlock& block);
   void peek(const PeekRequest& request);
   // Those whose turn it is, as many as may be read for at once.
@@ -307,7 +311,8 @@ struct Core::State {
   QueueId most_ids;          // of all queues, when they were last looked at
   std::map<QueueId, std::unique_ptr<Queue>> queues;
   std::map<std::string, Queue*, std::less<>> queues_by_name;
-  std::uint32_t source_queues = 0;  // not deleted, dead-letter queues not counted
+  std::vector<QueueId> lively_queues;  // may be gone meanwhile
+  std::uint32_t source_queues = 0;     // not deleted, dead-letter queues not counted
   std::map<SessionId, SessionState> sessions;
   std::map<ConsumerId, std::unique_ptr<Consumer>> consumers;
   std::size_t current_bytes = 0;  // of the blocks that queues are delivered from
@@ -344,6 +349,7 @@ struct Core::State {
   MonotonicTime next_second;
   std::uint64_t in_flight = 0;  // over all subscriptions
   std::uint64_t corrupt_found = 0;
+  std::string corrupt_last;
   std::uint64_t room_refusals = 0;  // of publishes while they are allowed
   std::uint64_t moves_held_up = 0;  // for want of room
 

@@ -251,8 +251,38 @@ TEST_CASE("a body over the queue's limit is refused by name and number") {
   CHECK(f.confirm_of(fits).has_value());
   REQUIRE(f.error_of(refused).has_value());
   CHECK(f.error_of(refused)->code() == ErrorCode::kMessageTooLarge);
-  CHECK(f.error_of(refused)->message().find("'b' has 11 bytes") != std::string::npos);
+  CHECK(f.error_of(refused)->message().find("\"b\" has 11 bytes") != std::string::npos);
   CHECK(f.report("q").counters.refused == 1);
+}
+
+// What a message takes beside its own bytes was not reckoned with, so that a queue passed its limit
+// and the sentence contradicted itself.
+TEST_CASE("max-bytes was checked with another measure than is counted") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxBytes, 2'048}});
+  std::uint64_t refused = 0;
+  for (int i = 0; refused == 0; ++i) {
+    REQUIRE(i < 100);
+    const std::uint64_t correlation = f.publish("q", "m" + std::to_string(i), "90 bytes or so");
+    if (!f.confirm_of(correlation)) refused = correlation;
+  }
+  const QueueReport report = f.report("q");
+  const std::uint64_t each = report.bytes / report.messages;
+  CHECK(report.bytes <= 2'048);
+  CHECK(report.bytes + each > 2'048);
+  CHECK(f.error_of(refused)->message().find("takes " + std::to_string(each)) != std::string::npos);
+}
+
+TEST_CASE("names are refused, and said not to be there, as they were sent") {
+  CoreFixture f;
+  f.create_queue("a b");
+  CHECK(f.last_error().message() ==
+        "\"a b\" is not a queue name: it may contain only A-Z a-z 0-9 . _ -.");
+  f.subscribe("a\nb", 1);
+  CHECK(f.last_error().message() == "There is no queue \"a\\nb\".");
+  f.subscribe("ab", 1);
+  CHECK(f.last_error().message() ==
+        "There is no queue \"ab\". Create it first: holdfast queue create ab");
 }
 
 TEST_CASE("a full queue refuses new messages and takes them again when some are settled") {

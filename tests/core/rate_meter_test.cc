@@ -24,8 +24,13 @@ TEST_CASE("the rate is that of the seconds known so far, then of the last ten") 
   CHECK(meter.per_second() == 7);
   meter.tick(total += 17);
   CHECK(meter.per_second() == 8);
-  for (int second = 0; second < 10; ++second) meter.tick(total);
+  for (int second = 0; second < 9; ++second) meter.tick(total);
+  CHECK_FALSE(meter.is_still());
+  meter.tick(total);
   CHECK(meter.per_second() == 0);
+  CHECK(meter.is_still());
+  meter.tick(++total);
+  CHECK_FALSE(meter.is_still());
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ namespace {
 
 // Rounds of a pump before the loop looks at its sockets again.
 constexpr int kPumpRoundsMax = 4;
+// So late the loop is only when something held it up.
+constexpr Milliseconds kLate{50};
 constexpr Milliseconds kTellInterval{10'000};
 
 CoreOptions core_options(const BrokerOptions& options) {
@@ -34,7 +36,7 @@ Broker::Broker(uv_loop_t& loop, Store& store, Log& log, BrokerOptions options)
       log_(log),
       options_(std::move(options)),
       core_(core_options(options_)),
-      context_{core_, encoder_, *this, options_.session, {}, {}, {}},
+      context_{core_, encoder_, *this, options_.session, {}, 0, {}, {}},
       peers_(loop, log, context_, options_.limits, options_.connection, options_.deadlines),
       started_at_(read_clocks().monotonic) {
   CHECK(uv_prepare_init(&loop_, &prepare_) == 0);
@@ -137,17 +139,27 @@ void Broker::pump() {
   uv_idle_stop(&again_);
   report_.reset();
   answer_drain_requests(now);
-  if (const auto wake = core_.next_wake(); wake && *wake <= now.monotonic) core_.advance(now);
+  advance_core(now);
   peers_.begin_turn(now);
   tell_counted(now);
   int rounds = 0;
   while (rounds < kPumpRoundsMax && pump_round(now)) ++rounds;
   if (phase_ != Phase::kServing) advance_drain(now);
   report_.reset();
-  if (rounds == kPumpRoundsMax) {
+  if (rounds == kPumpRoundsMax || looks_first_) {
     uv_idle_start(&again_, [](uv_idle_t*) {});
   }
   arm_timer(now);
+}
+
+// A loop that was held up (a stopped process, a machine that stood still) may find a lease at its
+// end before it has read the ack that came in time: so it looks at its sockets once more first.
+void Broker::advance_core(Now now) {
+  const std::optional<MonotonicTime> due = core_.next_wake();
+  const bool is_due = due && *due <= now.monotonic;
+  const bool is_late = is_due && *due != Core::kAtOnce && now.monotonic - *due > kLate;
+  looks_first_ = is_late && !looks_first_;
+  if (is_due && !looks_first_) core_.advance(now);
 }
 
 bool Broker::pump_round(Now now) {
@@ -199,9 +211,10 @@ std::uint64_t Broker::ToldSeldom::due(std::uint64_t counted, MonotonicTime now) 
 void Broker::tell_counted(Now now) {
   if (const auto found = corrupt_told_.due(core_.corrupt_found(), now.monotonic); found > 0) {
     log_.error(
-        "{} stored messages no longer match their checksums or can no longer be read; what is left "
-        "of them is in the dead-letter queues, with the reason corrupt. Check the disk.",
-        found);
+        "{} stored messages no longer match their checksums or can no longer be read, the last of "
+        "them {}; what is left of them is in the dead-letter queues, with the reason corrupt. "
+        "Check the disk.",
+        found, core_.corrupt_last());
   }
   const auto refused = room_refusals_told_.due(core_.room_refusals(), now.monotonic);
   if (refused > 0) {

@@ -98,6 +98,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
 
   void pump();
   bool pump_round(Now now);
+  void advance_core(Now now);
   void arm_timer(Now now);
   void note_space(const SpaceReport& space);
   void tell_counted(Now now);
@@ -118,7 +119,8 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
 
   uv_prepare_t prepare_;
   uv_timer_t timer_;
-  uv_idle_t again_;  // running: the pump has more to do, so the loop does not wait
+  uv_idle_t again_;           // running: the pump has more to do, so the loop does not wait
+  bool looks_first_ = false;  // at its sockets, in this turn, before the core does what is due
   uv_async_t drain_signal_;
   int handles_open_ = 0;
   std::vector<std::unique_ptr<Listener>> listeners_;

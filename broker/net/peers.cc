@@ -18,6 +18,11 @@ namespace {
 constexpr std::size_t kSpareWritersMax = 8;
 constexpr std::size_t kSpareWriterBytesMax = 2u << 20;
 
+// Of all peers, between two times that what they have asked for is answered: a flood of small ones
+// is answered in pieces, each of which takes about ten milliseconds, and its answers some
+// megabytes.
+constexpr int kFramesInRound = 4096;
+
 // A laborious request takes a few milliseconds at most and has a mebibyte of answer at most.
 constexpr int kLaborsInTurn = 2;
 
@@ -158,7 +163,10 @@ FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
     connection.end_with(Status(), now);
     return FrameVerdict::kHold;
   }
-  const bool go_on = !session.asked_for_much() && may_read(peer);
+  // How much it looks up shows only in the frame: it is paid for afterwards.
+  if (session.looked_up_much()) static_cast<void>(take_labor(peer));
+  --frames_left_;
+  const bool go_on = frames_left_ > 0 && !session.asked_for_much() && may_read(peer);
   return go_on ? FrameVerdict::kNext : FrameVerdict::kHold;
 }
 
@@ -231,6 +239,7 @@ void Peers::say(const std::vector<Effect>& said) {
 // ---- the end of a turn ----
 
 bool Peers::attend(Now now) {
+  frames_left_ = kFramesInRound;
   if (starved_) wake_starved();
   if (input_is_scarce()) relieve_input(now);
   serve_line(now);

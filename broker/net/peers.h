@@ -13,7 +13,9 @@
 // - parts of frames received: their deadline ends them. Beyond the sum each reads little in a turn,
 //   and those with the most are closed.
 // - long answers: a few laborious requests are dealt with in a turn; who asks for more waits in
-//   line, and is not read meanwhile.
+//   line, and is not read meanwhile. So does who has named many sequences, afterwards.
+// - answers not yet appended: of all frames together so many are dealt with before attend(), so
+//   that a flood is answered in pieces, and what the pieces leave behind is bounded as above.
 //
 // Belongs to the loop's thread.
 
@@ -140,6 +142,7 @@ class Peers {
   std::vector<Peer*> attention_;
   std::deque<Peer*> line_;            // of those that wait to have a laborious request dealt with
   int labors_left_ = 0;               // in this turn
+  int frames_left_ = 0;               // until the next attend()
   std::vector<FrameWriter> writers_;  // with memory, unused
   Peer* last_found_ = nullptr;
   std::uint64_t next_id_ = 1;

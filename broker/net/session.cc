@@ -131,6 +131,7 @@ bool Session::is_laborious(wire::FrameType type) {
 
 Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
   asked_for_much_ = is_laborious(frame.type);
+  looked_up_much_ = false;
   if (!established_) return handshake(frame, out, now);
   if (frame.correlation == 0 && is_answered(frame.type)) {
     return Status(ErrorCode::kProtocolViolation,
@@ -322,9 +323,10 @@ Status Session::take_ranges(const flatbuffers::Vector<const wire::SequenceRange*
     context_.ranges.push_back({first, last});
   }
   // Each is looked up: frames full of them, or many frames, must not keep the others waiting.
+  context_.sequences_in_ranges = static_cast<std::uint32_t>(sequences);
   looked_up_ += sequences;
-  asked_for_much_ = looked_up_ > kSequencesAtOnceMax;
-  if (asked_for_much_) looked_up_ = 0;
+  asked_for_much_ = looked_up_much_ = looked_up_ > kSequencesAtOnceMax;
+  if (looked_up_much_) looked_up_ = 0;
   return Status();
 }
 
@@ -353,8 +355,9 @@ Status Session::settle(const Frame& frame, FrameWriter& out, Now now) {
     return refuse(frame, status, out);
   }
   request.ranges = context_.ranges;
-  request.asker = asker(frame, Waits::kRequest);
-  context_.core.settle(request, now);
+  request.asker =
+      asker(frame, Waits::kRequest, 1 + context_.sequences_in_ranges / kSequencesPerWaiting);
+  if (context_.core.settle(request, now)) no_longer_waits(request.asker);
   return Status();
 }
 

@@ -27,8 +27,12 @@
 
 namespace holdfast::broker {
 
-// Requests of one session that wait for a commit or a read: with more it is not read on.
+// Requests of one session that wait for a commit or a read: with more it is not read on. One that
+// names many sequences, each of which its answer may have to name, counts as one more for every 16
+// of them; one that waits for messages to be moved does not count, or a consumer that rejects on a
+// full disk could not ack, either.
 inline constexpr std::uint32_t kWaitingMax = 16'384;
+inline constexpr std::uint32_t kSequencesPerWaiting = 16;
 inline constexpr std::uint32_t kWaitingPeeksMax = 4;
 inline constexpr std::uint32_t kWaitingMovesMax = 4;  // redrives, discards, purges
 
@@ -64,6 +68,7 @@ struct SessionContext {
   const SessionOptions& options;
   // Room for the parts of one request, used again and again.
   std::vector<SequenceRange> ranges;
+  std::uint32_t sequences_in_ranges = 0;
   std::vector<SettingChange> settings;
   std::vector<Sequence> sequences;
 };
@@ -87,14 +92,17 @@ class Session {
   // Whether a frame of this type asks for something long or laborious: a list, a move of many, the
   // attempts of a message.
   static bool is_laborious(wire::FrameType type);
-  // Whether the last frame was one, asked for a report, or settled much: the next frame waits until
-  // this one has been answered.
+  // Whether the last frame was one, asked for a report, or looked up much: the next frame waits
+  // until this one has been answered.
   bool asked_for_much() const { return asked_for_much_; }
+  // Whether the last frame named so many sequences, or so many have been named by now, that it was
+  // as laborious.
+  bool looked_up_much() const { return looked_up_much_; }
 
   // The core has answered a request of this session, or told it something.
   template <typename Said>
   void answered(const Said& said) {
-    if constexpr (requires { said.to; }) --waiting_[static_cast<std::size_t>(said.to.waits)];
+    if constexpr (requires { said.to; }) no_longer_waits(said.to);
     if constexpr (requires { said.bytes; }) unconfirmed_bytes_ -= said.bytes;
   }
   void answered(const PeekReply&) {}  // more follow
@@ -109,6 +117,9 @@ class Session {
 
  private:
   std::uint32_t waiting(Waits what) const { return waiting_[static_cast<std::size_t>(what)]; }
+  void no_longer_waits(const Asker& asker) {
+    waiting_[static_cast<std::size_t>(asker.waits)] -= asker.weight;
+  }
 
   Status handshake(const Frame& frame, FrameWriter& out, Now now);
   Status publish(const Frame& frame, FrameWriter& out, Now now);
@@ -132,9 +143,9 @@ class Session {
   Status bodyless(const Frame& frame, FrameWriter& out, Now now);
 
   // Whoever asks so gets one last answer, which counts down again.
-  Asker asker(const Frame& frame, Waits waits = Waits::kNothing) {
-    ++waiting_[static_cast<std::size_t>(waits)];
-    return {id_, frame.correlation, waits};
+  Asker asker(const Frame& frame, Waits waits = Waits::kNothing, std::uint32_t weight = 1) {
+    waiting_[static_cast<std::size_t>(waits)] += weight;
+    return {id_, frame.correlation, waits, weight};
   }
   // Answers the frame with this error; the conversation goes on.
   Status refuse(const Frame& frame, const Status& error, FrameWriter& out);
@@ -148,6 +159,7 @@ class Session {
   bool established_ = false;
   bool said_goodbye_ = false;
   bool asked_for_much_ = false;
+  bool looked_up_much_ = false;
   Milliseconds heartbeat_{0};
   std::uint64_t frames_out_ = 0;
   std::uint64_t unconfirmed_bytes_ = 0;

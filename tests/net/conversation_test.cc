@@ -100,6 +100,29 @@ TEST_CASE("a broker that was held up itself does not blame its peers for it") {
   }
 }
 
+TEST_CASE(
+    "an ack that came while the broker was held up came too late, though its lease had time") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q", {{QueueSetting::kLease, 100}});
+  client.publish(queue, "a", "x");
+  const std::uint64_t consumer = client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  // For longer than the lease and what counts as late.
+  broker.on_loop([&] {
+    client.send_settle(7, consumer, wire::SettleKind_Ack, {{1, 1}});
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  });
+  const RawFrame settled = client.expect(wire::FrameType_Settled);
+  CHECK(settled.table<wire::Settled>().settled() == 1);
+  CHECK(settled.table<wire::Settled>().late() == 0);
+  // And a lease that nobody settles ends all the same.
+  client.publish(queue, "b", "x");
+  client.expect(wire::FrameType_Deliver);
+  broker.on_loop([] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); });
+  client.expect(wire::FrameType_LeaseLost);
+}
+
 TEST_CASE("a message goes from publisher to consumer with the bytes that were published") {
   RunningBroker broker;
   RawClient publisher = broker.connect("publisher");

@@ -82,6 +82,41 @@ TEST_CASE(
   CHECK(confirmed == kMessages);
 }
 
+// 16,384 such answers, of 62 KB each, might wait for a commit: a gigabyte for one connection.
+TEST_CASE("answers that name thousands of sequences waited for a commit by their number alone") {
+  RunningBroker broker;
+  RawClient watcher = broker.connect("watcher");
+  RawClient client = broker.connect("client");
+  const std::uint32_t queue = client.create_queue("q");
+  const std::uint64_t consumer = client.subscribe("q", 0);
+  std::vector<wire::SequenceRange> ranges;
+  for (std::uint64_t n = 1; n <= 3'900; ++n) ranges.emplace_back(2 * n, 2 * n);
+  broker.store().hold();
+  client.send_publish(1, queue, "first", "x");
+  broker.store().wait_for_commit();
+  const std::uint64_t before = look_at(watcher, "client").frames_in;
+  constexpr std::uint64_t kSettles = 200;
+  std::thread sender([&] {
+    for (std::uint64_t n = 2; n < 2 + kSettles; ++n) {
+      client.send_settle(n, consumer, wire::SettleKind_Ack, ranges);
+    }
+  });
+  // It is held for a moment after each two of them, too.
+  std::uint64_t frames_in = before;
+  for (int still = 0; still < 100; ++still) {
+    const std::uint64_t seen = look_at(watcher, "client").frames_in;
+    if (std::exchange(frames_in, seen) != seen) still = 0;
+  }
+  CHECK(frames_in - before > 10);
+  CHECK(frames_in - before <= broker::kWaitingMax / (3'900 / broker::kSequencesPerWaiting) + 1);
+  broker.store().let_go();
+  client.expect(wire::FrameType_Confirm);
+  for (std::uint64_t n = 2; n < 2 + kSettles; ++n) {
+    CHECK(client.expect(wire::FrameType_Settled).correlation == n);
+  }
+  sender.join();
+}
+
 TEST_CASE("refused publishes do not count as unconfirmed") {
   broker::BrokerOptions options = loopback_options();
   options.session.unconfirmed_bytes_max = 10'000;

@@ -69,6 +69,80 @@ TEST_CASE("lists that many asked for in one turn kept everybody else waiting for
   for (RawClient& client : curious) read_to_end(client);
 }
 
+// Each costs two milliseconds, and each connection had one dealt with in every round of a turn.
+TEST_CASE("settles of many sequences from many kept everybody else waiting for all of them") {
+  raise_descriptor_limit();
+  RunningBroker broker;
+  RawClient bystander = broker.connect("bystander");
+  bystander.create_queue("q");
+  std::vector<RawClient> busy = connect_many(broker, 200);
+  std::vector<std::uint64_t> consumers;
+  for (RawClient& client : busy) consumers.push_back(client.subscribe("q", 0));
+  constexpr std::uint64_t kSettles = 4;
+  std::promise<void> sent;
+  broker.on_loop([&] {
+    for (std::size_t i = 0; i < busy.size(); ++i) {
+      for (std::uint64_t n = 1; n <= kSettles; ++n) {
+        busy[i].send_settle(n, consumers[i], wire::SettleKind_Ack, {{1, 65'536}});
+      }
+    }
+    sent.set_value();
+  });
+  sent.get_future().wait();
+  // The first round has one of each; the others come two in a turn.
+  auto last = std::async(std::launch::async, [&] {
+    for (std::uint64_t n = 1; n <= kSettles; ++n) busy.back().expect(wire::FrameType_Settled);
+  });
+  for (int i = 0; i < 20; ++i) {
+    bystander.send_empty(wire::FrameType_Ping, 1);
+    bystander.expect(wire::FrameType_Pong);
+  }
+  CHECK(last.wait_for(std::chrono::seconds(0)) == std::future_status::timeout);
+  last.wait();
+}
+
+std::uint64_t frames_of_many(RawClient& watcher) {
+  watcher.send_empty(wire::FrameType_ConnectionList, 2);
+  std::uint64_t frames = 0;
+  std::optional<RawFrame> frame;
+  while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
+    const auto& info = frame->table<wire::ConnectionInfo>();
+    if (view(info.client_name()) == "one of many") frames += info.frames_in();
+  }
+  return frames;
+}
+
+// Up to 512 KiB of each connection were dealt with before anybody was answered.
+TEST_CASE("a flood of small requests from many kept everybody else waiting for all of it") {
+  raise_descriptor_limit();
+  RunningBroker broker;
+  RawClient watcher = broker.connect("watcher");
+  std::vector<RawClient> many = connect_many(broker, 200);
+  constexpr std::uint64_t kFrames = 1'000;
+  const std::uint64_t all = many.size() * (kFrames + 1);
+  FrameWriter flood;
+  auto& builder = many.front().builder();
+  builder.Finish(wire::CreateUnsubscribe(builder, 99));
+  for (std::uint64_t n = 1; n <= kFrames; ++n) {
+    flood.append(wire::FrameType_Unsubscribe, n, {builder.GetBufferPointer(), builder.GetSize()});
+  }
+  std::promise<void> sent;
+  broker.on_loop([&] {
+    for (RawClient& client : many) client.send(flood);
+    sent.set_value();
+  });
+  sent.get_future().wait();
+  // The second answer is of a turn that began when the first one had been sent.
+  frames_of_many(watcher);
+  CHECK(frames_of_many(watcher) < all / 2);
+  for (RawClient& client : many) {
+    for (std::uint64_t n = 1; n <= kFrames; ++n) {
+      client.expect_error(ErrorCode::kConsumerNotFound, n);
+    }
+  }
+  CHECK(frames_of_many(watcher) == all);
+}
+
 TEST_CASE("a report that others share has all that anybody was told") {
   RunningBroker broker;
   RawClient first = broker.connect();

@@ -43,6 +43,40 @@ std::size_t count(const std::string& text, std::string_view what) {
   return found;
 }
 
+// Each that was not answered counted until it was not read any more, and so the acks that would
+// have made room were not, either.
+TEST_CASE("a consumer that had rejected much on a full disk could not ack") {
+  constexpr std::uint64_t kRejects = broker::kWaitingMax + 100;
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  for (std::uint64_t n = 1; n <= kRejects + 1; ++n) {
+    client.send_publish(n, queue, fmt::format("m{}", n), "x");
+    if (n % 1'000 == 0 || n > kRejects) {
+      std::uint64_t confirmed = 0;
+      while (confirmed < (n - 1) % 1'000 + 1) {
+        confirmed += client.expect(wire::FrameType_Confirm).table<wire::Confirm>().count();
+      }
+    }
+  }
+  const std::uint64_t consumer = client.subscribe("q", 65'536);
+  for (std::uint64_t n = 1; n <= kRejects + 1; ++n) client.expect(wire::FrameType_Deliver);
+  broker.store().set_room_of_commits(no_room("The disk is full."));
+  broker.store().tell_space(no_room("The disk is full."));
+  publish_until(client, queue, wire::FrameType_Error);
+  for (std::uint64_t n = 1; n <= kRejects; ++n) {
+    client.send_settle(n, consumer, wire::SettleKind_Reject, {{n, n}});
+  }
+  client.send_settle(7'000'000, consumer, wire::SettleKind_Ack, {{kRejects + 1, kRejects + 1}});
+  const RawFrame settled = client.expect(wire::FrameType_Settled);
+  CHECK_EQ(settled.correlation, 7'000'000);
+  CHECK_EQ(settled.table<wire::Settled>().settled(), 1);
+  // And when there is room all of them are answered.
+  broker.store().set_room_of_commits(broker::MemoryStore().space);
+  broker.store().tell_space(broker::MemoryStore().space);
+  for (std::uint64_t n = 1; n <= kRejects; ++n) client.expect(wire::FrameType_Settled);
+}
+
 TEST_CASE("the log and publishers are told that commits wait for room, and that they go on") {
   RunningBroker broker;
   RawClient client = broker.connect();

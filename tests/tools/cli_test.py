@@ -514,6 +514,23 @@ def test_dead_letters(tool):
     expect(tool.run("dlq", "peek", "risky"), 0, "no dead letters")
 
 
+# Tables, and the oldest of a queue, told when it died.
+def test_a_dead_letter_had_two_times_of_its_publication(tool):
+    tool.make("twofold")
+    tool.send("twofold", "x")
+    published = tool.ok("message", "get", "twofold", "1")[0]["published_at"]
+    tool.ok("message", "receive", "twofold", "--reject")
+    dead = "twofold.dead"
+    CHECK.that(tool.ok("dlq", "peek", "twofold")[0]["dead_at"] > published, "it died later")
+    CHECK.that(tool.report(dead)["oldest"]["published_at"] == published, tool.report(dead))
+    for words in (["queue", "show", dead], ["message", "peek", dead], ["message", "get", dead, "1"],
+                  ["message", "receive", dead, "--release"]):
+        as_table = tool.run(*words)
+        as_json = tool.json(*words)
+        CHECK.that(published in as_table.out, as_table)
+        CHECK.that(f'"published_at":"{published}"' in as_json.out, as_json)
+
+
 def make_dead_letters(tool, queue, count):
     tool.lines(queue, [f"m{i}" for i in range(count)])
     rejected = tool.ok("message", "receive", queue, "-n", str(count), "--reject")

@@ -48,7 +48,6 @@ Json history_json(const std::vector<AttemptReport>& history) {
 }
 
 void add_provenance(const Provenance& provenance, Json& json) {
-  json["published_at"] = time_json(provenance.published_at);
   json["source"] = provenance.source;
   json["source_sequence"] = provenance.source_sequence;
   json["subscription"] = provenance.subscription;
@@ -79,6 +78,10 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
+std::chrono::system_clock::time_point published_at(const StoredMessage& message) {
+  return message.is_dead_letter ? message.provenance.published_at : message.published_at;
+}
+
 Json receipt_json(std::string_view queue, const PublishReceipt& receipt) {
   Json json;
   json["queue"] = queue;
@@ -101,7 +104,7 @@ Json message_json(const StoredMessage& message) {
   } else {
     json["body_base64"] = base64(message.body);
   }
-  json["published_at"] = time_json(message.published_at);
+  json["published_at"] = time_json(published_at(message));
   if (message.is_dead_letter) add_provenance(message.provenance, json);
   return json;
 }
@@ -168,7 +171,7 @@ Json oldest_json(const StoredMessage& oldest) {
   json["id"] = oldest.id;
   json["attempt"] = oldest.attempt;
   json["state"] = oldest.state;
-  json["published_at"] = time_json(oldest.published_at);
+  json["published_at"] = time_json(published_at(oldest));
   return json;
 }
 

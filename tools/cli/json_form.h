@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -17,6 +18,9 @@ using Json = nlohmann::ordered_json;
 
 // Standard alphabet with padding. RFC 4648, section 4.
 std::string base64(std::string_view bytes);
+
+// Of a dead letter that of its source; the epoch if it is not known.
+std::chrono::system_clock::time_point published_at(const StoredMessage& message);
 
 Json receipt_json(std::string_view queue, const PublishReceipt& receipt);
 // "body", or "body_base64" where the body is not UTF-8; a dead letter carries where it came from.

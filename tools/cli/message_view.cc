@@ -84,7 +84,7 @@ void print_in_list(Output& output, MessageColumns columns, const StoredMessage& 
   }
   const std::string sequence = fmt::format("{}", message.sequence);
   const std::string attempt = fmt::format("{}", message.attempt);
-  const std::string published = timestamp(message.published_at);
+  const std::string published = timestamp(published_at(message));
   const Provenance& provenance = message.provenance;
   switch (columns) {
     case MessageColumns::kDelivered:
@@ -116,8 +116,7 @@ void print_message(Output& output, const StoredMessage& message, const AttemptsR
   };
   add_history(attempts.history, "", fields);
   const Provenance& provenance = message.provenance;
-  fields.emplace_back("Published", timestamp(message.is_dead_letter ? provenance.published_at
-                                                                    : message.published_at));
+  fields.emplace_back("Published", timestamp(published_at(message)));
   for (const auto& [name, value] : message.headers) {
     fields.emplace_back("Header", fmt::format("{}={}", name, value));
   }

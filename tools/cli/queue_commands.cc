@@ -68,10 +68,12 @@ void print_queue(Output& output, const QueueReport& report) {
 
 // How old a backlog is tells more than how long it is.
 std::string oldest_cell(const StoredMessage& oldest) {
+  std::string cell = fmt::format("sequence {}, {}", oldest.sequence, oldest.state);
+  const std::string published = timestamp(published_at(oldest));
+  if (published.empty()) return cell;
   const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(
-      std::chrono::system_clock::now() - oldest.published_at);
-  return fmt::format("sequence {}, {}, published {}, {} ago", oldest.sequence, oldest.state,
-                     timestamp(oldest.published_at), age_cell(age));
+      std::chrono::system_clock::now() - published_at(oldest));
+  return cell + fmt::format(", published {}, {} ago", published, age_cell(age));
 }
 
 // ---- create, edit ----

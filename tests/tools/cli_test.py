@@ -537,6 +537,26 @@ def make_dead_letters(tool, queue, count):
     CHECK.that(len(rejected) == count, len(rejected))
 
 
+# It exited as if trying again made no sense.
+def test_dead_letters_held_by_a_consumer_were_refused_for_good(tool):
+    tool.make("gripped")
+    make_dead_letters(tool, "gripped", 2)
+    process = subprocess.Popen(
+        tool.command("-o", "jsonl", "message", "receive", "gripped.dead", "--hold"),
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        CHECK.that(json.loads(process.stdout.readline())["sequence"] == 1, "the first one is held")
+        for words in (["redrive", "gripped", "1"], ["discard", "gripped", "1", "--yes"]):
+            expect(tool.json("dlq", *words), 75, "operation_refused", "held by a consumer")
+        expect(tool.json("dlq", "redrive", "gripped", "--all"), 3, "held by a consumer")
+        expect(tool.json("dlq", "redrive", "gripped", "1", "999"), 65, "message_not_found",
+               "held by a consumer")
+    finally:
+        process.terminate()
+        process.wait(timeout=LONG_S)
+        process.stdout.close()
+
+
 def test_redrive_many(tool):
     tool.make("crowd")
     count = 700

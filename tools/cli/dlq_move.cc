@@ -97,30 +97,33 @@ void print_total(Session& session, DeadMove move, const std::string& dead_queue,
   output.single(json);
 }
 
-// Why some were not moved; kOk if all were.
-ErrorCode report_rest(Session& session, const std::string& dead_queue, const MoveReport& total) {
-  ErrorCode first = ErrorCode::kOk;
-  const auto report = [&](std::uint64_t count, const Status& status) {
+// Why some were not moved, and the exit code of the first reason; kDone if all were.
+ExitCode report_rest(Session& session, const std::string& dead_queue, const MoveReport& total) {
+  ExitCode first = ExitCode::kDone;
+  const auto report = [&](std::uint64_t count, const Status& status, ExitCode code) {
     if (count == 0) return;
-    if (first == ErrorCode::kOk) first = status.code();
+    if (first == ExitCode::kDone) first = code;
     session.console().error(status);
   };
-  report(
-      total.refused,
-      Status(total.first_refusal.ok() ? ErrorCode::kOperationRefused : total.first_refusal.code(),
-             fmt::format("{} dead letters of {} stay where they are: {}", total.refused, dead_queue,
-                         total.first_refusal.message())));
+  const ErrorCode refusal =
+      total.first_refusal.ok() ? ErrorCode::kOperationRefused : total.first_refusal.code();
+  report(total.refused,
+         Status(refusal, fmt::format("{} dead letters of {} stay where they are: {}", total.refused,
+                                     dead_queue, total.first_refusal.message())),
+         exit_code_for(refusal));
   report(total.not_found,
          Status(ErrorCode::kMessageNotFound,
                 total.not_found == 1
                     ? fmt::format("Message {} is not in {}.", total.not_found_first, dead_queue)
                     : fmt::format("{} of the messages are not in {}, {} first of all.",
-                                  total.not_found, dead_queue, total.not_found_first)));
+                                  total.not_found, dead_queue, total.not_found_first)),
+         exit_code_for(ErrorCode::kMessageNotFound));
   report(total.skipped_in_flight,
          Status(ErrorCode::kOperationRefused,
                 fmt::format("{} dead letters of {} are held by a consumer; they can be moved once "
                             "it has given them back.",
-                            total.skipped_in_flight, dead_queue)));
+                            total.skipped_in_flight, dead_queue)),
+         ExitCode::kTryAgain);
   return first;
 }
 
@@ -140,14 +143,14 @@ ExitCode move_dead_letters(Session& session, DeadMove move, const QueueReport& r
                             : move_sequences(session, move, dead_queue, sequences, dry_run, total);
   session.console().end_progress();
   if (status.ok() || total.moved > 0) print_total(session, move, dead_queue, dry_run, total);
-  const ErrorCode rest = report_rest(session, dead_queue, total);
+  const ExitCode rest = report_rest(session, dead_queue, total);
   const std::string done = total_sentence(move, dead_queue, dry_run, total);
   if (status.code() == ErrorCode::kCancelled) {
     session.fail(Status(status.code(), fmt::format("{} {}, the others stay where they are.",
                                                    status.message(), done)));
     return session.finish(ExitCode::kInterrupted, done + ".");
   }
-  const ExitCode failed = status.ok() ? exit_code_for(rest) : session.fail(status, dead_queue);
+  const ExitCode failed = status.ok() ? rest : session.fail(status, dead_queue);
   const ExitCode code = failed != ExitCode::kDone && total.moved > 0 ? ExitCode::kPartly : failed;
   return session.finish(code, done + ".");
 }

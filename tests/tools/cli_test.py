@@ -487,6 +487,15 @@ def test_dead_letters(tool):
     CHECK.that(all(stat.S_ISCHR(os.stat(device).st_mode) for device in ("/dev/full", "/dev/null")),
                "devices stay devices")
 
+    # What stands for a pipe was taken for the path of a file.
+    for words in ('"$@" /dev/stdout | cat', '"$@" >(cat) | cat'):
+        piped = subprocess.run(["bash", "-c", words, "bash", *tool.command("dlq", "export", "risky")],
+                               capture_output=True, timeout=LONG_S)
+        CHECK.that(b"2 dead letters" in piped.stderr, piped)
+        CHECK.that([json.loads(line)["id"] for line in piped.stdout.splitlines()] == ["p1", "p2"],
+                   piped)
+    expect(tool.run("dlq", "export", "risky", tempfile.gettempdir()), 64, "Is a directory")
+
     dry = tool.ok("dlq", "redrive", "risky", "--all", "--dry-run")[0]
     CHECK.that(dry["redriven"] == 2 and dry["dry_run"] is True, dry)
     CHECK.that(tool.report("risky.dead")["messages"] == 2, "a dry run moves nothing")
@@ -776,11 +785,12 @@ def test_pipe_closed(tool):
     CHECK.that(full.returncode == 70 and b"No space left" in full.stderr, full)
     CHECK.that(tool.report("pipe")["messages"] == left, "what was not written is not acked")
     tool.ok("message", "receive", "pipe", "-n", str(left), "--reject", "--wait", "10s")
-    cut = subprocess.run(
-        ["bash", "-c", '"$@" | head -c 10; exit ${PIPESTATUS[0]}', "bash",
-         *tool.command("dlq", "export", "pipe", "-")],
-        capture_output=True, timeout=LONG_S)
-    CHECK.that(cut.returncode == 128 + signal.SIGPIPE and cut.stderr == b"", cut)
+    for file in ("-", "/dev/stdout"):
+        cut = subprocess.run(
+            ["bash", "-c", '"$@" | head -c 10; exit ${PIPESTATUS[0]}', "bash",
+             *tool.command("dlq", "export", "pipe", file)],
+            capture_output=True, timeout=LONG_S)
+        CHECK.that(cut.returncode == 128 + signal.SIGPIPE and cut.stderr == b"", cut)
 
 
 def on_terminal(command, answer):

@@ -193,7 +193,17 @@ TEST_CASE("a file in a directory that does not exist is refused by its name") {
   const Directory directory;
   const Result<WholeFile> file = WholeFile::create(directory.file("no/export"));
   REQUIRE(!file.ok());
-  CHECK(file.status().message().find("no/export") != std::string::npos);
+  CHECK(file.status().message().find("no/export\" cannot be created") != std::string::npos);
+}
+
+TEST_CASE("a directory was found to be one only when the file was to take its place") {
+  const Directory directory;
+  std::filesystem::create_directory(directory.file("there"));
+  const Result<WholeFile> file = WholeFile::create(directory.file("there"));
+  REQUIRE(!file.ok());
+  CHECK(file.status().code() == ErrorCode::kInvalidArgument);
+  CHECK(file.status().message().find("there\" cannot be opened: Is a directory") !=
+        std::string::npos);
 }
 
 // What `print` writes in this format.

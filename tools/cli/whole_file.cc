@@ -18,6 +18,12 @@ namespace holdfast::cli {
 
 namespace {
 
+// What errno says.
+Status cannot_be(std::string_view step, const std::string& name) {
+  return Status(ErrorCode::kInvalidArgument,
+                fmt::format("File {} cannot be {}: {}.", quoted(name), step, std::strerror(errno)));
+}
+
 // What symbolic links lead to from there, whether it exists or not.
 Result<std::string> end_of_links(const std::string& path) {
   constexpr int kLinksMax = 40;  // as many as Linux follows
@@ -38,25 +44,20 @@ Result<std::string> end_of_links(const std::string& path) {
 
 Result<WholeFile> WholeFile::create(const std::string& name) {
   if (name == "-") return WholeFile(name, {}, STDOUT_FILENO);
-  const Result<std::string> end = end_of_links(name);
-  if (!end.ok()) return end.status();
-  const std::string& path = *end;
+  // Asked of the name itself: what a link in /proc says of a pipe is no path.
   struct stat info {};
-  if (::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) {
-    const int file_descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-    if (file_descriptor >= 0) return WholeFile(path, {}, file_descriptor);
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("File {} cannot be opened: {}.", quoted(path), std::strerror(errno)));
+  if (::stat(name.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    const int file_descriptor = ::open(name.c_str(), O_WRONLY | O_CLOEXEC);
+    if (file_descriptor >= 0) return WholeFile(name, {}, file_descriptor);
+    return cannot_be("opened", name);
   }
-  std::string temporary_path = fmt::format("{}.{}.part", path, ::getpid());
+  const Result<std::string> path = end_of_links(name);
+  if (!path.ok()) return path.status();
+  std::string temporary_path = fmt::format("{}.{}.part", *path, ::getpid());
   const int file_descriptor =
       ::open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (file_descriptor < 0) {
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("File {} cannot be created: {}.", quoted(temporary_path),
-                              std::strerror(errno)));
-  }
-  return WholeFile(path, std::move(temporary_path), file_descriptor);
+  if (file_descriptor < 0) return cannot_be("created", name);
+  return WholeFile(*path, std::move(temporary_path), file_descriptor);
 }
 
 WholeFile::WholeFile(WholeFile&& other) noexcept
@@ -84,7 +85,7 @@ Status WholeFile::write_out() {
     const ssize_t written = ::write(file_descriptor_, rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
     if (written < 0) {
-      pipe_is_closed_ = is_standard_output() && errno == EPIPE;
+      pipe_is_closed_ = errno == EPIPE;
       return failed("written");
     }
     rest.remove_prefix(static_cast<std::size_t>(written));

@@ -30,7 +30,7 @@ class WholeFile {
   Status write(std::string_view bytes);
   // After it a regular file is there, durably. kStorageFailed.
   Status finish();
-  // Standard output was a pipe, and its reader has gone.
+  // It was a pipe, and its reader has gone.
   bool pipe_is_closed() const { return pipe_is_closed_; }
 
  private:

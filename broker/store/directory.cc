@@ -41,12 +41,17 @@ std::string error_text(int error) { return std::strerror(error); }
 
 bool means_read_only(int error) { return error == EACCES || error == EPERM || error == EROFS; }
 
-Status system_error(std::string_view doing, const std::string& path, int error) {
+// What to do about a directory that will not do depends on who asks: a broker, or a check, which
+// only reads.
+Status system_error(std::string_view doing, const std::string& path, int error,
+                    bool read_only = false) {
   if (means_read_only(error)) {
-    return Status(ErrorCode::kDirectoryReadOnly,
-                  fmt::format("{} {} failed: {}. Give the broker's user write access to the data "
-                              "directory, or name another one.",
-                              doing, path, error_text(error)));
+    return Status(
+        ErrorCode::kDirectoryReadOnly,
+        fmt::format("{} {} failed: {}. {}", doing, path, error_text(error),
+                    read_only ? "Check it as the broker's user, or as another one that may read it."
+                              : "Give the broker's user write access to the data directory, or "
+                                "name another one."));
   }
   return Outcome(error).to_status(fmt::format("{} {}", doing, path));
 }
@@ -94,9 +99,11 @@ std::optional<pid_t> holder_of(const File& file) {
 
 std::string format_line() { return fmt::format("{}{}\n", kFormatPrefix, kFormatVersion); }
 
-Status foreign(std::string reason) {
+Status foreign(std::string_view reason, bool read_only = false) {
   return Status(ErrorCode::kDirectoryForeign,
-                std::move(reason) + " Name an empty directory, or one of Holdfast's own.");
+                fmt::format("{} Name {}.", reason,
+                            read_only ? "the data directory of a broker"
+                                      : "an empty directory, or one of Holdfast's own"));
 }
 
 Status write_format(const std::string& path) {
@@ -112,15 +119,16 @@ Status write_format(const std::string& path) {
 }
 
 // Reads DIR/store/format and judges it.
-Status check_format(const std::string& store_path) {
+Status check_format(const std::string& store_path, bool read_only) {
   const std::string path = store_path + "/" + std::string(kFormatName);
   const File file(path, O_RDONLY);
   if (!file.ok()) {
     if (file.error() == ENOENT || file.error() == ENOTDIR) {
       return foreign(fmt::format("{} is not a store of Holdfast: it has no file \"{}\".",
-                                 store_path, kFormatName));
+                                 store_path, kFormatName),
+                     read_only);
     }
-    return system_error("Reading", path, file.error());
+    return system_error("Reading", path, file.error(), read_only);
   }
   std::array<char, 64> buffer{};
   const ssize_t bytes = ::read(file.descriptor(), buffer.data(), buffer.size());
@@ -129,11 +137,11 @@ Status check_format(const std::string& store_path) {
   std::uint32_t version = 0;
   const char* const number = text.data() + kFormatPrefix.size();
   if (!text.starts_with(kFormatPrefix) || !text.ends_with('\n')) {
-    return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path));
+    return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path), read_only);
   }
   const auto [end, error] = std::from_chars(number, text.data() + text.size() - 1, version);
   if (error != std::errc() || end != text.data() + text.size() - 1 || version == 0) {
-    return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path));
+    return foreign(fmt::format("{} does not say that it is a store of Holdfast.", path), read_only);
   }
   if (version != kFormatVersion) {
     return Status(
@@ -148,13 +156,15 @@ Status check_format(const std::string& store_path) {
 // What is in a directory, judged without changing anything.
 enum class Contents { kMissing, kNoStore, kStore };
 
-Result<Contents> inspect(const std::string& path) {
+Result<Contents> inspect(const std::string& path, bool read_only) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
     if (errno == ENOENT) return Contents::kMissing;
-    return system_error("Looking at", path, errno);
+    return system_error("Looking at", path, errno, read_only);
   }
-  if (!S_ISDIR(info.st_mode)) return foreign(fmt::format("{} is not a directory.", path));
+  if (!S_ISDIR(info.st_mode)) {
+    return foreign(fmt::format("{} is not a directory.", path), read_only);
+  }
   std::error_code error;
   bool has_store = false;
   fs::directory_iterator entries(path, error);
@@ -163,12 +173,14 @@ Result<Contents> inspect(const std::string& path) {
     if (name == kStoreName) {
       has_store = true;
     } else if (name != kLockName && name != kNewStoreName && name != kLostAndFound) {
-      return foreign(fmt::format("{} holds \"{}\", which is not Holdfast's.", path, name));
+      return foreign(fmt::format("{} holds \"{}\", which is not Holdfast's.", path, name),
+                     read_only);
     }
   }
-  if (error) return system_error("Reading", path, error.value());
+  if (error) return system_error("Reading", path, error.value(), read_only);
   if (!has_store) return Contents::kNoStore;
-  if (Status status = check_format(path + "/" + std::string(kStoreName)); !status) return status;
+  Status status = check_format(path + "/" + std::string(kStoreName), read_only);
+  if (!status) return status;
   return Contents::kStore;
 }
 
@@ -262,10 +274,13 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
                                                            const Creator& create) {
   // Looked at before anything is touched, and again under the lock: a broker that was first may
   // have created the store meanwhile.
-  Result<Contents> contents = inspect(options.path);
+  Result<Contents> contents = inspect(options.path, options.read_only);
   if (!contents) return contents.status();
   if (options.read_only && *contents != Contents::kStore) {
-    return foreign(fmt::format("There is no store in {}.", options.path));
+    return foreign(
+        fmt::format("There is no {} {}.",
+                    *contents == Contents::kMissing ? "directory" : "store in", options.path),
+        true);
   }
   if (*contents == Contents::kMissing) {
     if (Status status = create_directory(options.path); !status) return status;
@@ -274,7 +289,7 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
 
   std::unique_ptr<DataDirectory> directory(new DataDirectory(options.path));
   if (Status status = directory->lock(options.read_only); !status) return status;
-  contents = inspect(options.path);
+  contents = inspect(options.path, options.read_only);
   if (!contents) return contents.status();
   if (options.read_only) return directory;
   if (Status status = remove_leftover(directory->path_ + "/" + std::string(kNewStoreName));
@@ -304,7 +319,7 @@ Status DataDirectory::lock(bool read_only) {
   File file(path, read_only ? O_RDONLY : O_RDWR | O_CREAT, 0640);
   if (!file.ok()) {
     if (read_only && file.error() == ENOENT) return Status();
-    return system_error("Opening", path, file.error());
+    return system_error("Opening", path, file.error(), read_only);
   }
   if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return system_error("Locking", path, errno);

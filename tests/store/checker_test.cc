@@ -1,6 +1,8 @@
 // The check: nothing to say about a sound directory, and a finding for each kind of damage.
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -86,6 +88,39 @@ TEST_CASE("a directory without a store cannot be checked, and is left empty") {
   REQUIRE_FALSE(report.ok());
   CHECK_EQ(report.status().code(), ErrorCode::kDirectoryForeign);
   CHECK(names_in(temporary.path()).empty());
+}
+
+// What the check says of a directory that it does not take.
+std::string refusal(const std::string& directory, ErrorCode code) {
+  const Result<CheckReport> report = check_directory(directory, {});
+  REQUIRE_FALSE(report.ok());
+  CHECK_EQ(report.status().code(), code);
+  return report.status().message();
+}
+
+TEST_CASE("a check was told to take an empty directory, or to let the broker write") {
+  const TemporaryDirectory temporary;
+  const std::string& path = temporary.path();
+  CHECK_EQ(refusal(path, ErrorCode::kDirectoryForeign),
+           "There is no store in " + path + ". Name the data directory of a broker.");
+  CHECK_EQ(refusal(path + "/mistyped", ErrorCode::kDirectoryForeign),
+           "There is no directory " + path + "/mistyped. Name the data directory of a broker.");
+  write_file(path + "/notes.txt", "mine");
+  CHECK_EQ(refusal(path, ErrorCode::kDirectoryForeign),
+           path +
+               " holds \"notes.txt\", which is not Holdfast's. Name the data directory of a "
+               "broker.");
+
+  constexpr uid_t kNobody = 65534;
+  const uid_t user = ::geteuid();
+  REQUIRE_EQ(::chmod(path.c_str(), 0), 0);
+  if (user == 0) REQUIRE_EQ(::seteuid(kNobody), 0);  // root may read everything
+  const std::string unreadable = refusal(path, ErrorCode::kDirectoryReadOnly);
+  if (user == 0) REQUIRE_EQ(::seteuid(user), 0);
+  REQUIRE_EQ(::chmod(path.c_str(), 0700), 0);
+  CHECK_NE(unreadable.find("Permission denied. Check it as the broker's user, or as another one "
+                           "that may read it."),
+           std::string::npos);
 }
 
 TEST_CASE("a data file that is missing or cut short was an error of the check, not a finding") {

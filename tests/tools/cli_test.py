@@ -737,6 +737,13 @@ def test_unreachable(tool):
     done = subprocess.run([tool.binary, "-o", "jsonl", "status"], capture_output=True,
                           env=environment, timeout=LONG_S)
     CHECK.that(done.returncode == 0 and b"uptime_ms" in done.stdout, "HOLDFAST_URL is used")
+    # It was not told where a wrong address came from.
+    environment["HOLDFAST_URL"] = "foo"
+    for words in (["status"], ["bench", "sync"]):
+        done = subprocess.run([tool.binary, *words], capture_output=True, env=environment,
+                              timeout=LONG_S)
+        CHECK.that(done.returncode == 64 and b"is foo, from HOLDFAST_URL." in done.stderr, done)
+    expect(tool.run("status", environment=environment), 0)
 
 
 def flood_one(listener):
@@ -757,7 +764,8 @@ def test_something_else_listens(tool):
         elsewhere = Tool(tool.binary, f"127.0.0.1:{listener.getsockname()[1]}")
         flooding = threading.Thread(target=flood_one, args=[listener])
         flooding.start()
-        expect(elsewhere.run("status"), 69, "frame_malformed", "another protocol")
+        expect(elsewhere.run("status"), 69, "frame_malformed", "another protocol",
+               elsewhere.address)
         flooding.join()
 
 

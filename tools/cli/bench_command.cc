@@ -87,7 +87,11 @@ std::string lines_of(const Json& json) {
 
 Result<Address> broker_address(const BenchArguments& arguments, Session& session,
                                std::unique_ptr<bench::OwnBroker>& own) {
-  if (session.options().is_address_given) return parse_address(session.options().address);
+  if (session.options().address_source != AddressSource::kDefault) {
+    Result<Address> address = parse_address(session.options().address);
+    if (!address.ok()) return session.with_address(address.status());
+    return address;
+  }
   auto started = bench::OwnBroker::start(
       arguments.binary, arguments.parent.empty() ? std::filesystem::temp_directory_path()
                                                  : std::filesystem::path(arguments.parent));

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 #include <sstream>
 #include <string_view>
@@ -139,8 +140,8 @@ CommandLine parse_command_line(int argument_count, const char* const* arguments)
   app.set_version_flag("--version", "holdfast " HOLDFAST_VERSION);
   app.get_formatter()->column_width(34);
   const CLI::Option* const url =
-      app.add_option("-u,--url", line.options.address, "The broker (default 127.0.0.1:7411)")
-          ->envname("HOLDFAST_URL")
+      app.add_option("-u,--url", line.options.address,
+                     "The broker (default $HOLDFAST_URL, or else 127.0.0.1:7411)")
           ->type_name("HOST:PORT|unix:PATH");
   const Command tool(app, line.action);
   take_options(tool, line.options, timeout);
@@ -170,7 +171,12 @@ CommandLine parse_command_line(int argument_count, const char* const* arguments)
     line.text = "--timeout cannot be 0: name the longest time that a request may take, e.g. 30s.";
   }
   if (timeout) line.options.timeout = *timeout;
-  line.options.is_address_given = url->count() > 0;
+  if (url->count() > 0) {
+    line.options.address_source = AddressSource::kCommandLine;
+  } else if (const char* address = std::getenv("HOLDFAST_URL"); address && *address != '\0') {
+    line.options.address = address;
+    line.options.address_source = AddressSource::kEnvironment;
+  }
   return line;
 }
 

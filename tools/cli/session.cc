@@ -14,14 +14,14 @@ Status Session::connect(Reconnect reconnect, std::chrono::milliseconds wait) {
   options.timeout = options_.timeout + wait;
   options.reconnect = false;  // connect() tries once
   Result<Client> first = Client::connect(options);
-  if (!first.ok()) return first.status();
+  if (!first.ok()) return with_address(first.status());
   if (reconnect == Reconnect::kNo) {
     client_.emplace(std::move(first).value());
     return Status();
   }
   options.reconnect = true;
   Result<Client> lasting = Client::connect(options);
-  if (!lasting.ok()) return lasting.status();
+  if (!lasting.ok()) return with_address(lasting.status());
   client_.emplace(std::move(lasting).value());
   return Status();
 }
@@ -29,6 +29,15 @@ Status Session::connect(Reconnect reconnect, std::chrono::milliseconds wait) {
 Status Session::connect_for(std::string_view queue) {
   const Status name = check_queue_name(queue);
   return name.ok() ? connect() : name;
+}
+
+Status Session::with_address(const Status& status) const {
+  const bool is_of_environment = options_.address_source == AddressSource::kEnvironment;
+  const bool is_named = status.message().find(options_.address) != std::string::npos;
+  if (is_named && !is_of_environment) return status;
+  return Status(status.code(),
+                fmt::format("{} The address is {}{}.", status.message(), options_.address,
+                            is_of_environment ? ", from HOLDFAST_URL" : ""));
 }
 
 ExitCode Session::fail(const Status& status, std::string_view queue) {

@@ -16,9 +16,11 @@
 
 namespace holdfast::cli {
 
+enum class AddressSource { kDefault, kEnvironment, kCommandLine };
+
 struct SessionOptions {
   std::string address = "127.0.0.1:7411";
-  bool is_address_given = false;  // not the default
+  AddressSource address_source = AddressSource::kDefault;
   OutputFormat format = OutputFormat::kTable;
   bool quiet = false;
   std::chrono::milliseconds timeout{30'000};  // of each request
@@ -41,6 +43,9 @@ class Session {
   Status connect(Reconnect reconnect = Reconnect::kNo, std::chrono::milliseconds wait = {});
   // The same, for a command about this queue, whose name is checked before.
   Status connect_for(std::string_view queue);
+  // An error of connecting, with the address where it does not name it, or where that comes out of
+  // the environment.
+  Status with_address(const Status& status) const;
   // Only after connect() returned ok.
   Client& client() { return *client_; }
   Admin admin() { return client_->admin(); }

@@ -126,7 +126,10 @@ ExitCode list_consumers(Session& session, const std::string& queue) {
                 consumer.name});
   }
   output.end_list();
-  if (consumers->empty()) session.console().note("There are no consumers.");
+  if (consumers->empty()) {
+    session.console().note(queue.empty() ? "There are no consumers."
+                                         : fmt::format("Queue {} has no consumers.", queue));
+  }
   return session.finish();
 }
 

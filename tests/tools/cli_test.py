@@ -377,6 +377,11 @@ def test_receive_waits(tool):
         consumers = tool.ok("consumer", "ls", "late")
         CHECK.that(len(consumers) == 1 and consumers[0]["queue"] == "late", consumers)
         CHECK.that(tool.run("consumer", "ls").out.startswith("CONSUMER"), "as a table")
+        # Its end, which tells one process from another, was cut.
+        name = consumers[0]["name"]
+        for noun in ("consumer", "connection"):
+            listed = tool.run(noun, "ls")
+            CHECK.that(f" {name} " in listed.out, f"{name}: {listed}")
         tool.send("late", "here")
         out, _ = process.communicate(timeout=LONG_S)
         CHECK.that(json.loads(out)["body"] == "here" and process.returncode == 0, out)

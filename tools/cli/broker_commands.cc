@@ -105,25 +105,24 @@ ExitCode list_consumers(Session& session, const std::string& queue) {
   if (!consumers.ok()) return session.fail(consumers.status(), queue);
   Output& output = session.output();
   output.begin_list({{"CONSUMER", Align::kRight},
+                     {"NAME", Align::kLeft},
                      {"QUEUE", Align::kLeft},
                      {"IN FLIGHT", Align::kRight},
                      {"CREDIT", Align::kRight},
                      {"OLDEST", Align::kRight},
                      {"LEASE", Align::kRight},
                      {"DELIVERED", Align::kRight},
-                     {"ACKED", Align::kRight},
-                     {"NAME", Align::kLeft}});
+                     {"ACKED", Align::kRight}});
   for (const ConsumerReport& consumer : *consumers) {
     if (!output.is_table()) {
       output.object(consumer_json(consumer));
       continue;
     }
-    output.row({fmt::format("{}", consumer.id), consumer.queue,
+    output.row({fmt::format("{}", consumer.id), consumer.name, consumer.queue,
                 fmt::format("{}", consumer.in_flight), fmt::format("{}", consumer.credit_messages),
                 age_cell(std::chrono::milliseconds(consumer.oldest_lease_ms)),
                 age_cell(std::chrono::milliseconds(consumer.lease_ms)),
-                fmt::format("{}", consumer.delivered), fmt::format("{}", consumer.acked),
-                consumer.name});
+                fmt::format("{}", consumer.delivered), fmt::format("{}", consumer.acked)});
   }
   output.end_list();
   if (consumers->empty()) {
@@ -140,6 +139,7 @@ ExitCode list_connections(Session& session) {
   if (!connections.ok()) return session.fail(connections.status());
   Output& output = session.output();
   output.begin_list({{"CONNECTION", Align::kRight},
+                     {"NAME", Align::kLeft},
                      {"PEER", Align::kLeft},
                      {"SINCE", Align::kRight},
                      {"FRAMES IN", Align::kRight},
@@ -147,18 +147,17 @@ ExitCode list_connections(Session& session) {
                      {"BYTES IN", Align::kRight},
                      {"BYTES OUT", Align::kRight},
                      {"UNCONFIRMED", Align::kRight},
-                     {"READING", Align::kLeft},
-                     {"NAME", Align::kLeft}});
+                     {"READING", Align::kLeft}});
   for (const ConnectionReport& connection : *connections) {
     if (!output.is_table()) {
       output.object(connection_json(connection));
       continue;
     }
-    output.row({fmt::format("{}", connection.id), connection.peer, age_cell(connection.connected),
-                fmt::format("{}", connection.frames_in), fmt::format("{}", connection.frames_out),
-                size_cell(connection.bytes_in), size_cell(connection.bytes_out),
-                size_cell(connection.unconfirmed_bytes), connection.reading ? "yes" : "held back",
-                connection.client_name});
+    output.row({fmt::format("{}", connection.id), connection.client_name, connection.peer,
+                age_cell(connection.connected), fmt::format("{}", connection.frames_in),
+                fmt::format("{}", connection.frames_out), size_cell(connection.bytes_in),
+                size_cell(connection.bytes_out), size_cell(connection.unconfirmed_bytes),
+                connection.reading ? "yes" : "held back"});
   }
   output.end_list();
   return session.finish();

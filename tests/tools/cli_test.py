@@ -1030,10 +1030,12 @@ def check_directory(daemon, tool_binary):
         expect(tool.run("check", data), 75, "directory_locked")
         CHECK.that(broker.stop() == 0, "the broker ends well: " + "".join(broker.log))
         sound = tool.run("check", data)
-        expect(sound, 0, "nothing is wrong", "100 messages")
+        # `status` counts one, and it was not said that this is another count.
+        expect(sound, 0, "nothing is wrong", "2 queues (with dead-letter queues)", "100 messages")
         CHECK.that(sound.out == "", sound)
         report = json.loads(tool.run("-o", "json", "check", data).out)
         CHECK.that(report["messages"] == 100 and report["findings"] == [], report)
+        CHECK.that(report["queues"] == 2, report)
         expect(tool.run("check", os.path.join(directory, "missing")), 65, "missing")
 
         CHECK.that(damage(data, b"m50"), "the stored body is found in the data directory")

@@ -64,7 +64,8 @@ ExitCode check(Session& session, const std::string& directory) {
                     report->batches_journaled));
   }
   session.console().note(
-      fmt::format("{} queues, {} blocks, {} messages ({} not settled), {}, batch {}: {}.",
+      fmt::format("{} queues (with dead-letter queues), {} blocks, {} messages ({} not settled), "
+                  "{}, batch {}: {}.",
                   report->queues, report->blocks, report->messages, report->unsettled,
                   size_cell(report->bytes), report->batch_number,
                   report->findings.empty() ? "nothing is wrong"

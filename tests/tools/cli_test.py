@@ -725,6 +725,9 @@ def test_usage(tool):
     for words in (["--help"], ["queue", "--help"], ["message", "send", "--help"]):
         shown = tool.run(*words)
         CHECK.that(shown.code == 0 and "Usage" in shown.out and shown.err == "", shown)
+    # The broker's configuration was left out.
+    shown = tool.run("queue", "create", "--help")
+    CHECK.that("names its own (default 30s, if the broker sets no other)" in shown.out, shown)
     full = subprocess.run(["bash", "-c", '"$@" > /dev/full', "bash", *tool.command("--help")],
                           capture_output=True, timeout=LONG_S)
     CHECK.that(full.returncode == 70 and b"No space left" in full.stderr, full)

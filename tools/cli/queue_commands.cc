@@ -128,7 +128,7 @@ void add_create(const Command& queue) {
   };
   for (const QueueSettingInfo& info : queue_setting_table()) {
     take_setting(std::string(info.name),
-                 fmt::format("{} (default {})", info.meaning,
+                 fmt::format("{} (default {}, if the broker sets no other)", info.meaning,
                              format_setting_value(info, info.default_value)),
                  info.unit == SettingUnit::kMilliseconds ? "DURATION"
                  : info.unit == SettingUnit::kBytes      ? "SIZE"

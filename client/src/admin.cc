@@ -432,15 +432,23 @@ Result<PeekPage> Admin::peek(std::string_view queue, std::uint32_t limit, std::u
 }
 
 Result<StoredMessage> Admin::get(std::string_view queue, std::uint64_t sequence) {
-  Result<PeekPage> page = peek(queue, 1, sequence);
-  if (!page.ok()) return page.status();
-  if (sequence == 0 || page->messages.empty() || page->messages.front().sequence != sequence) {
-    return Status(
-        ErrorCode::kMessageNotFound,
-        fmt::format("Queue \"{}\" holds no message {}: it is settled, dead-lettered, or never was.",
-                    queue, sequence));
+  // What a peek leaves out is damaged if it was there before and after.
+  for (bool was_held = false;; was_held = true) {
+    Result<PeekPage> page = peek(queue, 1, sequence);
+    if (!page.ok()) return page.status();
+    if (!page->messages.empty() && page->messages.front().sequence == sequence) {
+      return std::move(page->messages.front());
+    }
+    const Result<AttemptsReport> held = attempts(queue, sequence);
+    if (!held.ok()) return held.status();
+    if (was_held) {
+      return Status(
+          ErrorCode::kMessageCorrupt,
+          fmt::format("Message {} of \"{}\" is stored and damaged, so it cannot be shown. "
+                      "At its delivery it is set aside in the dead-letter queue.",
+                      sequence, queue));
+    }
   }
-  return std::move(page->messages.front());
 }
 
 Result<AttemptsReport> Admin::attempts(std::string_view queue, std::uint64_t sequence) {

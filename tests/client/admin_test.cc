@@ -161,8 +161,50 @@ TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
                  message_bytes("five", "body"));
   c.peer->send(other);
   c.peer->list_end(get.correlation, 1, 6);
+  const ReceivedFrame asked = c.peer->expect(wire::FrameType_Attempts);
+  CHECK(asked.table<wire::Attempts>().sequence() == 4);
+  c.peer->error(asked.correlation, ErrorCode::kMessageNotFound, "It is settled.");
   CHECK(got.get().status().code() == ErrorCode::kMessageNotFound);
   CHECK(c.client->admin().peek("orders", 1001).status().code() == ErrorCode::kInvalidArgument);
+}
+
+void answer_no_message(FakePeer& peer) {
+  peer.list_end(peer.expect(wire::FrameType_Peek).correlation, 0, 0);
+}
+
+void answer_held(FakePeer& peer) {
+  reply(peer, wire::FrameType_AttemptsInfo, peer.expect(wire::FrameType_Attempts).correlation,
+        [](auto& builder) { return wire::CreateAttemptsInfo(builder, 5); });
+}
+
+TEST_CASE("a damaged message was said not to be there") {
+  FakeBroker broker;
+  Connected c(broker);
+  const auto begin = [&] {
+    auto got = std::async([&] { return c.client->admin().get("orders", 5); });
+    answer_no_message(*c.peer);
+    answer_held(*c.peer);
+    return got;
+  };
+  auto damaged = begin();
+  answer_no_message(*c.peer);
+  answer_held(*c.peer);
+  CHECK(damaged.get().status().code() == ErrorCode::kMessageCorrupt);
+
+  auto published_meanwhile = begin();
+  const ReceivedFrame frame = c.peer->expect(wire::FrameType_Peek);
+  FrameWriter item;
+  append_message(item, wire::FrameType_PeekItem, frame.correlation, 0, 5, 1,
+                 message_bytes("five", "body"));
+  c.peer->send(item);
+  c.peer->list_end(frame.correlation, 1, 0);
+  CHECK(published_meanwhile.get().ok());
+
+  auto settled_meanwhile = begin();
+  answer_no_message(*c.peer);
+  c.peer->error(c.peer->expect(wire::FrameType_Attempts).correlation, ErrorCode::kMessageNotFound,
+                "It is settled.");
+  CHECK(settled_meanwhile.get().status().code() == ErrorCode::kMessageNotFound);
 }
 
 TEST_CASE("the attempts of a message are asked for, also over another connection") {

@@ -1048,6 +1048,26 @@ def check_directory(daemon, tool_binary):
         CHECK.that(tool.run("check", data).out.strip() != "", "a line per finding")
 
 
+def check_a_damaged_message_was_said_not_to_be_there(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        data = os.path.join(directory, "data")
+        broker = Broker(daemon, data)
+        tool = Tool(tool_binary, broker.address)
+        tool.make("spoilt")
+        tool.lines("spoilt", ["before", "to be damaged", "after"])
+        broker.stop()
+        CHECK.that(damage(data, b"to be damaged"), "the stored body is found")
+        broker = Broker(daemon, data)
+        try:
+            tool = Tool(tool_binary, broker.address)
+            expect(tool.run("message", "get", "spoilt", "2"), 65, "message_corrupt", "Message 2 of")
+            expect(tool.run("message", "get", "spoilt", "4"), 65, "message_not_found", "message 4:")
+            left = [message["sequence"] for message in tool.ok("message", "peek", "spoilt")]
+            CHECK.that(left == [1, 3], left)
+        finally:
+            broker.stop()
+
+
 # Its log lines were written over the pages of the data file.
 def check_closed_descriptors(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
@@ -1114,7 +1134,8 @@ def main():
                     CHECK.that(False, f"{name}: {traceback.format_exc()}")
         finally:
             broker.stop()
-    for check in (check_directory, check_closed_descriptors, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
+    for check in (check_directory, check_a_damaged_message_was_said_not_to_be_there,
+                  check_closed_descriptors, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
                   check_receiving_from_a_broker_that_dies,
                   check_lines_while_the_broker_is_away, check_lines_whose_confirms_do_not_come,
                   check_bench_of_a_broker_that_dies):

@@ -102,12 +102,14 @@ class Admin {
   // The number of messages removed.
   Result<std::uint64_t> purge_queue(std::string_view name);
 
-  // One page, at most `limit` (1 to 1,000) messages from sequence `from` (0: the oldest) on.
+  // One page, at most `limit` (1 to 1,000) messages from sequence `from` (0: the oldest) on,
+  // without damaged ones.
   Result<PeekPage> peek(std::string_view queue, std::uint32_t limit, std::uint64_t from = 0);
-  // The message with this sequence; kMessageNotFound if it is settled, dead-lettered, or never was.
+  // The message with this sequence; kMessageNotFound if it is settled, dead-lettered, or never was,
+  // kMessageCorrupt if it is stored and damaged.
   Result<StoredMessage> get(std::string_view queue, std::uint64_t sequence);
-  // What became of it so far; of a dead letter, since it came to the end of its queue. Errors as
-  // get().
+  // What became of it so far, of a damaged one, too; of a dead letter, since it came to the end of
+  // its queue. kMessageNotFound as get().
   Result<AttemptsReport> attempts(std::string_view queue, std::uint64_t sequence);
 
   // `queue` is the source queue or its dead-letter queue. At most 256 sequences a call.

@@ -1048,6 +1048,23 @@ def check_directory(daemon, tool_binary):
         CHECK.that(tool.run("check", data).out.strip() != "", "a line per finding")
 
 
+# What the disk has free was all that was shown.
+def check_the_room_that_a_limit_leaves_was_not_shown(daemon, tool_binary):
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        config = os.path.join(directory, "config")
+        with open(config, "w") as file:
+            file.write('[limits]\ndisk_bytes_max = "32MiB"\n')
+        broker = Broker(daemon, os.path.join(directory, "data"), "--config", config)
+        try:
+            tool = Tool(tool_binary, broker.address)
+            room_mib = tool.ok("status")[0]["room_bytes"] / (1 << 20)
+            CHECK.that(1 < room_mib < 32, room_mib)
+            shown = tool.run("status")
+            CHECK.that(f"free, room for {room_mib:.1f} MiB more\n" in shown.out, shown)
+        finally:
+            broker.stop()
+
+
 def check_a_damaged_message_was_said_not_to_be_there(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
         data = os.path.join(directory, "data")
@@ -1134,7 +1151,8 @@ def main():
                     CHECK.that(False, f"{name}: {traceback.format_exc()}")
         finally:
             broker.stop()
-    for check in (check_directory, check_a_damaged_message_was_said_not_to_be_there,
+    for check in (check_directory, check_the_room_that_a_limit_leaves_was_not_shown,
+                  check_a_damaged_message_was_said_not_to_be_there,
                   check_closed_descriptors, check_disk, check_hold_at_a_broker_that_dies, check_bench_alone,
                   check_receiving_from_a_broker_that_dies,
                   check_lines_while_the_broker_is_away, check_lines_whose_confirms_do_not_come,

@@ -47,8 +47,9 @@ void print_broker(Session& session, const BrokerReport& report) {
        fmt::format("{}, half within {}, 99 of 100 within {}", report.commits,
                    commit_time(report.commit_us_p50), commit_time(report.commit_us_p99))},
       {"Data", report.data_directory},
-      {"Disk", fmt::format("{} in use, {} claimed, {} free", size_cell(report.store_bytes),
-                           size_cell(report.store_file_bytes), size_cell(report.disk_free_bytes))},
+      {"Disk", fmt::format("{} in use, {} claimed, {} free, room for {} more",
+                           size_cell(report.store_bytes), size_cell(report.store_file_bytes),
+                           size_cell(report.disk_free_bytes), size_cell(report.room_bytes))},
   }));
 }
 

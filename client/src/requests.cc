@@ -13,7 +13,7 @@ std::vector<std::uint8_t> table_bytes(flatbuffers::FlatBufferBuilder& builder) {
 
 std::uint64_t Requests::add(Request request) {
   const std::uint64_t token = next_token_++;
-  waiting_.emplace(token, std::move(request));
+  waiting_.emplace(token, std::make_shared<const Request>(std::move(request)));
   unsent_.push_back(token);
   return token;
 }
@@ -29,7 +29,7 @@ void Requests::pump(FrameWriter& output) {
     unsent_.pop_front();
     const auto found = waiting_.find(token);
     if (found == waiting_.end()) continue;  // cancelled
-    output.append(found->second.type, token, found->second.body);
+    output.append(found->second->type, token, found->second->body);
     sent_.insert(waiting_.extract(found));
   }
 }
@@ -39,8 +39,8 @@ bool Requests::on_frame(const Frame& frame) {
   if (found == sent_.end()) return false;
   if (frame.type != wire::FrameType_Error) {
     // The callback may add or cancel requests, and so move or end this very one.
-    const auto on_frame = found->second.on_frame;
-    const Result<bool> last = on_frame(frame);
+    const std::shared_ptr<const Request> request = found->second;
+    const Result<bool> last = request->on_frame(frame);
     if (!last.ok()) {
       finish(frame.correlation, last.status());
     } else if (*last) {
@@ -53,7 +53,7 @@ bool Requests::on_frame(const Frame& frame) {
   if (error != nullptr) {
     status = Status(static_cast<ErrorCode>(error->code()), std::string(view(error->message())));
   }
-  if (status.code() == ErrorCode::kDraining && found->second.when_lost != WhenLost::kFail) {
+  if (status.code() == ErrorCode::kDraining && found->second->when_lost != WhenLost::kFail) {
     refused_.push_back(frame.correlation);
     waiting_.insert(sent_.extract(found));
   } else {
@@ -64,20 +64,20 @@ bool Requests::on_frame(const Frame& frame) {
 
 void Requests::finish(std::uint64_t token, const Status& failure) {
   const auto node = sent_.extract(token);
-  if (node.empty() || !node.mapped().on_failed) return;
-  node.mapped().on_failed(failure);
+  if (node.empty() || !node.mapped()->on_failed) return;
+  node.mapped()->on_failed(failure);
 }
 
 void Requests::connection_lost(const Status& why) {
   std::vector<std::uint64_t> again = std::exchange(refused_, {});
   std::vector<std::uint64_t> failed;
   for (const auto& [token, request] : sent_) {
-    (request.when_lost == WhenLost::kAskAgain ? again : failed).push_back(token);
+    (request->when_lost == WhenLost::kAskAgain ? again : failed).push_back(token);
   }
   for (const std::uint64_t token : std::exchange(unsent_, {})) {
     const auto found = waiting_.find(token);
     if (found == waiting_.end()) continue;  // cancelled
-    if (found->second.when_lost == WhenLost::kFail) {
+    if (found->second->when_lost == WhenLost::kFail) {
       sent_.insert(waiting_.extract(found));
       failed.push_back(token);
     } else {
@@ -88,7 +88,7 @@ void Requests::connection_lost(const Status& why) {
   std::sort(failed.begin(), failed.end());
   for (const std::uint64_t token : again) {
     if (auto node = sent_.extract(token); !node.empty()) {
-      if (node.mapped().on_repeat) node.mapped().on_repeat();
+      if (node.mapped()->on_repeat) node.mapped()->on_repeat();
       waiting_.insert(std::move(node));
     }
   }
@@ -107,7 +107,7 @@ void Requests::fail_all(const Status& why) {
   requests.merge(sent_);
   sent_.clear();
   for (const auto& [token, request] : requests) {
-    if (request.on_failed) request.on_failed(why);
+    if (request->on_failed) request->on_failed(why);
   }
 }
 

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -35,7 +36,8 @@ struct Request {
   wire::FrameType type = wire::FrameType_None;
   std::vector<std::uint8_t> body;  // a finished table; empty where the type has none
   WhenLost when_lost = WhenLost::kFailIfSent;
-  // For each frame of the answer; true: it was the last. An error ends the request likewise.
+  // For each frame of the answer, and free to keep something from one to the next; true: it was the
+  // last. An error ends the request likewise.
   std::function<Result<bool>(const Frame&)> on_frame;
   // Called once instead of a last frame. May be empty.
   std::function<void(const Status&)> on_failed;
@@ -67,8 +69,10 @@ class Requests {
 
   std::uint64_t next_token_ = kRequestCorrelation + 1;
   std::deque<std::uint64_t> unsent_;
-  std::unordered_map<std::uint64_t, Request> waiting_;  // unsent, or refused by a draining broker
-  std::unordered_map<std::uint64_t, Request> sent_;
+  // Shared with the call of its on_frame, which may end the request.
+  using ByToken = std::unordered_map<std::uint64_t, std::shared_ptr<const Request>>;
+  ByToken waiting_;  // unsent, or refused by a draining broker
+  ByToken sent_;
   std::vector<std::uint64_t> refused_;  // by a draining broker
 };
 

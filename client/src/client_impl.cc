@@ -34,6 +34,9 @@ constexpr std::chrono::milliseconds kPublishPauseMax{1'000};
 constexpr std::chrono::milliseconds kWaitMax = std::chrono::hours(24 * 365);
 constexpr std::uint32_t kConcurrencyMax = 1'024;
 
+// Whose I/O thread this is. An id would not tell: a later thread may get that of one that ended.
+thread_local const ClientImpl* io_thread_of = nullptr;
+
 std::string default_client_name() {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
@@ -160,7 +163,7 @@ Status ClientImpl::start() {
   if (Status opened = loop_.open(); !opened.ok()) return opened;
   // The thread keeps the client alive: its last owner may be a callback.
   Result<std::thread> thread = client::start_quiet_thread([self = shared_from_this()] {
-    self->io_thread_.store(std::this_thread::get_id());
+    io_thread_of = self.get();
     self->connection_.start();
     self->loop_.run();
   });
@@ -283,9 +286,7 @@ void ClientImpl::shut_down() {
 
 // ---- waiting and threads ----
 
-bool ClientImpl::on_io_thread() const {
-  return io_thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
-}
+bool ClientImpl::on_io_thread() const { return io_thread_of == this; }
 
 bool ClientImpl::is_forked() const { return ::getpid() != process_; }
 

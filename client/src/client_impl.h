@@ -122,7 +122,6 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   client::IoLoop loop_;
   client::Mailbox mailbox_;
   std::thread thread_;
-  std::atomic<std::thread::id> io_thread_{};
   const std::shared_ptr<client::Call<Status>> first_connection_;
 
   mutable std::mutex mutex_;  // of what follows

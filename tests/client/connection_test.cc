@@ -343,6 +343,15 @@ TEST_CASE("a client may be closed from its own callback, and by two threads at o
   CHECK(c.client->admin().status().status().code() == ErrorCode::kCancelled);
 }
 
+// It had got the id of one that ended: what waits was refused to it, and stop() waited for nothing.
+TEST_CASE("a new thread was taken for the I/O thread of a closed client") {
+  FakeBroker broker;
+  Connected c(broker);
+  c.client->close();
+  auto flushed = std::async(std::launch::async, [&] { return c.client->flush(); });
+  CHECK(flushed.get().code() == ErrorCode::kCancelled);
+}
+
 TEST_CASE("a client may be destroyed while it reconnects, and moved") {
   FakeBroker broker;
   Connected c(broker);

@@ -10,6 +10,14 @@ namespace holdfast {
 
 using client::SubscribeOptions;
 
+namespace {
+
+// Whose handler this thread calls. An id would not tell: a later thread may get that of one that
+// ended.
+thread_local const ConsumerImpl* handler_thread_of = nullptr;
+
+}  // namespace
+
 ConsumerImpl::ConsumerImpl(std::shared_ptr<ClientImpl> client, Handler handler, OnEnded on_ended)
     : client_(std::move(client)),
       handler_(std::move(handler)),
@@ -58,18 +66,11 @@ Status ConsumerImpl::start_threads(std::uint32_t concurrency) {
         client::start_quiet_thread([self = shared_from_this()] { self->run(); });
     if (!thread.ok()) return thread.status();
     threads_.push_back(*std::move(thread));
-    thread_ids_.push_back(threads_.back().get_id());
   }
   return Status();
 }
 
-bool ConsumerImpl::on_own_thread() const {
-  const std::lock_guard lock(mutex_);
-  for (const std::thread::id id : thread_ids_) {
-    if (id == std::this_thread::get_id()) return true;
-  }
-  return false;
-}
+bool ConsumerImpl::on_own_thread() const { return handler_thread_of == this; }
 
 std::deque<std::shared_ptr<DeliveryImpl>> ConsumerImpl::take_ready() {
   const std::lock_guard lock(mutex_);
@@ -120,9 +121,6 @@ void ConsumerImpl::wait_for_handlers() {
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
   }
-  // The system gives the ids to other threads now.
-  const std::lock_guard lock(mutex_);
-  thread_ids_.clear();
 }
 
 Status ConsumerImpl::status() const {
@@ -133,6 +131,7 @@ Status ConsumerImpl::status() const {
 // ---- the handler's threads ----
 
 void ConsumerImpl::run() {
+  handler_thread_of = this;
   for (;;) {
     std::shared_ptr<DeliveryImpl> delivery;
     {

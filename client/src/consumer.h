@@ -65,7 +65,6 @@ class ConsumerImpl : public client::DeliverySink,
 
   std::mutex joining_;  // held while threads_ are joined
   std::vector<std::thread> threads_;
-  std::vector<std::thread::id> thread_ids_;  // written before the first delivery is handed over
 };
 
 }  // namespace holdfast

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -639,6 +640,38 @@ TEST_CASE("each of two threads that close waits for the handlers") {
   c.peer->settled(expect_settle(*c.peer).correlation, 1);
   first.get();
   second.get();
+}
+
+// It had got the id of one whose handler had ended.
+TEST_CASE("a new thread was taken for a handler's, and its stop() waited for no other handler") {
+  FakeBroker broker;
+  Connected c(broker);
+  pid_t thread[2];
+  std::promise<void> begun[2];
+  std::promise<void> may_end[2];
+  ConsumeOptions options;
+  options.concurrency = 2;
+  Consumer consumer = consume(c, options, [&](const Delivery& delivery) {
+    const std::uint64_t own = delivery.message().sequence - 1;
+    thread[own] = gettid();
+    begun[own].set_value();
+    may_end[own].get_future().get();
+  });
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    c.peer->deliver(5, i + 1, "x");
+    begun[i].get_future().get();
+  }
+  auto stopped = std::async(std::launch::async, [&] { consumer.stop(); });
+  c.peer->ok(expect_credit(*c.peer, 0).correlation);
+  const int first = thread[0] < thread[1] ? 0 : 1;  // started first, and joined first
+  may_end[first].set_value();
+  c.peer->settled(expect_settle(*c.peer).correlation, 1);
+  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));  // it ends
+  auto again = std::async(std::launch::async, [&] { consumer.stop(); });
+  CHECK(again.wait_for(std::chrono::milliseconds(20)) == std::future_status::timeout);
+  may_end[1 - first].set_value();
+  stopped.get();
+  again.get();
 }
 
 // Two that stop each other's consumers did, for ever.

@@ -463,8 +463,8 @@ Result<std::vector<Delivery>> ClientImpl::receive(std::string_view queue, std::u
   subscribe.credit_messages = count;
   subscribe.lease_ms = static_cast<std::uint32_t>(lease.count());
   subscribe.extend_leases = false;
-  return std::make_shared<client::Receiver>(shared_from_this())
-      ->receive(subscribe, std::min(wait, kWaitMax));
+  return std::make_shared<client::Receiver>(shared_from_this(), std::move(subscribe))
+      ->receive(std::min(wait, kWaitMax));
 }
 
 Status ClientImpl::ask(client::Request request, std::string_view what) {

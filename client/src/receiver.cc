@@ -18,11 +18,12 @@ constexpr std::chrono::milliseconds kComingInterval{20};
 
 }  // namespace
 
-Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
-                                                std::chrono::milliseconds wait) {
-  client_->run_on_io([self = shared_from_this(), options](const Status& status) {
+Result<std::vector<Delivery>> Receiver::receive(std::chrono::milliseconds wait) {
+  const SteadyTime answered_by = client_->deadline();
+  const SteadyTime deadline = answered_by + wait;
+  client_->run_on_io([self = shared_from_this()](const Status& status) {
     if (!status.ok()) return self->ended(status);
-    const std::uint64_t key = self->client_->subscriptions().add(options, self);
+    const std::uint64_t key = self->client_->subscriptions().add(self->options_, self);
     const std::lock_guard lock(self->mutex_);
     self->key_ = key;
     if (self->over_) self->client_->subscriptions().close(key);
@@ -30,16 +31,16 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
 
   std::unique_lock lock(mutex_);
   const bool answered =
-      changed_.wait_until(lock, client_->deadline(), [this] { return answered_ || !ended_.ok(); });
+      changed_.wait_until(lock, answered_by, [this] { return answered_ || !ended_.ok(); });
   if (answered && ended_.ok()) {
     changed_.wait_for(lock, wait, [this] { return !arrived_.empty() || !ended_.ok(); });
   }
+  has_waited_ = true;
   const std::uint64_t answered_key = answered ? key_ : 0;
   lock.unlock();
-  if (answered_key != 0) {
-    wait_for_coming(answered_key);
-    pause(answered_key);
-  }
+  Status heard = answered ? Status() : timed_out();
+  if (answered_key != 0) heard = wait_for_coming(answered_key, deadline);
+  if (answered_key != 0 && heard.ok()) heard = pause(answered_key, deadline);
   std::vector<Delivery> deliveries = take_all();
   lock.lock();
   const std::uint64_t key = key_;  // one that comes only now finds that all is over, and closes
@@ -47,52 +48,61 @@ Result<std::vector<Delivery>> Receiver::receive(const SubscribeOptions& options,
   client_->run_on_io([client = client_, key](const Status& status) {
     if (status.ok() && key != 0) client->subscriptions().close(key);
   });
-  if (!answered) {
-    return client_->timed_out(fmt::format("Receiving from \"{}\"", options.queue));
-  }
   lock.lock();
-  if (deliveries.empty() && !ended_.ok()) return ended_;
-  if (deliveries.empty() && !is_subscribed_) {
+  if (!deliveries.empty()) return deliveries;
+  if (!ended_.ok()) return ended_;
+  if (answered && !is_subscribed_) {
     return Status(ErrorCode::kConnectionLost,
                   fmt::format("The connection was lost while receiving from \"{}\": whether a "
                               "message is there is not known.",
-                              options.queue));
+                              options_.queue));
   }
+  if (!heard.ok()) return heard;
   return deliveries;
 }
 
-void Receiver::wait_for_coming(std::uint64_t key) {
-  const SteadyTime until = std::chrono::steady_clock::now() + kComingMax;
+Status Receiver::wait_for_coming(std::uint64_t key, SteadyTime deadline) {
+  const SteadyTime until = std::min(std::chrono::steady_clock::now() + kComingMax, deadline);
   for (auto interval = kComingInterval;; interval *= 2) {
     const auto over = [this] { return !arrived_.empty() || !ended_.ok() || !is_subscribed_; };
     {
       const std::lock_guard lock(mutex_);
-      if (over()) return;
+      if (over()) return Status();
     }
+    if (std::chrono::steady_clock::now() >= until) return Status();
+    const Result<bool> coming = is_one_coming(key, deadline);
+    if (!coming.ok()) return coming.status();
+    if (!*coming) return Status();
     // Others may take it.
-    if (std::chrono::steady_clock::now() >= until || !is_one_coming(key)) return;
     std::unique_lock lock(mutex_);
     const SteadyTime next = std::chrono::steady_clock::now() + interval;
     changed_.wait_until(lock, std::min(next, until), over);
   }
 }
 
-bool Receiver::is_one_coming(std::uint64_t key) {
-  const auto coming = std::make_shared<Call<bool>>();
+Result<bool> Receiver::is_one_coming(std::uint64_t key, SteadyTime deadline) {
+  const auto coming = std::make_shared<Call<Result<bool>>>();
   client_->run_on_io([client = client_, key, coming](const Status& status) {
-    if (!status.ok()) return coming->finish(false);
-    client->subscriptions().ask_for_coming(key, [coming](bool is) { coming->finish(is); });
+    if (!status.ok()) return coming->finish(status);
+    client->subscriptions().ask_for_coming(
+        key, [coming](Result<bool> is) { coming->finish(std::move(is)); });
   });
-  return coming->wait_until(client_->deadline()).value_or(false);
+  std::optional<Result<bool>> answer = coming->wait_until(deadline);
+  if (answer.has_value()) return *std::move(answer);
+  return timed_out();
 }
 
-void Receiver::pause(std::uint64_t key) {
+Status Receiver::pause(std::uint64_t key, SteadyTime deadline) {
   const auto paused = std::make_shared<Call<bool>>();
   client_->run_on_io([client = client_, key, paused](const Status& status) {
     if (!status.ok()) return paused->finish(true);
     client->subscriptions().pause(key, [paused] { paused->finish(true); });
   });
-  paused->wait_until(client_->deadline());
+  return paused->wait_until(deadline).has_value() ? Status() : timed_out();
+}
+
+Status Receiver::timed_out() const {
+  return client_->timed_out(fmt::format("Receiving from \"{}\"", options_.queue));
 }
 
 std::vector<Delivery> Receiver::take_all() {
@@ -112,7 +122,8 @@ std::vector<Delivery> Receiver::take_all() {
 void Receiver::subscribed() {
   {
     const std::lock_guard lock(mutex_);
-    answered_ = is_subscribed_ = true;
+    answered_ = true;
+    is_subscribed_ = !has_waited_;
   }
   changed_.notify_all();
 }

@@ -4,7 +4,8 @@
 // until the broker has agreed belongs to the result, and nothing arrives afterwards.
 //
 // With the credit the broker takes back what waits for a commit; so before that it is asked whether
-// anything does.
+// anything does. That nothing came is said when it has answered; if it does not in time, or the
+// connection is lost meanwhile, nobody knows, and the error says so.
 
 #pragma once
 
@@ -22,11 +23,12 @@ namespace holdfast::client {
 
 class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiver> {
  public:
-  explicit Receiver(std::shared_ptr<ClientImpl> client) : client_(std::move(client)) {}
+  Receiver(std::shared_ptr<ClientImpl> client, SubscribeOptions options)
+      : client_(std::move(client)), options_(std::move(options)) {}
 
-  // Called once, not on the I/O thread.
-  Result<std::vector<Delivery>> receive(const SubscribeOptions& options,
-                                        std::chrono::milliseconds wait);
+  // Called once, not on the I/O thread. Returns at the latest when the client's timeout and `wait`
+  // have passed.
+  Result<std::vector<Delivery>> receive(std::chrono::milliseconds wait);
 
   void subscribed() override;
   void deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries) override;
@@ -36,19 +38,22 @@ class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiv
 
  private:
   // Waits on while the broker has a delivery that has not come yet.
-  void wait_for_coming(std::uint64_t key);
-  bool is_one_coming(std::uint64_t key);
+  Status wait_for_coming(std::uint64_t key, SteadyTime deadline);
+  Result<bool> is_one_coming(std::uint64_t key, SteadyTime deadline);
   // Returns when the broker will deliver no more.
-  void pause(std::uint64_t key);
+  Status pause(std::uint64_t key, SteadyTime deadline);
   std::vector<Delivery> take_all();
+  Status timed_out() const;
 
   const std::shared_ptr<ClientImpl> client_;
+  const SubscribeOptions options_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::shared_ptr<DeliveryImpl>> arrived_;
   std::uint64_t key_ = 0;
   bool answered_ = false;       // the first Subscribe was
-  bool is_subscribed_ = false;  // on the connection that stands
+  bool has_waited_ = false;     // `wait` is over
+  bool is_subscribed_ = false;  // on the connection that stands; since the end of the wait on one
   bool over_ = false;           // the result was taken
   Status ended_;
 };

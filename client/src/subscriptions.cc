@@ -226,7 +226,7 @@ void Subscriptions::finish_if_settled(Subscription& subscription) {
 
 // What waits for the commit that lets the queue deliver on, or to be read, is ready still; what
 // waits for the commit of its own attempt is in flight, and its consumer's.
-void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(bool)> done) {
+void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(Result<bool>)> done) {
   const Subscription* const subscription = find(key);
   if (subscription == nullptr || subscription->stage != Stage::kSubscribed) return done(false);
   flatbuffers::FlatBufferBuilder builder(256);
@@ -235,7 +235,7 @@ void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(bool)> 
   request.type = wire::FrameType_QueueOpen;
   request.body = table_bytes(builder);
   request.when_lost = WhenLost::kFail;
-  request.on_failed = [done](const Status&) { done(false); };
+  request.on_failed = done;
   request.on_frame = [this, key, done = std::move(done)](const Frame& frame) -> Result<bool> {
     const auto* info =
         frame.type == wire::FrameType_QueueInfo ? read_table<wire::QueueInfo>(frame.body) : nullptr;
@@ -252,7 +252,7 @@ void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(bool)> 
 }
 
 void Subscriptions::ask_for_starting(const Subscription& subscription,
-                                     std::function<void(bool)> done) {
+                                     std::function<void(Result<bool>)> done) {
   const std::uint64_t consumer = subscription.consumer;
   flatbuffers::FlatBufferBuilder builder(256);
   const auto queue = builder.CreateString(subscription.options.queue);
@@ -261,7 +261,7 @@ void Subscriptions::ask_for_starting(const Subscription& subscription,
   request.type = wire::FrameType_ConsumerList;
   request.body = table_bytes(builder);
   request.when_lost = WhenLost::kFail;
-  request.on_failed = [done](const Status&) { done(false); };
+  request.on_failed = done;
   request.on_frame = [consumer, done = std::move(done),
                       is_coming = false](const Frame& frame) mutable -> Result<bool> {
     if (frame.type == wire::FrameType_ListEnd) {

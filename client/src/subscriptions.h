@@ -74,8 +74,8 @@ class Subscriptions {
   void pause(std::uint64_t key, std::function<void()> done);
   void close(std::uint64_t key);
   // Asks whether there is a delivery for this subscription that has not come yet, because it waits
-  // for a commit or to be read from disk. False as well if the broker cannot be asked.
-  void ask_for_coming(std::uint64_t key, std::function<void(bool)> done);
+  // for a commit or to be read from disk. False as well if it is not subscribed at the moment.
+  void ask_for_coming(std::uint64_t key, std::function<void(Result<bool>)> done);
 
   // The program has let go of a delivery whose lease was lost.
   void late_ack_given_up(std::uint64_t key);
@@ -137,7 +137,7 @@ class Subscriptions {
   void subscribe_failed(std::uint64_t key, const Status& why);
   void end(Subscription& subscription, const Status& why);
   void finish_if_settled(Subscription& subscription);
-  void ask_for_starting(const Subscription& subscription, std::function<void(bool)> done);
+  void ask_for_starting(const Subscription& subscription, std::function<void(Result<bool>)> done);
   void send_credit(const Subscription& subscription, std::uint32_t messages,
                    std::function<void(const Status&)> done);
   void send_extensions(Subscription& subscription);

@@ -1,8 +1,41 @@
 #include <doctest/doctest.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "consumer_fixture.h"
 
 namespace holdfast::test {
+
+namespace {
+
+// Holds a thread up, wherever it waits, until it is destroyed.
+class HoldUp {
+ public:
+  explicit HoldUp(pthread_t thread) {
+    REQUIRE(pipe(pipe_) == 0);
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      char byte = 0;
+      [[maybe_unused]] const ssize_t bytes = read(pipe_[0], &byte, 1);
+    };
+    REQUIRE(sigaction(SIGUSR1, &action, &before_) == 0);
+    REQUIRE(pthread_kill(thread, SIGUSR1) == 0);
+  }
+  ~HoldUp() {
+    close(pipe_[1]);
+    close(pipe_[0]);
+    sigaction(SIGUSR1, &before_, nullptr);
+  }
+  HoldUp(const HoldUp&) = delete;
+  HoldUp& operator=(const HoldUp&) = delete;
+
+ private:
+  static inline int pipe_[2];
+  struct sigaction before_ {};
+};
+
+}  // namespace
 
 TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when all is settled") {
   FakeBroker broker;
@@ -127,6 +160,59 @@ TEST_CASE("receiving when the connection was lost returned nothing, as if nothin
   c.peer->subscribe(5);
   on_io_thread(c, [] {});  // it has heard of that
   c.peer->close();
+  CHECK(receiving.get().status().code() == ErrorCode::kConnectionLost);
+}
+
+// Likewise; and each question had the client's whole time.
+TEST_CASE("receiving from a broker that hangs returned nothing, as if nothing were there") {
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  options.timeout = std::chrono::milliseconds(300);
+  Connected c(broker, options);
+  const auto begun = std::chrono::steady_clock::now();
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
+  c.peer->subscribe(5);
+  SUBCASE("when it is asked whether anything comes") { c.peer->expect(wire::FrameType_QueueOpen); }
+  SUBCASE("when the credit is taken back") { c.peer->nothing_is_coming(); }
+  CHECK(receiving.get().status().code() == ErrorCode::kTimeout);
+  CHECK(std::chrono::steady_clock::now() - begun < 2 * options.timeout);
+}
+
+TEST_CASE("receiving returned nothing when the broker refused to say whether anything comes") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
+  c.peer->subscribe(5);
+  c.peer->error(c.peer->expect(wire::FrameType_QueueOpen).correlation, ErrorCode::kQueueNotFound,
+                "There is no queue.");
+  CHECK(receiving.get().status().code() == ErrorCode::kQueueNotFound);
+}
+
+// It looked when it was subscribed again; what had been on its way went with the connection before.
+TEST_CASE("receiving returned nothing when the connection was lost and made again meanwhile") {
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<pthread_t> thread;
+  auto receiving = std::async(std::launch::async, [&] {
+    thread.set_value(pthread_self());
+    return c.client->receive("orders", 1, std::chrono::milliseconds(0));
+  });
+  c.peer->subscribe(5);
+  SUBCASE("when the broker was asked whether anything comes") {
+    c.peer->expect(wire::FrameType_QueueOpen);
+  }
+  SUBCASE("when the credit was taken back") {
+    c.peer->nothing_is_coming();
+    expect_credit(*c.peer, 0);
+  }
+  {
+    const HoldUp hold_up(thread.get_future().get());
+    c.peer->close();
+    c.peer.emplace(broker.accept());
+    c.peer->handshake();
+    c.peer->subscribe(6);
+    on_io_thread(c, [] {});  // it has heard of that
+  }
   CHECK(receiving.get().status().code() == ErrorCode::kConnectionLost);
 }
 

@@ -205,8 +205,10 @@ class Client {
   // Takes up to `count` (1 to 65,536) deliveries, waiting at most `wait` for the first and not for
   // more. Empty: nothing came. A delivery may wait for a commit or to be read from disk: if by then
   // the broker has one that has not come yet, it is waited for up to 2 seconds more, so that a
-  // `wait` of 0 takes what is ready. kConnectionLost: nothing came, and at the end there was no
-  // connection by which it could. Each must be settled; its lease is not extended by itself.
+  // `wait` of 0 takes what is ready. kConnectionLost: nothing came, and there was no connection
+  // when the wait was over, or it was lost while the broker was asked whether anything comes.
+  // kTimeout: nothing came, and the broker did not answer that. Each must be settled; its lease is
+  // not extended by itself.
   Result<std::vector<Delivery>> receive(std::string_view queue, std::uint32_t count,
                                         std::chrono::milliseconds wait,
                                         std::chrono::milliseconds lease = {});

@@ -327,8 +327,9 @@ void Connection::receive(const Frame& frame) {
   switch (frame.type) {
     case wire::FrameType_Ping:
       output_.append_empty(wire::FrameType_Pong, frame.correlation);
-      return;
+      [[fallthrough]];
     case wire::FrameType_Pong:
+      if (stage_ == Stage::kReady) pause_ms_ = 0;
       return;
     case wire::FrameType_Error:
       if (frame.correlation == 0 || stage_ == Stage::kShakingHands) return broker_error(frame);

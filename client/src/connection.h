@@ -6,9 +6,9 @@
 //
 // Failures: an attempt that fails, or a connection that is lost, is followed by another attempt
 // after a pause that doubles from reconnect_min to reconnect_max, with jitter, and begins small
-// again once the broker has answered anything after its Welcome. What no repetition mends (the
-// broker speaks another version) or what may not be repeated (`reconnect` is off) ends the
-// connection: ended().
+// again once the broker has said anything after its Welcome, a heartbeat included. What no
+// repetition mends (the broker speaks another version) or what may not be repeated (`reconnect` is
+// off) ends the connection: ended().
 //
 // Everything here belongs to the I/O thread.
 

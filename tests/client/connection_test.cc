@@ -182,6 +182,31 @@ TEST_CASE("an idle client and an idle broker keep each other by heartbeats") {
   CHECK(receipt.get().ok());
 }
 
+// An idle one paused for as long as in its last outage.
+TEST_CASE("a connection that only heard heartbeats went on with the pauses of the outage before") {
+  using Clock = std::chrono::steady_clock;
+  FakeBroker broker;
+  ClientOptions options = quick_options(broker);
+  options.reconnect_max = std::chrono::seconds(10);
+  Connected c(broker, options);
+  // A Welcome alone does not end them: half of 1, 2, 4, … ms at least, 255 ms together.
+  auto begun = Clock::now();
+  for (int i = 0; i < 9; ++i) {
+    c.peer->close();
+    c.peer.emplace(broker.accept());
+    c.peer->handshake();
+  }
+  CHECK(Clock::now() - begun >= std::chrono::milliseconds(200));
+  FrameWriter heartbeat;
+  heartbeat.append_empty(wire::FrameType_Ping, 77);
+  c.peer->send(heartbeat);
+  CHECK(c.peer->expect(wire::FrameType_Pong).correlation == 77);
+  begun = Clock::now();
+  c.peer->close();
+  broker.accept();
+  CHECK(Clock::now() - begun < std::chrono::milliseconds(200));
+}
+
 TEST_CASE("a Ping is answered with its correlation") {
   FakeBroker broker;
   Connected c(broker);

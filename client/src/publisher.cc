@@ -46,12 +46,20 @@ Publisher::Queue& Publisher::queue_named(std::string_view name) {
   if (last_queue_ != nullptr && last_queue_->name == name) return *last_queue_;
   auto found = queues_.find(name);
   if (found == queues_.end()) {
+    if (queues_.size() >= queues_max_) forget_idle_queues();
     auto queue = std::make_unique<Queue>();
     queue->name = name;
     found = queues_.emplace(queue->name, std::move(queue)).first;
   }
   last_queue_ = found->second.get();
   return *last_queue_;
+}
+
+// At least as many as are left come before the next time, so that it costs each of them little.
+void Publisher::forget_idle_queues() {
+  last_queue_ = nullptr;
+  std::erase_if(queues_, [](const auto& entry) { return entry.second->is_idle(); });
+  queues_max_ = std::max(kQueuesKept, 2 * queues_.size());
 }
 
 void Publisher::submit(std::string_view queue_name, Publication publication) {

@@ -15,6 +15,9 @@
 // reading the connection, and what is not a publish (a settle, the extension of a lease) would wait
 // behind publishes until the disk has caught up.
 //
+// Queues that have nothing to send or to be answered are forgotten when there are many, and asked
+// for again when they are published to: a program may make a queue for each of its requests.
+//
 // Belongs to the I/O thread.
 
 #pragma once
@@ -94,6 +97,12 @@ class Publisher {
     std::size_t under_way = 0;
     std::size_t turn_left = 0;  // publishes; of a turn that waits for answers
     bool listed = false;        // in ready_
+
+    // While its id is asked for it is not, whatever became of its messages.
+    bool is_idle() const {
+      return waiting.empty() && returned.empty() && under_way == 0 && !listed &&
+             stage != Stage::kOpening;
+    }
   };
   struct Sent {
     Queue* queue = nullptr;  // null: answered
@@ -108,8 +117,10 @@ class Publisher {
   struct NameHash : std::hash<std::string_view> {
     using is_transparent = void;
   };
+  static constexpr std::size_t kQueuesKept = 4'096;
 
   Queue& queue_named(std::string_view name);
+  void forget_idle_queues();
   void make_ready(Queue& queue);
   void open(Queue& queue);
   void opened(const std::string& name, const wire::QueueInfo& info);
@@ -126,9 +137,10 @@ class Publisher {
 
   Requests& requests_;
   std::unordered_map<std::string, std::unique_ptr<Queue>, NameHash, std::equal_to<>> queues_;
-  Queue* last_queue_ = nullptr;  // most messages go where the one before went
-  std::deque<Queue*> ready_;     // open, with something to send
-  std::deque<Sent> sent_;        // by consecutive correlations from first_correlation_ on
+  std::size_t queues_max_ = kQueuesKept;  // with so many the idle ones are forgotten
+  Queue* last_queue_ = nullptr;           // most messages go where the one before went
+  std::deque<Queue*> ready_;              // open, with something to send
+  std::deque<Sent> sent_;                 // by consecutive correlations from first_correlation_ on
   std::uint64_t first_correlation_ = 1;
   std::uint64_t next_order_ = 1;
   std::size_t count_ = 0;  // not completed

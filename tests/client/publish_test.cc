@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <atomic>
 #include <thread>
@@ -168,6 +169,46 @@ TEST_CASE("a queue id that the broker forgot is asked for again once, and the or
   CHECK(receipts[0].get().ok());
   CHECK(receipts[1].get().ok());
   CHECK(receipts[2].get().status().code() == ErrorCode::kQueueNotFound);
+}
+
+// A program that made a queue for each of its requests grew with all of them.
+TEST_CASE("every queue that was ever published to was kept in memory") {
+  constexpr std::uint32_t kQueues = 4'096;
+  FakeBroker broker;
+  Connected c(broker);
+  const auto publish = [&c](std::uint32_t queue) {
+    return c.client->publish_future(fmt::format("reply-{}", queue), Message("x"));
+  };
+  std::vector<std::future<Receipt>> receipts;
+  for (std::uint32_t i = 0; i < kQueues; ++i) receipts.push_back(publish(i));
+  std::uint32_t opened = 0;
+  std::optional<std::uint64_t> unanswered;  // the publish to the first of them
+  for (std::uint32_t i = 0; i < 2 * kQueues; ++i) {
+    const ReceivedFrame frame = c.peer->next();
+    if (frame.type == wire::FrameType_QueueOpen) {
+      c.peer->queue_info(frame.correlation, ++opened, view(frame.table<wire::QueueOpen>().name()));
+    } else if (frame.publish().queue == 1) {
+      unanswered = frame.correlation;
+    } else {
+      c.peer->confirm(frame.correlation, 1);
+    }
+  }
+  for (std::uint32_t i = 1; i < kQueues; ++i) CHECK(receipts[i].get().ok());
+  REQUIRE(unanswered.has_value());
+  // One more, and only the one that has something under way is still known.
+  auto another = publish(kQueues);
+  c.peer->open_queue("reply-4096", kQueues + 1);
+  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 1);
+  CHECK(another.get().ok());
+  auto known = publish(0);
+  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 2);
+  CHECK(known.get().ok());
+  auto forgotten = publish(1);
+  c.peer->open_queue("reply-1", 2);
+  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 2);
+  CHECK(forgotten.get().ok());
+  c.peer->confirm(*unanswered, 1);
+  CHECK(receipts[0].get().ok());
 }
 
 TEST_CASE("an asynchronous publish reports a full disk at once") {

@@ -35,37 +35,52 @@ Status Mailbox::add(SettleItem& item) {
 Status Mailbox::add(Publish& publish, bool may_wait, std::optional<SteadyTime> deadline) {
   const std::size_t bytes = publish.publication.bytes();
   std::unique_lock lock(mutex_);
-  const auto fits = [&] {
-    return publishes_stopped_ || unconfirmed_bytes_ == 0 ||
-           unconfirmed_bytes_ + bytes <= unconfirmed_bytes_max_;
-  };
-  if (!fits()) {
-    if (!may_wait) {
-      return Status(ErrorCode::kLimitReached,
-                    fmt::format("{} bytes of messages are unconfirmed; the client's limit is {}. "
-                                "Publish again when some are confirmed.",
-                                unconfirmed_bytes_, unconfirmed_bytes_max_));
-    }
-    ++waiting_for_room_;
-    bool there_is_room = true;
-    if (deadline.has_value()) {
-      there_is_room = room_.wait_until(lock, *deadline, fits);
-    } else {
-      room_.wait(lock, fits);
-    }
-    --waiting_for_room_;
-    if (!there_is_room) {
-      return Status(ErrorCode::kTimeout,
-                    fmt::format("{} bytes of messages stayed unconfirmed; the client's limit is "
-                                "{}.",
-                                unconfirmed_bytes_, unconfirmed_bytes_max_));
-    }
-  }
   if (publishes_stopped_) return closed_status();
-  unconfirmed_bytes_ += bytes;
+  if (waiting_for_room_.empty() && fits(bytes)) {
+    unconfirmed_bytes_ += bytes;
+  } else if (!may_wait) {
+    return Status(ErrorCode::kLimitReached,
+                  fmt::format("{} bytes of messages are unconfirmed; the client's limit is {}. "
+                              "Publish again when some are confirmed.",
+                              unconfirmed_bytes_, unconfirmed_bytes_max_));
+  } else if (Status waited = wait_for_room(lock, bytes, deadline); !waited.ok()) {
+    return waited;
+  }
   contents_.publishes.push_back(std::move(publish));
   added(lock);
   return Status();
+}
+
+Status Mailbox::wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t bytes,
+                              std::optional<SteadyTime> deadline) {
+  Waiting own{bytes};
+  waiting_for_room_.push_back(&own);
+  const auto over = [&] { return own.has_room || publishes_stopped_; };
+  if (deadline.has_value()) {
+    room_.wait_until(lock, *deadline, over);
+  } else {
+    room_.wait(lock, over);
+  }
+  if (!own.has_room) {
+    std::erase(waiting_for_room_, &own);
+    if (give_room()) room_.notify_all();  // those behind it may need less
+  }
+  if (publishes_stopped_) return closed_status();
+  if (own.has_room) return Status();
+  return Status(ErrorCode::kTimeout,
+                fmt::format("{} bytes of messages stayed unconfirmed; the client's limit is {}.",
+                            unconfirmed_bytes_, unconfirmed_bytes_max_));
+}
+
+bool Mailbox::give_room() {
+  bool given = false;
+  while (!waiting_for_room_.empty() && fits(waiting_for_room_.front()->bytes)) {
+    Waiting& first = *waiting_for_room_.front();
+    waiting_for_room_.pop_front();
+    unconfirmed_bytes_ += first.bytes;
+    first.has_room = given = true;
+  }
+  return given;
 }
 
 void Mailbox::stop_publishes() {
@@ -87,7 +102,7 @@ void Mailbox::take(Contents* contents, std::size_t completed_bytes) {
     const std::lock_guard lock(mutex_);
     std::swap(*contents, contents_);
     unconfirmed_bytes_ -= completed_bytes;
-    notify = completed_bytes > 0 && waiting_for_room_ > 0;
+    notify = give_room();
   }
   if (notify) room_.notify_all();
 }

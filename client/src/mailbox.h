@@ -3,10 +3,14 @@
 // A caller takes the lock once, adds its item, and wakes the loop only if it sleeps: a publisher
 // that keeps the loop busy makes no system call. The I/O thread takes everything in one go per
 // turn.
+//
+// Publishes that wait for room get it in the order in which they came, and none goes before them:
+// else a large one would find none as long as small ones come.
 
 #pragma once
 
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -42,8 +46,8 @@ class Mailbox {
   // Each leaves its argument untouched when it refuses. kCancelled: closed.
   Status add(Task& task);
   Status add(SettleItem& item);
-  // Waits while too many bytes are unconfirmed, until the deadline if there is one (kTimeout), or
-  // not at all if `may_wait` is false (kLimitReached). One message always fits.
+  // Waits while too many bytes are unconfirmed or others wait, until the deadline if there is one
+  // (kTimeout), or not at all if `may_wait` is false (kLimitReached). One message always fits.
   Status add(Publish& publish, bool may_wait, std::optional<SteadyTime> deadline);
   // Publishes are refused with kCancelled from now on, also those that wait.
   void stop_publishes();
@@ -59,7 +63,20 @@ class Mailbox {
   void close(Contents* contents);
 
  private:
+  // A publish that waits for room. Lives on its caller's stack.
+  struct Waiting {
+    std::size_t bytes = 0;
+    bool has_room = false;  // counted as unconfirmed, and no longer in waiting_for_room_
+  };
+
   Status closed_status() const;
+  bool fits(std::size_t bytes) const {
+    return unconfirmed_bytes_ == 0 || unconfirmed_bytes_ + bytes <= unconfirmed_bytes_max_;
+  }
+  Status wait_for_room(std::unique_lock<std::mutex>& lock, std::size_t bytes,
+                       std::optional<SteadyTime> deadline);
+  // True: somebody got some, and is to be notified.
+  bool give_room();
   void added(std::unique_lock<std::mutex>& lock);
 
   const std::size_t unconfirmed_bytes_max_;
@@ -68,7 +85,7 @@ class Mailbox {
   std::condition_variable room_;
   Contents contents_;
   std::size_t unconfirmed_bytes_ = 0;
-  std::size_t waiting_for_room_ = 0;
+  std::deque<Waiting*> waiting_for_room_;  // in the order in which they came
   bool sleeping_ = false;
   bool publishes_stopped_ = false;
   bool closed_ = false;

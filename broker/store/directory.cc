@@ -307,22 +307,25 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
 
 // So that no pid is left there that will be another program's.
 DataDirectory::~DataDirectory() {
-  if (holds_pid_) static_cast<void>(::ftruncate(lock_.descriptor(), 0) == 0);
+  if (holds_pid_) static_cast<void>(::ftruncate(lock_file_.descriptor(), 0) == 0);
 }
 
 std::string DataDirectory::store_path() const { return path_ + "/" + std::string(kStoreName); }
 
-// The lock is on the open file, so that it goes with the process, however that ends. A reader of a
-// directory that cannot be written, or that has no lock file, needs none: no broker can run there.
+// The locks are on open files, so that they go with the process, however that ends. That on the
+// directory itself holds even if the lock file is removed; a reader needs none of those. The lock
+// file's is known to other hosts, too, where the directory is on a network file system.
 Status DataDirectory::lock(bool read_only) {
+  File itself(path_, O_RDONLY | O_DIRECTORY);
+  if (!itself.ok()) return system_error("Opening", path_, itself.error(), read_only);
   const std::string path = path_ + "/" + std::string(kLockName);
   File file(path, read_only ? O_RDONLY : O_RDWR | O_CREAT, 0640);
-  if (!file.ok()) {
-    if (read_only && file.error() == ENOENT) return Status();
+  if (!file.ok() && !(read_only && file.error() == ENOENT)) {
     return system_error("Opening", path, file.error(), read_only);
   }
-  if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return system_error("Locking", path, errno);
+  for (const File* locked : {&itself, &file}) {
+    if (!locked->ok() || ::flock(locked->descriptor(), LOCK_EX | LOCK_NB) == 0) continue;
+    if (errno != EWOULDBLOCK) return system_error("Locking", path_, errno);
     const std::optional<pid_t> holder = holder_of(file);
     return Status(
         ErrorCode::kDirectoryLocked,
@@ -340,7 +343,8 @@ Status DataDirectory::lock(bool read_only) {
       static_cast<void>(::pwrite(file.descriptor(), pid.data(), pid.size(), 0) < 0);
     }
   }
-  lock_ = std::move(file);
+  lock_ = std::move(itself);
+  lock_file_ = std::move(file);
   return Status();
 }
 

@@ -1,6 +1,7 @@
 // The data directory as its owner sees it:
 //
-//   DIR/holdfast.lock   locked while a broker has the directory open; holds that broker's pid
+//   DIR                 locked while a broker or a check has it open
+//   DIR/holdfast.lock   likewise; holds that broker's pid
 //   DIR/store/format    one line of text: what this is, and its format version
 //   DIR/store/data.mdb  everything stored
 //   DIR/store/lock.mdb  LMDB's table of readers
@@ -60,8 +61,9 @@ class DataDirectory {
   Status create_store(const Creator& create);
 
   std::string path_;
-  File lock_;
-  bool holds_pid_ = false;  // the lock's file, of this process
+  File lock_;  // on the directory itself
+  File lock_file_;
+  bool holds_pid_ = false;  // the lock file, of this process
 };
 
 }  // namespace holdfast::broker

@@ -58,6 +58,41 @@ TEST_CASE("a second store on an open directory is refused and names the first on
   CHECK(open_status(fixture.options.directory).ok());
 }
 
+TEST_CASE(
+    "a directory whose lock file had been removed was opened, and checked, beside its broker") {
+  StoreFixture fixture;
+  fixture.open();
+  std::filesystem::remove(fixture.options.directory + "/holdfast.lock");
+  const auto check = [&fixture] { return check_directory(fixture.options.directory, {}).status(); };
+  CHECK_EQ(check().code(), ErrorCode::kDirectoryLocked);
+  check_refused(fixture.options.directory, ErrorCode::kDirectoryLocked, "a broker or");
+  // The refused one has left a lock file of its own.
+  CHECK_EQ(check().code(), ErrorCode::kDirectoryLocked);
+  check_refused(fixture.options.directory, ErrorCode::kDirectoryLocked, "a broker or");
+  fixture.commit({});
+  fixture.close();
+  CHECK(check().ok());
+  CHECK(open_status(fixture.options.directory).ok());
+}
+
+TEST_CASE("a directory without a lock file was opened while it was being checked") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch batch;
+  batch.blocks = {block_of(QueueId(1), {1})};
+  fixture.commit(std::move(batch));
+  fixture.close();
+  const std::string& path = fixture.options.directory;
+  std::filesystem::remove(path + "/holdfast.lock");
+  std::uint64_t tried = 0;
+  const auto open_meanwhile = [&](std::uint64_t blocks) {
+    tried = blocks;
+    check_refused(path, ErrorCode::kDirectoryLocked, "`holdfast check`");
+  };
+  CHECK(check_directory(path, open_meanwhile).ok());
+  CHECK_EQ(tried, 1);
+}
+
 TEST_CASE("a directory that is being checked was said to be in use by a broker that was killed") {
   const TemporaryDirectory temporary;
   REQUIRE(open_status(temporary.path()).ok());

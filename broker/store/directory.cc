@@ -222,18 +222,16 @@ Status create_directory(const std::string& path) {
   return Status();
 }
 
-Status check_file_system(const DirectoryOptions& options) {
+Status check_file_system(const std::string& path) {
   struct statfs info {};
-  if (::statfs(options.path.c_str(), &info) != 0) {
-    return system_error("Looking at", options.path, errno);
-  }
+  if (::statfs(path.c_str(), &info) != 0) return system_error("Looking at", path, errno);
   const std::string_view name =
       network_file_system_name(static_cast<std::uint64_t>(info.f_type) & UINT32_MAX);
-  if (name.empty() || options.allow_network_file_system) return Status();
+  if (name.empty()) return Status();
   return Status(ErrorCode::kOperationRefused,
                 fmt::format("{} is on a network file system ({}), where neither locks nor flushes "
                             "can be trusted. Name a directory on a local disk.",
-                            options.path, name));
+                            path, name));
 }
 
 }  // namespace
@@ -285,9 +283,14 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
   if (*contents == Contents::kMissing) {
     if (Status status = create_directory(options.path); !status) return status;
   }
-  if (Status status = check_file_system(options); !status) return status;
-
   std::unique_ptr<DataDirectory> directory(new DataDirectory(options.path));
+  if (!options.allow_network_file_system) {
+    if (Status status = check_file_system(options.path); !status) return status;
+    // May be a mount or a link to another one.
+    if (*contents == Contents::kStore) {
+      if (Status status = check_file_system(directory->store_path()); !status) return status;
+    }
+  }
   if (Status status = directory->lock(options.read_only); !status) return status;
   contents = inspect(options.path, options.read_only);
   if (!contents) return contents.status();

@@ -67,9 +67,11 @@ Space::Space(Environment* environment, const SpaceOptions& options)
   claimed_bytes_ = allocated_bytes();
 }
 
+// The data file's, which may be another one than the data directory's: `store` may be a mount or a
+// link.
 Space::Disk Space::look_at_disk() const {
   struct statvfs info {};
-  if (::statvfs(options_.directory.c_str(), &info) != 0) return {};
+  if (::statvfs(environment_->data_file().c_str(), &info) != 0) return {};
   return {.free_bytes = std::uint64_t{info.f_bavail} * info.f_frsize,
           .total_bytes = std::uint64_t{info.f_blocks} * info.f_frsize};
 }

@@ -37,7 +37,7 @@
 namespace holdfast::broker {
 
 struct SpaceOptions {
-  std::string directory;
+  std::string directory;  // as a reason for a refusal names it
   std::uint64_t map_bytes = 0;
   std::uint64_t size_bytes_max = 0;  // 0: the file system's size
   std::uint64_t preallocate_bytes = 0;

@@ -422,4 +422,19 @@ TEST_CASE("a new store on a disk without space says so and leaves nothing half m
   fixture.commit({});
 }
 
+TEST_CASE("of a store on a disk of its own the data directory's disk was measured") {
+  const SmallDisk disk;
+  if (!disk.mounted()) return;
+  StoreFixture made(options_in(disk.data()));
+  made.open();
+  made.close();
+  StoreFixture fixture;
+  std::filesystem::create_directory_symlink(disk.data() + "/store",
+                                            fixture.options.directory + "/store");
+  fixture.open();
+  CHECK_LE(fixture.state.space.disk_free_bytes, kDiskBytes);
+  CHECK_GT(fixture.state.space.disk_free_bytes, 0);
+  CHECK_LE(fixture.state.space.room_bytes, kDiskBytes);
+}
+
 }  // namespace holdfast::broker

@@ -22,6 +22,12 @@
 
 namespace holdfast::broker {
 
+struct SequenceRange {
+  Sequence first = 0;
+  Sequence last = 0;  // inclusive
+  bool operator==(const SequenceRange&) const = default;
+};
+
 struct QueueRecord {
   QueueId id;
   std::string name;
@@ -180,6 +186,12 @@ struct CommitResult {
   SpaceReport space;
 };
 
+// What the blocks of a queue hold: every message that is not settled, and some that are.
+struct HeldSequences {
+  QueueId queue;
+  std::vector<SequenceRange> ranges;  // ascending
+};
+
 // Everything but messages and the dedup window, as read at start.
 struct StoredState {
   std::string node_id;
@@ -190,6 +202,9 @@ struct StoredState {
   std::vector<AckRecord> acks;        // in key order
   std::vector<RetryRecord> retries;   // in key order
   std::uint64_t records_corrupt = 0;  // acks and retries that failed their checksum, left out
+  // Of the queues that lack acks for that reason: what no block holds was settled. Of all queues,
+  // if it is not legible whose acks they were.
+  std::vector<HeldSequences> held;
   SpaceReport space;
 };
 

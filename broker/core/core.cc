@@ -49,6 +49,11 @@ void Core::State::load(const StoredState& state, Now now) {
     const auto owner = owners.find(record.subscription);
     if (owner != owners.end()) owner->second->subscription.settled.load(record);
   }
+  for (const HeldSequences& held : state.held) {
+    Queue& queue = *find_queue(held.queue);
+    queue.subscription.settled.settle_all_but(held.ranges, queue.last_sequence());
+    touch(queue);
+  }
   std::map<Queue*, std::vector<RetryRecord>> retries;
   for (const RetryRecord& record : state.retries) {
     const auto owner = owners.find(record.subscription);

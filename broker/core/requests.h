@@ -33,12 +33,6 @@ struct Asker {
   std::uint32_t weight = 1;       // likewise: counts as so many requests
 };
 
-struct SequenceRange {
-  Sequence first = 0;
-  Sequence last = 0;  // inclusive
-  bool operator==(const SequenceRange&) const = default;
-};
-
 // Calls visit(sequence) for each in the ranges. The last may be the largest number there is, behind
 // which counting begins anew.
 template <typename Visit>

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "base/check.h"
-
 namespace holdfast::broker {
 
 namespace {
@@ -50,19 +48,16 @@ void SettledSet::load(const AckRecord& record) {
 void SettledSet::add_range(Sequence first, Sequence last) {
   first = std::max(first, floor_ + 1);
   if (first > last) return;
-  // The records of a subscription do not overlap, so only neighbours can touch it.
   auto after = ranges_.upper_bound(first);
-  CHECK(after == ranges_.end() || after->first > last, "ack records overlap at {}", first);
-  above_ += last - first + 1;
-  if (after != ranges_.end() && after->first == last + 1) {
-    last = after->second;
+  if (after != ranges_.begin() && std::prev(after)->second + 1 >= first) --after;
+  while (after != ranges_.end() && after->first <= last + 1) {
+    first = std::min(first, after->first);
+    last = std::max(last, after->second);
+    above_ -= after->second - after->first + 1;
     after = ranges_.erase(after);
   }
-  if (after != ranges_.begin() && std::prev(after)->second + 1 >= first) {
-    std::prev(after)->second = last;
-  } else {
-    ranges_.emplace_hint(after, first, last);
-  }
+  above_ += last - first + 1;
+  ranges_.emplace_hint(after, first, last);
   absorb();
 }
 
@@ -110,6 +105,22 @@ void SettledSet::settle_through(Sequence last) {
   if (last <= floor_) return;
   floor_ = last;
   absorb();
+}
+
+void SettledSet::settle_all_but(std::span<const SequenceRange> kept, Sequence last) {
+  Sequence next = floor_ + 1;
+  const auto settle_before = [&](Sequence end) {
+    if (next >= end || !any_unsettled(next, end - 1)) return;
+    for (std::uint64_t chunk = next / kAckChunk; chunk <= (end - 1) / kAckChunk; ++chunk) {
+      touched_.push_back(chunk);
+    }
+    add_range(next, end - 1);
+  };
+  for (const SequenceRange& range : kept) {
+    settle_before(std::min(range.first, last + 1));
+    next = std::max(next, range.last + 1);
+  }
+  settle_before(last + 1);
 }
 
 void SettledSet::collect(std::vector<AckKey>& removed, std::vector<AckRecord>& put) {

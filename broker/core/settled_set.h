@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "core/batch.h"
@@ -38,6 +39,8 @@ class SettledSet {
   bool settle(Sequence sequence);
   // Settles everything up to `last`.
   void settle_through(Sequence last);
+  // Likewise, but for what is in these ranges, which ascend.
+  void settle_all_but(std::span<const SequenceRange> kept, Sequence last);
 
   // Calls visit(sequence) for every unsettled sequence in [first, last], ascending.
   template <typename Visit>

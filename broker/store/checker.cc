@@ -306,7 +306,8 @@ void Checker::check_ack(ByteSpan key, ByteSpan value) {
       const auto queue = queues_.find(owner->second.record.queue.value);
       if (queue != queues_.end()) queue->second.bytes_known = false;
     }
-    return find(where, "does not match its checksum; its messages are delivered again");
+    return find(where,
+                "does not match its checksum; what blocks hold of its messages is delivered again");
   }
   SubscriptionState* const subscription = subscription_of(key_owner(key), where);
   if (subscription == nullptr) return;

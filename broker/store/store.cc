@@ -9,12 +9,14 @@
 #include <iterator>
 #include <limits>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
 #include "store/committer.h"
 #include "store/directory.h"
 #include "store/environment.h"
+#include "store/held_sequences.h"
 #include "store/journal.h"
 #include "store/journaled_records.h"
 #include "store/owner_sums.h"
@@ -281,6 +283,28 @@ bool keep(std::optional<Record> record, std::vector<Record>* list) {
   return record.has_value();
 }
 
+// What the blocks of the subscriptions' queues hold; those of all queues, if one of them is
+// unknown.
+Status load_held(Transaction* transaction, const std::set<SubscriptionId>& subscriptions,
+                 StoredState* state) {
+  std::set<QueueId> queues;
+  std::size_t known = 0;
+  for (const SubscriptionRecord& record : state->subscriptions) {
+    if (!subscriptions.contains(record.id)) continue;
+    queues.insert(record.queue);
+    ++known;
+  }
+  const bool all = known < subscriptions.size();
+  for (const QueueRecord& record : state->queues) {
+    if (record.deleted || (!all && !queues.contains(record.id))) continue;
+    Result<std::vector<SequenceRange>> ranges =
+        held_sequences(transaction, record.id, record.next_sequence);
+    if (!ranges) return ranges.status();
+    state->held.push_back({record.id, std::move(*ranges)});
+  }
+  return Status();
+}
+
 Result<StoredState> LmdbStore::load() {
   Result<Transaction> transaction = environment_->begin_read();
   if (!transaction) return transaction.status();
@@ -313,11 +337,17 @@ Result<StoredState> LmdbStore::load() {
   if (*corrupt > 0) return damaged(data_file(), "record of a subscription");
   if (owners.sum() != progress_->owners_sum) return older(data_file(), progress_->batch_number);
   owners_ = std::move(owners);
-  // What is lost with these is told apart again: messages without their acks are delivered again,
-  // and without their retries from the first attempt on.
-  corrupt = load_table(Table::kAcks, decode_ack, &state.acks);
+  // What is lost with these is told apart again: messages without their acks are delivered again as
+  // far as blocks still hold them, and those without their retries from the first attempt on.
+  std::set<SubscriptionId> acks_lost;
+  corrupt = for_each_record(&*transaction, Table::kAcks, [&](ByteSpan key, ByteSpan value) {
+    const bool kept = keep(decode_ack(key, value), &state.acks);
+    if (!kept) acks_lost.insert(SubscriptionId(key_owner(key)));
+    return kept;
+  });
   if (!corrupt) return corrupt.status();
   state.records_corrupt += *corrupt;
+  if (Status status = load_held(&*transaction, acks_lost, &state); !status) return status;
   corrupt = load_table(Table::kRetries, decode_retry, &state.retries);
   if (!corrupt) return corrupt.status();
   state.records_corrupt += *corrupt;

@@ -96,6 +96,60 @@ TEST_CASE("settings, counts and order are the same after a restart") {
   CHECK(expected == 301);
 }
 
+TEST_CASE("messages whose acks were damaged came again as corrupt ones, though long removed") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 1; i <= 20; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 15);
+  // With the first one left the floor stays.
+  f.settle(consumer, wire::SettleKind_Ack, {{2, 7}, {9, 14}});
+  REQUIRE(f.store.ack_record_count() == 1);
+  f.store.flip_bit_in_acks(f.id_of("q"), 0);
+  // What was made of it is stored, so that the next start knows it, too.
+  for (int start = 0; start < 2; ++start) {
+    f.restart();
+    const QueueReport report = f.report("q");
+    CHECK(report.messages == 8);
+    CHECK(report.ready == 8);
+    CHECK(f.store.ack_record_count() == 1);
+  }
+  f.subscribe("q", 100);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 8, 15, 16, 17, 18, 19, 20});
+  CHECK(f.report("q").counters.corrupt == 0);
+  CHECK(f.dead_letters("q").empty());
+}
+
+TEST_CASE(
+    "dead letters that were discarded came again as corrupt ones when their acks were damaged") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 1; i <= 6; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 6);
+  // Each in a block of its own.
+  for (Sequence i = 1; i <= 6; ++i) f.settle(consumer, wire::SettleKind_Reject, {{i, i}});
+  // Never delivered: beyond what a first delivery may have reached.
+  f.discard("q", {2, 3, 5});
+  f.store.flip_bit_in_acks(f.id_of("q.dead"), 0);
+  f.restart();
+  CHECK(f.report("q.dead").messages == 3);
+  CHECK(f.dead_letters("q").size() == 3);
+  CHECK(f.report("q.dead").counters.corrupt == 0);
+}
+
+TEST_CASE("what a block still holds of messages whose acks were damaged is delivered again") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  for (int i = 1; i <= 10; ++i) f.publish("q", "m" + std::to_string(i));
+  f.release_commits();
+  const ConsumerId consumer = f.subscribe("q", 10);
+  f.settle(consumer, wire::SettleKind_Ack, {{2, 4}});
+  f.store.flip_bit_in_acks(f.id_of("q"), 0);
+  f.restart();
+  f.subscribe("q", 10);
+  CHECK(f.delivered() == std::vector<Sequence>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+}
+
 TEST_CASE("a purge empties the queue, holders are told, and the space comes back in steps") {
   CoreFixture f;
   f.create_queue("q");

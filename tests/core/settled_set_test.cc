@@ -130,6 +130,39 @@ TEST_CASE("a subscription that goes names every record it has in the store") {
   CHECK(stored.records.empty());
 }
 
+TEST_CASE("all but some ranges is settled, whatever was known before, and stored anew") {
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    CAPTURE(seed);
+    std::mt19937_64 random(seed);
+    const Sequence last = 1 + random() % (6 * kAckChunk);
+    SettledSet whole(kSubscription, 0);
+    for (int i = 0; i < 5; ++i) {
+      const Sequence first = 1 + random() % last;
+      const Sequence end = std::min(last, first + random() % kAckChunk);
+      for (Sequence sequence = first; sequence <= end; ++sequence) whole.settle(sequence);
+    }
+    // Some of its records are lost.
+    StoredAcks stored;
+    stored.take(whole);
+    std::erase_if(stored.records, [&random](const auto&) { return random() % 2 == 0; });
+    SettledSet set = stored.reload();
+
+    std::vector<SequenceRange> kept;
+    std::set<Sequence> unsettled;
+    for (Sequence next = 1 + random() % 3; next <= last + 100; next += 2 + random() % 3000) {
+      kept.push_back({next, next + random() % 2000});
+      for (; next <= std::min(last, kept.back().last); ++next) {
+        if (!set.contains(next)) unsettled.insert(next);
+      }
+      next = kept.back().last;
+    }
+    set.settle_all_but(kept, last);
+    check_equal(set, unsettled, last, random);
+    stored.take(set);
+    check_equal(stored.reload(), unsettled, last, random);
+  }
+}
+
 // Settles in a random order with a random locality, commits and restarts at random moments.
 void run_against_a_set(std::uint64_t seed) {
   CAPTURE(seed);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "store/record.h"
 #include "store/store_fixture.h"
 
 namespace holdfast::broker {
@@ -390,6 +391,49 @@ TEST_CASE("damaged acks, retries and dedup records are left out and counted") {
   REQUIRE(read.ok());
   CHECK_EQ(read->records.size(), 1);
   CHECK_EQ(read->records_corrupt, 1);
+}
+
+TEST_CASE("without acks that are damaged the blocks tell what was not settled") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch batch = first_batch();
+  batch.blocks = {block_of(kQueue, range(1, 20)),    block_of(kQueue, range(21, 30)),
+                  block_of(kQueue, {40, 41, 50}),    block_of(kQueue, range(100, 109)),
+                  block_of(kQueue, range(200, 209)), block_of(kDead, range(5, 9))};
+  fixture.commit(std::move(batch));
+  fixture.close();
+  damage(fixture.options.directory, Table::kBlocks, 3, 8);
+  fixture.open();
+  CHECK(fixture.state.held.empty());
+  fixture.close();
+  damage(fixture.options.directory, Table::kAcks, 0, 9);
+  fixture.open();
+  using Ranges = std::vector<SequenceRange>;
+  REQUIRE_EQ(fixture.state.held.size(), 1);
+  CHECK_EQ(fixture.state.held[0].queue, kQueue);
+  CHECK((fixture.state.held[0].ranges == Ranges{{1, 30}, {40, 41}, {50, 50}, {100, 209}}));
+  fixture.close();
+  // Whose it is is not known.
+  const std::uint8_t nonsense[16] = {};
+  put_raw(fixture.options.directory, Table::kAcks, ack_key(SubscriptionId(77), 1), nonsense);
+  fixture.open();
+  REQUIRE_EQ(fixture.state.held.size(), 2);
+  CHECK_EQ(fixture.state.held[1].queue, kDead);
+  CHECK((fixture.state.held[1].ranges == Ranges{{5, 9}}));
+}
+
+TEST_CASE("a damaged last block holds what may be in it, up to the end of the queue") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch batch = first_batch();
+  batch.blocks = {block_of(kQueue, range(9'990, 9'999))};
+  fixture.commit(std::move(batch));
+  fixture.close();
+  damage(fixture.options.directory, Table::kBlocks, 0, 8);
+  damage(fixture.options.directory, Table::kAcks, 0, 9);
+  fixture.open();
+  REQUIRE_EQ(fixture.state.held.size(), 1);
+  CHECK((fixture.state.held[0].ranges == std::vector<SequenceRange>{{9'990, 9'999}}));
 }
 
 TEST_CASE("a damaged queue, subscription or meta record stops the start with its name") {

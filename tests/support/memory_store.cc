@@ -43,9 +43,13 @@ CommitResult MemoryStore::apply(const Batch& batch) {
       ++removed;
     }
   }
-  for (const AckKey& key : batch.acks_removed) acks_.erase({key.subscription.value, key.chunk});
+  for (const AckKey& key : batch.acks_removed) {
+    acks_.erase({key.subscription.value, key.chunk});
+    acks_damaged_.erase({key.subscription.value, key.chunk});
+  }
   for (const AckRecord& record : batch.acks) {
     acks_[{record.subscription.value, record.chunk}] = record;
+    acks_damaged_.erase({record.subscription.value, record.chunk});
   }
   for (const RetryKey& key : batch.retries_removed) {
     retries_.erase({key.subscription.value, key.sequence});
@@ -135,10 +139,33 @@ StoredState MemoryStore::load() const {
   state.next_id = next_id_;
   for (const auto& [id, record] : queues_) state.queues.push_back(record);
   for (const auto& [id, record] : subscriptions_) state.subscriptions.push_back(record);
-  for (const auto& [key, record] : acks_) state.acks.push_back(record);
+  std::set<QueueId> lack_acks;
+  for (const auto& [key, record] : acks_) {
+    if (!acks_damaged_.contains(key)) {
+      state.acks.push_back(record);
+      continue;
+    }
+    ++state.records_corrupt;
+    lack_acks.insert(subscriptions_.at(record.subscription).queue);
+  }
+  for (const QueueId queue : lack_acks) state.held.push_back(held(queue));
   for (const auto& [key, record] : retries_) state.retries.push_back(record);
   state.space = space;
   return state;
+}
+
+HeldSequences MemoryStore::held(QueueId queue) const {
+  HeldSequences held{.queue = queue, .ranges = {}};
+  auto at = blocks_.lower_bound({queue.value, 0});
+  for (; at != blocks_.end() && at->first.first == queue.value; ++at) {
+    const auto block =
+        Block::from_record(queue, at->first.second, {at->second.data(), at->second.size()});
+    CHECK(block.ok());
+    for (std::size_t i = 0; i < (*block)->entry_count(); ++i) {
+      add_to_ranges(held.ranges, (*block)->entry(i).sequence);
+    }
+  }
+  return held;
 }
 
 void MemoryStore::load_dedup(Core& core, Now now) const {
@@ -173,6 +200,14 @@ void MemoryStore::flip_bit_in_message(QueueId queue, Sequence sequence) {
 
 void MemoryStore::flip_bit_in_block_header(QueueId queue, Sequence sequence) {
   block_of(queue, sequence)->second[5] ^= 0x10;
+}
+
+void MemoryStore::flip_bit_in_acks(QueueId queue, std::uint64_t chunk) {
+  for (const auto& [id, record] : subscriptions_) {
+    if (record.queue != queue) continue;
+    CHECK(acks_.contains({id.value, chunk}), "no acks in chunk {} of queue {}", chunk, queue.value);
+    acks_damaged_.insert({id.value, chunk});
+  }
 }
 
 void MemoryStore::lose_block(QueueId queue, Sequence sequence) {

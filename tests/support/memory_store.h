@@ -38,6 +38,8 @@ class MemoryStore {
   void flip_bit_in_message(QueueId queue, Sequence sequence);
   // Damages the header of the block that holds it.
   void flip_bit_in_block_header(QueueId queue, Sequence sequence);
+  // Damages a record of the queue's acks.
+  void flip_bit_in_acks(QueueId queue, std::uint64_t chunk);
   // Loses the block that holds it.
   void lose_block(QueueId queue, Sequence sequence);
 
@@ -51,6 +53,7 @@ class MemoryStore {
   using Key = std::pair<std::uint64_t, std::uint64_t>;
   using Blocks = std::map<Key, std::vector<std::uint8_t>>;
   Blocks::iterator block_of(QueueId queue, Sequence sequence);
+  HeldSequences held(QueueId queue) const;
 
   std::uint64_t batch_number_ = 0;
   std::size_t largest_batch_bytes_ = 0;
@@ -59,6 +62,7 @@ class MemoryStore {
   std::map<SubscriptionId, SubscriptionRecord> subscriptions_;
   Blocks blocks_;
   std::map<Key, AckRecord> acks_;
+  std::set<Key> acks_damaged_;
   std::map<Key, RetryRecord> retries_;
   std::map<std::tuple<QueueId, std::uint64_t, Sequence>, DedupRecord> dedup_;
 };

@@ -202,6 +202,10 @@ struct StoredState {
   std::vector<AckRecord> acks;        // in key order
   std::vector<RetryRecord> retries;   // in key order
   std::uint64_t records_corrupt = 0;  // acks and retries that failed their checksum, left out
+  // Their keys, as far as they are legible, whether or not there is such a subscription: to be
+  // removed.
+  std::vector<AckKey> acks_corrupt;
+  std::vector<RetryKey> retries_corrupt;
   // Of the queues that lack acks for that reason: what no block holds was settled. Of all queues,
   // if it is not legible whose acks they were.
   std::vector<HeldSequences> held;

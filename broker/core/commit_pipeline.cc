@@ -57,6 +57,8 @@ Sealed CommitPipeline::begin_sealing() {
   next.batch->next_id = gathering_.next_id;
   next.batch->blocks_removed = std::move(gathering_.blocks_removed);
   next.batch->blocks = std::move(gathering_.blocks_rewritten);
+  next.batch->acks_removed = std::move(gathering_.acks_removed);
+  next.batch->retries_removed = std::move(gathering_.retries_removed);
   next.retry_bytes_left = retry_bytes_max();
   return next;
 }

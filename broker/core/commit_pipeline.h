@@ -44,6 +44,8 @@ struct Gathering {
   std::vector<Queue*> queues;  // touched ones, in the order of touching
   std::vector<BlockKey> blocks_removed;
   std::vector<std::shared_ptr<const Block>> blocks_rewritten;
+  std::vector<AckKey> acks_removed;  // these and the next: damaged ones, which no queue knows of
+  std::vector<RetryKey> retries_removed;
   std::uint32_t next_id = 0;
   std::size_t bytes = 0;            // of messages, and of records of attempts
   std::size_t retry_bytes = 0;      // those of the records
@@ -51,7 +53,9 @@ struct Gathering {
   std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
   Promises promises;
 
-  bool empty() const { return queues.empty() && next_id == 0; }
+  bool empty() const {
+    return queues.empty() && next_id == 0 && acks_removed.empty() && retries_removed.empty();
+  }
   std::size_t reread_bytes() const { return rewritten_bytes + moved_bytes; }
   // Of the store's room that it takes, at most.
   std::size_t room_bytes() const;

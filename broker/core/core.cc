@@ -49,6 +49,9 @@ void Core::State::load(const StoredState& state, Now now) {
     const auto owner = owners.find(record.subscription);
     if (owner != owners.end()) owner->second->subscription.settled.load(record);
   }
+  // In the first batch, which stores what is made of them.
+  pipeline.gathering().acks_removed = state.acks_corrupt;
+  pipeline.gathering().retries_removed = state.retries_corrupt;
   for (const HeldSequences& held : state.held) {
     Queue& queue = *find_queue(held.queue);
     queue.subscription.settled.settle_all_but(held.ranges, queue.last_sequence());

@@ -316,11 +316,6 @@ Result<StoredState> LmdbStore::load() {
   state.batch_number = progress_->batch_number;
   state.next_id = progress_->next_id;
 
-  const auto load_table = [&](Table table, auto decode, auto* list) {
-    return for_each_record(&*transaction, table, [&](ByteSpan key, ByteSpan value) {
-      return keep(decode(key, value), list);
-    });
-  };
   OwnerSums owners;
   const auto load_owners = [&](Table table, auto decode, auto* list) {
     return for_each_record(&*transaction, table, [&](ByteSpan key, ByteSpan value) {
@@ -341,14 +336,19 @@ Result<StoredState> LmdbStore::load() {
   // far as blocks still hold them, and those without their retries from the first attempt on.
   std::set<SubscriptionId> acks_lost;
   corrupt = for_each_record(&*transaction, Table::kAcks, [&](ByteSpan key, ByteSpan value) {
-    const bool kept = keep(decode_ack(key, value), &state.acks);
-    if (!kept) acks_lost.insert(SubscriptionId(key_owner(key)));
-    return kept;
+    if (keep(decode_ack(key, value), &state.acks)) return true;
+    acks_lost.insert(SubscriptionId(key_owner(key)));
+    keep(read_ack_key(key), &state.acks_corrupt);
+    return false;
   });
   if (!corrupt) return corrupt.status();
   state.records_corrupt += *corrupt;
   if (Status status = load_held(&*transaction, acks_lost, &state); !status) return status;
-  corrupt = load_table(Table::kRetries, decode_retry, &state.retries);
+  corrupt = for_each_record(&*transaction, Table::kRetries, [&](ByteSpan key, ByteSpan value) {
+    if (keep(decode_retry(key, value), &state.retries)) return true;
+    keep(read_retry_key(key), &state.retries_corrupt);
+    return false;
+  });
   if (!corrupt) return corrupt.status();
   state.records_corrupt += *corrupt;
 

@@ -150,6 +150,50 @@ TEST_CASE("what a block still holds of messages whose acks were damaged is deliv
   CHECK(f.delivered() == std::vector<Sequence>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
 }
 
+TEST_CASE("damaged records of acks and attempts stayed in the store when their queue was deleted") {
+  CoreFixture f;
+  f.create_queue("q");
+  for (int i = 1; i <= 4; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 4);
+  f.ack(consumer, 2);
+  f.nack(consumer, 3);
+  const QueueId queue = f.id_of("q");
+  f.store.flip_bit_in_acks(queue, 0);
+  f.store.flip_bit_in_acks(queue, 1 << 20);
+  f.store.flip_bit_in_retry(queue, 2);
+  f.store.flip_bit_in_retry(queue, 3);
+  SUBCASE("what is made of them is stored in their place") {
+    f.restart();
+    CHECK(f.store.load().records_corrupt == 0);
+    CHECK(f.store.load().acks.size() == 1);
+    CHECK(f.report("q").messages == 3);
+    f.delete_queue("q");
+  }
+  SUBCASE("also while it is being deleted") {
+    f.hold_commits();
+    f.delete_queue("q");
+    f.commit_one();
+    f.crash();
+  }
+  CHECK(f.store.queue_count() == 0);
+  CHECK(f.store.ack_record_count() == 0);
+  CHECK(f.store.retry_count() == 0);
+}
+
+TEST_CASE("damaged records of a subscription that there is not stayed in the store for ever") {
+  Core core{CoreOptions()};
+  StoredState state;
+  state.batch_number = 7;
+  state.acks_corrupt = {{SubscriptionId(9), ~std::uint64_t{0}}};
+  state.retries_corrupt = {{SubscriptionId(9), 5}};
+  core.load(state, Now());
+  const std::unique_ptr<Batch> batch = core.take_batch(Now());
+  REQUIRE(batch != nullptr);
+  CHECK(batch->number == 8);
+  CHECK(batch->acks_removed.size() == 1);
+  CHECK(batch->retries_removed.size() == 1);
+}
+
 TEST_CASE("a purge empties the queue, holders are told, and the space comes back in steps") {
   CoreFixture f;
   f.create_queue("q");

@@ -383,6 +383,11 @@ TEST_CASE("damaged acks, retries and dedup records are left out and counted") {
   REQUIRE_EQ(fixture.state.acks.size(), 1);
   CHECK_EQ(fixture.state.acks[0].chunk, 1);
   CHECK(fixture.state.retries.empty());
+  REQUIRE_EQ(fixture.state.acks_corrupt.size(), 1);
+  CHECK_EQ(fixture.state.acks_corrupt[0].subscription, kSubscription);
+  CHECK_EQ(fixture.state.acks_corrupt[0].chunk, 0);
+  REQUIRE_EQ(fixture.state.retries_corrupt.size(), 1);
+  CHECK_EQ(fixture.state.retries_corrupt[0].sequence, 6);
   const std::vector<DedupRecord> dedup = fixture.load_dedup();
   REQUIRE_EQ(dedup.size(), 1);
   CHECK_EQ(dedup[0].first, 1);

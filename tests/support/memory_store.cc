@@ -53,9 +53,11 @@ CommitResult MemoryStore::apply(const Batch& batch) {
   }
   for (const RetryKey& key : batch.retries_removed) {
     retries_.erase({key.subscription.value, key.sequence});
+    retries_damaged_.erase({key.subscription.value, key.sequence});
   }
   for (const RetryRecord& record : batch.retries) {
     retries_[{record.subscription.value, record.sequence}] = record;
+    retries_damaged_.erase({record.subscription.value, record.sequence});
   }
   for (const DedupTrim& trim : batch.dedup_trims) {
     std::uint32_t removed = 0;
@@ -146,10 +148,18 @@ StoredState MemoryStore::load() const {
       continue;
     }
     ++state.records_corrupt;
+    state.acks_corrupt.push_back({record.subscription, record.chunk});
     lack_acks.insert(subscriptions_.at(record.subscription).queue);
   }
   for (const QueueId queue : lack_acks) state.held.push_back(held(queue));
-  for (const auto& [key, record] : retries_) state.retries.push_back(record);
+  for (const auto& [key, record] : retries_) {
+    if (!retries_damaged_.contains(key)) {
+      state.retries.push_back(record);
+      continue;
+    }
+    ++state.records_corrupt;
+    state.retries_corrupt.push_back({record.subscription, record.sequence});
+  }
   state.space = space;
   return state;
 }
@@ -203,11 +213,27 @@ void MemoryStore::flip_bit_in_block_header(QueueId queue, Sequence sequence) {
 }
 
 void MemoryStore::flip_bit_in_acks(QueueId queue, std::uint64_t chunk) {
-  for (const auto& [id, record] : subscriptions_) {
-    if (record.queue != queue) continue;
-    CHECK(acks_.contains({id.value, chunk}), "no acks in chunk {} of queue {}", chunk, queue.value);
-    acks_damaged_.insert({id.value, chunk});
-  }
+  const AckRecord record{.subscription = subscription_of(queue), .chunk = chunk};
+  const Key key(record.subscription.value, chunk);
+  acks_.emplace(key, record);
+  acks_damaged_.insert(key);
+}
+
+void MemoryStore::flip_bit_in_retry(QueueId queue, Sequence sequence) {
+  RetryRecord record;
+  record.subscription = subscription_of(queue);
+  record.sequence = sequence;
+  const Key key(record.subscription.value, sequence);
+  retries_.emplace(key, record);
+  retries_damaged_.insert(key);
+}
+
+SubscriptionId MemoryStore::subscription_of(QueueId queue) const {
+  const auto found =
+      std::find_if(subscriptions_.begin(), subscriptions_.end(),
+                   [queue](const auto& entry) { return entry.second.queue == queue; });
+  CHECK(found != subscriptions_.end(), "no queue {}", queue.value);
+  return found->first;
 }
 
 void MemoryStore::lose_block(QueueId queue, Sequence sequence) {

@@ -38,8 +38,10 @@ class MemoryStore {
   void flip_bit_in_message(QueueId queue, Sequence sequence);
   // Damages the header of the block that holds it.
   void flip_bit_in_block_header(QueueId queue, Sequence sequence);
-  // Damages a record of the queue's acks.
+  // Damages a record of the queue's acks; where there is none, it comes with a key that is damaged.
   void flip_bit_in_acks(QueueId queue, std::uint64_t chunk);
+  // Likewise the record of a message's attempts.
+  void flip_bit_in_retry(QueueId queue, Sequence sequence);
   // Loses the block that holds it.
   void lose_block(QueueId queue, Sequence sequence);
 
@@ -54,6 +56,7 @@ class MemoryStore {
   using Blocks = std::map<Key, std::vector<std::uint8_t>>;
   Blocks::iterator block_of(QueueId queue, Sequence sequence);
   HeldSequences held(QueueId queue) const;
+  SubscriptionId subscription_of(QueueId queue) const;
 
   std::uint64_t batch_number_ = 0;
   std::size_t largest_batch_bytes_ = 0;
@@ -64,6 +67,7 @@ class MemoryStore {
   std::map<Key, AckRecord> acks_;
   std::set<Key> acks_damaged_;
   std::map<Key, RetryRecord> retries_;
+  std::set<Key> retries_damaged_;
   std::map<std::tuple<QueueId, std::uint64_t, Sequence>, DedupRecord> dedup_;
 };
 

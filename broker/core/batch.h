@@ -37,6 +37,9 @@ struct QueueRecord {
   QueueId source_queue;  // of a dead-letter queue
   Sequence next_sequence = 1;
   std::uint64_t bytes = 0;  // stored_bytes of the messages that are not settled
+  // That may be wrong, since damage left it open which messages are settled, or how large those
+  // were that it cost. The next time that the queue is empty it has no bytes for certain.
+  bool bytes_estimated = false;
   Sequence trim_below = 0;  // blocks that end below this are still to be removed; 0: none
   bool deleted = false;     // its name is free; its records are still being removed
   // The dedup window begins here, as its records are keyed: what is stored before has left it, and

@@ -55,7 +55,7 @@ void Core::State::load(const StoredState& state, Now now) {
   for (const HeldSequences& held : state.held) {
     Queue& queue = *find_queue(held.queue);
     queue.subscription.settled.settle_all_but(held.ranges, queue.last_sequence());
-    touch(queue);
+    estimate_bytes(queue);
   }
   std::map<Queue*, std::vector<RetryRecord>> retries;
   for (const RetryRecord& record : state.retries) {

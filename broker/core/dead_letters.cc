@@ -162,27 +162,35 @@ void Core::State::set_aside(Queue& queue, const Block& block, std::size_t index,
   append_corrupt(queue, sequence, block.raw_entry(index),
                  "The stored bytes of this message no longer match their checksum.", now);
   drop_unreadable(queue, sequence, block.stored_bytes(index));
+  if (block.table_rebuilt()) estimate_bytes(queue);
   seal_if_full();
 }
 
 void Core::State::set_aside_unreadable(Queue& queue, const UnreadableBlock& block, Now now) {
+  const Sequence last = std::min(block.last, queue.committed_to);
   std::vector<Sequence> lost;
   queue.subscription.settled.for_each_unsettled(
-      block.first, std::min(block.last, queue.committed_to),
-      [&](Sequence sequence) { lost.push_back(sequence); });
+      block.first, last, [&](Sequence sequence) { lost.push_back(sequence); });
   if (lost.empty()) return;
   append_corrupt(
       queue, block.first, block.raw,
       fmt::format("A stored block can no longer be read: messages {} to {}, {} of them unsettled.",
                   block.first, block.last, lost.size()),
       now);
-  // Its share; nothing is known of a block that is missing.
-  const std::size_t share = block.raw.size() / (block.last - block.first + 1);
+  // Their shares, which are right in sum if all that may have been in it was unsettled. Nothing is
+  // known of a block that is missing.
+  std::size_t bytes = block.raw.size() - std::min(block.raw.size(), sizeof(BlockHeader));
+  std::size_t left = lost.size();
+  const bool exact = bytes > 0 && lost.size() == last - block.first + 1 &&
+                     open_block_of(queue, block.first) == nullptr;
   for (const Sequence sequence : lost) {
+    const std::size_t share = bytes / left--;
+    bytes -= share;
     Outstanding* const entry = queue.subscription.outstanding.find(sequence);
     if (entry != nullptr && entry->holder != nullptr) continue;
     drop_unreadable(queue, sequence, share);
   }
+  if (!exact) estimate_bytes(queue);
   if (!block.raw.empty() && open_block_of(queue, block.first) == nullptr) {
     pipeline.gathering().blocks_removed.push_back({queue.record.id, block.first});
   }

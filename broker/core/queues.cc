@@ -176,6 +176,7 @@ std::uint64_t Core::State::empty_queue(Queue& queue) {
   queue.open_blocks.clear();
   cache.erase_queue(queue.record.id);
   queue.record.bytes = 0;
+  queue.record.bytes_estimated = false;
   queue.record.trim_below = queue.record.next_sequence;
   queue.record_touched = true;
   queue.trim_blocks = true;

@@ -267,12 +267,20 @@ void Core::State::finish(Queue& queue, Outstanding& entry) {
   if (block != nullptr) settled_in_block(queue, *block, stored_bytes);
 }
 
-// What could not be read was of a size that is not known for certain: an empty queue has no bytes.
+// Whatever was estimated: an empty queue has no bytes.
 void Core::State::take_off_bytes(Queue& queue, std::size_t stored_bytes) {
   queue.record.bytes -= std::min<std::uint64_t>(queue.record.bytes, stored_bytes);
-  if (queue.messages() == 0) queue.record.bytes = 0;
+  if (queue.messages() == 0) {
+    queue.record.bytes = 0;
+    queue.record.bytes_estimated = false;
+  }
   queue.record_touched = true;
   touch(queue);
+}
+
+void Core::State::estimate_bytes(Queue& queue) {
+  queue.record.bytes_estimated = true;
+  take_off_bytes(queue, 0);
 }
 
 void Core::State::settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes) {

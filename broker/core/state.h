@@ -210,6 +210,8 @@ struct Core::State {
   // Likewise for a message that need not be outstanding; its block is open if it was ever read.
   void settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes);
   void take_off_bytes(Queue& queue, std::size_t stored_bytes);
+  // From now on what the queue counts may be wrong, until it is empty.
+  void estimate_bytes(Queue& queue);
   void settled_in_block(Queue& queue, OpenBlock& block, std::size_t stored_bytes);
 
   // ---- dead_letters.cc ----

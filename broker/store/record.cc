@@ -197,10 +197,10 @@ ByteSpan RecordEncoder::encode(ByteSpan key, const QueueRecord& record) {
   }
   const auto name = buffer.CreateString(record.name);
   const auto values = buffer.CreateVectorOfStructs(settings.data(), count);
-  buffer.Finish(stored::CreateQueue(buffer, name, values, to_unix_ms(record.created_at),
-                                    record.dead_queue.value, record.source_queue.value,
-                                    record.next_sequence, record.bytes, record.trim_below,
-                                    record.deleted, record.dedup_from_ms, record.dedup_from));
+  buffer.Finish(stored::CreateQueue(
+      buffer, name, values, to_unix_ms(record.created_at), record.dead_queue.value,
+      record.source_queue.value, record.next_sequence, record.bytes, record.trim_below,
+      record.deleted, record.dedup_from_ms, record.dedup_from, record.bytes_estimated));
   value_.assign(buffer.GetBufferPointer(), buffer.GetBufferPointer() + buffer.GetSize());
   return seal(key);
 }
@@ -299,6 +299,7 @@ std::optional<QueueRecord> decode_queue(ByteSpan key, ByteSpan value) {
   record.deleted = table->deleted();
   record.dedup_from_ms = table->dedup_from_ms();
   record.dedup_from = table->dedup_from();
+  record.bytes_estimated = table->bytes_estimated();
   return record;
 }
 

@@ -322,6 +322,42 @@ TEST_CASE("a queue whose messages were damaged, lost and acked has no bytes left
   }
 }
 
+TEST_CASE("of a damaged block, the further off the next one, the fewer bytes were taken off") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.hold_commits();
+  // The first one has a block of its own.
+  for (int i = 10; i <= 13; ++i) f.publish("q", "m" + std::to_string(i));
+  f.release_commits();
+  for (int i = 14; i <= 29; ++i) f.publish("q", "m" + std::to_string(i));
+  const std::uint64_t message_bytes = f.report("q").bytes / 20;
+  const auto is_estimated = [&f] { return f.store.load().queues.front().bytes_estimated; };
+  const ConsumerId consumer = f.subscribe("q", 100);
+  SUBCASE("the next one is as it was") {
+    f.store.flip_bit_in_block_header(f.id_of("q"), 2);
+    f.restart();
+    f.subscribe("q", 100);
+    f.pass(Milliseconds(60'000));
+    CHECK(f.report("q").counters.corrupt == 3);
+    CHECK(f.report("q").bytes == 17 * message_bytes);
+    CHECK_FALSE(is_estimated());
+  }
+  SUBCASE("what was behind it is gone: that it was not in it is not known") {
+    f.settle(consumer, wire::SettleKind_Ack, {{5, 19}});
+    f.store.flip_bit_in_block_header(f.id_of("q"), 2);
+    f.restart();
+    const ConsumerId next = f.subscribe("q", 100);
+    f.pass(Milliseconds(60'000));
+    CHECK(f.report("q").counters.corrupt == 3);
+    CHECK(f.report("q").bytes == 2 * message_bytes);
+    CHECK(is_estimated());
+    SUBCASE("acks empty it") { f.settle(next, wire::SettleKind_Ack, {{1, 1}, {20, 20}}); }
+    SUBCASE("a purge empties it") { f.purge("q"); }
+    CHECK(f.report("q").bytes == 0);
+    CHECK_FALSE(is_estimated());
+  }
+}
+
 TEST_CASE("a message that was in flight when its block was damaged leaves no bytes behind") {
   CoreFixture f;
   f.create_queue("q");

@@ -146,8 +146,13 @@ TEST_CASE("what a block still holds of messages whose acks were damaged is deliv
   f.settle(consumer, wire::SettleKind_Ack, {{2, 4}});
   f.store.flip_bit_in_acks(f.id_of("q"), 0);
   f.restart();
-  f.subscribe("q", 10);
+  CHECK(f.store.load().queues.front().bytes_estimated);
+  const ConsumerId next = f.subscribe("q", 10);
   CHECK(f.delivered() == std::vector<Sequence>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10});
+  // Less than it was is counted, until it is empty.
+  f.settle(next, wire::SettleKind_Ack, {{1, 10}});
+  CHECK(f.report("q").bytes == 0);
+  CHECK_FALSE(f.store.load().queues.front().bytes_estimated);
 }
 
 TEST_CASE("damaged records of acks and attempts stayed in the store when their queue was deleted") {

@@ -222,6 +222,15 @@ TEST_CASE("records that contradict one another are findings") {
   }
 }
 
+TEST_CASE("bytes that damage made an estimate of were a finding when no damage was left") {
+  StoreFixture fixture;
+  Batch batch = sound_batch();
+  batch.queues[0].bytes += 1;
+  batch.queues[0].bytes_estimated = true;
+  make(&fixture, std::move(batch));
+  CHECK(fixture.check().findings.empty());
+}
+
 TEST_CASE("checking changes nothing in the directory") {
   StoreFixture fixture;
   make(&fixture, sound_batch());

@@ -31,6 +31,7 @@ Batch first_batch() {
   batch.queues[0].next_sequence = 10'000;
   batch.queues[0].dedup_from_ms = 1'699'999'999'000;
   batch.queues[0].dedup_from = 8;
+  batch.queues[0].bytes_estimated = true;
   batch.subscriptions = {subscription_record(3, 1), subscription_record(4, 2)};
   batch.subscriptions[0].floor = 3;
   batch.subscriptions[0].delivered_to = 40;
@@ -66,6 +67,8 @@ void check_first_batch(StoreFixture* fixture) {
   CHECK_EQ(state.queues[0].next_sequence, 10'000);
   CHECK_EQ(state.queues[0].dedup_from_ms, 1'699'999'999'000);
   CHECK_EQ(state.queues[0].dedup_from, 8);
+  CHECK(state.queues[0].bytes_estimated);
+  CHECK_FALSE(state.queues[1].bytes_estimated);
   CHECK_EQ(to_unix_ms(state.queues[0].created_at), 1'700'000'000'000);
   CHECK_EQ(state.queues[1].source_queue, kQueue);
   CHECK((state.queues[1].settings == QueueSettings::for_dead_letters()));

@@ -291,10 +291,14 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
       if (Status status = check_file_system(directory->store_path()); !status) return status;
     }
   }
-  if (Status status = directory->lock(options.read_only); !status) return status;
+  if (Status status = directory->lock_directory(options.read_only); !status) return status;
   contents = inspect(options.path, options.read_only);
   if (!contents) return contents.status();
-  if (options.read_only) return directory;
+  if (options.read_only) {
+    Status status = directory->lock_store(true);
+    if (!status) return status;
+    return directory;
+  }
   if (Status status = remove_leftover(directory->path_ + "/" + std::string(kNewStoreName));
       !status) {
     return status;
@@ -305,50 +309,59 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
     // Whoever renamed the store into place may have died before that was flushed.
     return status;
   }
+  if (Status status = directory->lock_store(false); !status) return status;
+  directory->show_pid();
   return directory;
 }
 
 // So that no pid is left there that will be another program's.
 DataDirectory::~DataDirectory() {
-  if (holds_pid_) static_cast<void>(::ftruncate(lock_file_.descriptor(), 0) == 0);
+  if (shows_pid_) static_cast<void>(::truncate(lock_path().c_str(), 0) == 0);
 }
 
 std::string DataDirectory::store_path() const { return path_ + "/" + std::string(kStoreName); }
+std::string DataDirectory::lock_path() const { return path_ + "/" + std::string(kLockName); }
 
-// The locks are on open files, so that they go with the process, however that ends. That on the
-// directory itself holds even if the lock file is removed; a reader needs none of those. The lock
-// file's is known to other hosts, too, where the directory is on a network file system.
-Status DataDirectory::lock(bool read_only) {
+Status DataDirectory::lock(File file, std::string_view path) {
+  if (::flock(file.descriptor(), LOCK_EX | LOCK_NB) == 0) {
+    locks_.push_back(std::move(file));
+    return Status();
+  }
+  if (errno != EWOULDBLOCK) return system_error("Locking", std::string(path), errno);
+  const std::optional<pid_t> holder = holder_of(File(lock_path(), O_RDONLY));
+  return Status(
+      ErrorCode::kDirectoryLocked,
+      fmt::format("The data directory {} is in use by {}. Stop that one first, or name another "
+                  "directory.",
+                  path,
+                  holder ? fmt::format("another process (pid {})", *holder)
+                         : std::string("another process, a broker or `holdfast check`")));
+}
+
+// The directory itself comes first, so that nothing is changed in one that is locked; the lock on
+// it holds even if the lock file is removed.
+Status DataDirectory::lock_directory(bool read_only) {
   File itself(path_, O_RDONLY | O_DIRECTORY);
   if (!itself.ok()) return system_error("Opening", path_, itself.error(), read_only);
-  const std::string path = path_ + "/" + std::string(kLockName);
-  File file(path, read_only ? O_RDONLY : O_RDWR | O_CREAT, 0640);
-  if (!file.ok() && !(read_only && file.error() == ENOENT)) {
-    return system_error("Opening", path, file.error(), read_only);
-  }
-  for (const File* locked : {&itself, &file}) {
-    if (!locked->ok() || ::flock(locked->descriptor(), LOCK_EX | LOCK_NB) == 0) continue;
-    if (errno != EWOULDBLOCK) return system_error("Locking", path_, errno);
-    const std::optional<pid_t> holder = holder_of(file);
-    return Status(
-        ErrorCode::kDirectoryLocked,
-        fmt::format("The data directory {} is in use by {}. Stop that one first, or name another "
-                    "directory.",
-                    path_,
-                    holder ? fmt::format("another process (pid {})", *holder)
-                           : std::string("another process, a broker or `holdfast check`")));
-  }
-  if (!read_only) {
-    // Only a courtesy to whom finds the directory locked: on a full disk there is no pid to show.
-    const std::string pid = fmt::format("{}\n", ::getpid());
-    holds_pid_ = true;
-    if (::ftruncate(file.descriptor(), 0) == 0) {
-      static_cast<void>(::pwrite(file.descriptor(), pid.data(), pid.size(), 0) < 0);
-    }
-  }
-  lock_ = std::move(itself);
-  lock_file_ = std::move(file);
-  return Status();
+  if (Status status = lock(std::move(itself), path_); !status) return status;
+  File file(lock_path(), read_only ? O_RDONLY : O_RDWR | O_CREAT, 0640);
+  if (file.ok()) return lock(std::move(file), path_);
+  if (read_only && file.error() == ENOENT) return Status();
+  return system_error("Opening", lock_path(), file.error(), read_only);
+}
+
+// It may be another directory's as well, by a mount or a link.
+Status DataDirectory::lock_store(bool read_only) {
+  File store(store_path(), O_RDONLY | O_DIRECTORY);
+  if (!store.ok()) return system_error("Opening", store_path(), store.error(), read_only);
+  return lock(std::move(store), store_path());
+}
+
+// Only a courtesy to whom finds the directory locked: on a full disk there is no pid to show.
+void DataDirectory::show_pid() {
+  const std::string pid = fmt::format("{}\n", ::getpid());
+  const File file(lock_path(), O_WRONLY | O_TRUNC);
+  shows_pid_ = file.ok() && ::pwrite(file.descriptor(), pid.data(), pid.size(), 0) > 0;
 }
 
 Status DataDirectory::create_store(const Creator& create) {

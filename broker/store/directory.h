@@ -1,7 +1,7 @@
 // The data directory as its owner sees it:
 //
-//   DIR                 locked while a broker or a check has it open
-//   DIR/holdfast.lock   likewise; holds that broker's pid
+//   DIR, DIR/store      locked while a broker or a check has them open
+//   DIR/holdfast.lock   likewise; shows that broker's pid
 //   DIR/store/format    one line of text: what this is, and its format version
 //   DIR/store/data.mdb  everything stored
 //   DIR/store/lock.mdb  LMDB's table of readers
@@ -19,6 +19,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "holdfast/status.h"
 #include "store/file.h"
@@ -57,13 +58,19 @@ class DataDirectory {
 
  private:
   explicit DataDirectory(std::string path) : path_(std::move(path)) {}
-  Status lock(bool read_only);
+  std::string lock_path() const;
+  Status lock_directory(bool read_only);
+  Status lock_store(bool read_only);
+  // `path` is what is said to be in use if it is.
+  Status lock(File file, std::string_view path);
   Status create_store(const Creator& create);
+  void show_pid();
 
   std::string path_;
-  File lock_;  // on the directory itself
-  File lock_file_;
-  bool holds_pid_ = false;  // the lock file, of this process
+  // Locks are on open files: they go with the process, however that ends. The lock file's is known
+  // to other hosts, too, where the directory is on a network file system.
+  std::vector<File> locks_;
+  bool shows_pid_ = false;
 };
 
 }  // namespace holdfast::broker

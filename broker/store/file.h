@@ -1,12 +1,15 @@
-// A file descriptor that closes itself.
+// A file descriptor that closes itself, and what is asked of files.
 
 #pragma once
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -38,6 +41,13 @@ class File {
   int descriptor_ = -1;
   int error_ = 0;
 };
+
+// The size that a file of this process may have (ulimit -f).
+inline std::uint64_t file_bytes_max() {
+  rlimit limit{};
+  const bool limited = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return limited ? limit.rlim_cur : std::numeric_limits<std::uint64_t>::max();
+}
 
 // Whether the file, which is open, has no name any more. Does not ask for its times, as fstat()
 // does: Linux 6.13 and later would then note the time of the next write anew, which with ext4

@@ -29,6 +29,13 @@ Result<std::vector<SequenceRange>> held_sequences(Transaction* transaction, Queu
   bool found = cursor->seek(block_key(queue, 0));
   for (;; found = cursor->next()) {
     const std::optional<BlockKey> key = found ? read_block_key(cursor->key()) : std::nullopt;
+    if (found && !key) {
+      // Whatever it was, nothing behind the last one is certainly settled.
+      const Sequence next = held.empty() ? 1 : held.back().last + 1;
+      append(next, next, &held);
+      open_ended = true;
+      continue;
+    }
     const bool is_end = !key || key->queue != queue;
     if (open_ended) {
       held.back().last = std::max(held.back().last, (is_end ? next_sequence : key->first) - 1);

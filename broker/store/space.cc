@@ -2,17 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <limits>
 
 #include "holdfast/text.h"
 #include "schema/frame.h"
+#include "store/file.h"
 
 namespace holdfast::broker {
 
@@ -41,13 +40,6 @@ std::uint64_t minus(std::uint64_t from, std::uint64_t what) {
   return from > what ? from - what : 0;
 }
 
-// The size of a file that this process may write.
-std::uint64_t file_bytes_max() {
-  rlimit limit{};
-  const bool limited = getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
-  return limited ? limit.rlim_cur : std::numeric_limits<std::uint64_t>::max();
-}
-
 }  // namespace
 
 Space::Space(Environment* environment, const SpaceOptions& options)
@@ -71,7 +63,7 @@ Space::Space(Environment* environment, const SpaceOptions& options)
 // link.
 Space::Disk Space::look_at_disk() const {
   struct statvfs info {};
-  if (::statvfs(environment_->data_file().c_str(), &info) != 0) return {};
+  if (::fstatvfs(environment_->file_descriptor(), &info) != 0) return {};
   return {.free_bytes = std::uint64_t{info.f_bavail} * info.f_frsize,
           .total_bytes = std::uint64_t{info.f_blocks} * info.f_frsize};
 }

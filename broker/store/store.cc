@@ -16,6 +16,7 @@
 #include "store/committer.h"
 #include "store/directory.h"
 #include "store/environment.h"
+#include "store/file.h"
 #include "store/held_sequences.h"
 #include "store/journal.h"
 #include "store/journaled_records.h"
@@ -56,14 +57,14 @@ std::string journal_path(const std::string& directory) {
   return fmt::format("{}/{}", directory, kJournalFileName);
 }
 
-// A small part of the disk, or of the quota; none where that is too little for some batches.
+// A small part of what the store may have; none where that is too little for some batches.
 std::uint64_t journal_bytes(const std::string& directory, const StoreOptions& options) {
   constexpr std::uint64_t kShare = 64;
   constexpr std::uint64_t kStepBytes = 64 << 10;
   constexpr std::uint64_t kBytesMin = 4 * kStepBytes;
   struct statvfs disk {};
   if (::statvfs(directory.c_str(), &disk) != 0) return 0;
-  std::uint64_t limit = std::uint64_t{disk.f_blocks} * disk.f_frsize;
+  std::uint64_t limit = std::min(std::uint64_t{disk.f_blocks} * disk.f_frsize, file_bytes_max());
   if (options.size_bytes_max > 0) limit = std::min(limit, options.size_bytes_max);
   const std::uint64_t bytes = std::min(options.journal_bytes, limit / kShare);
   return bytes < kBytesMin ? 0 : bytes / kStepBytes * kStepBytes;
@@ -179,6 +180,12 @@ Result<std::unique_ptr<Journal>> open_journal(Environment* environment,
   if (!meta) return meta.status();
   if (meta->journal.bytes == 0) return std::unique_ptr<Journal>();
   const std::string path = journal_path(directory);
+  if (meta->journal.bytes > file_bytes_max()) {
+    return Status(ErrorCode::kStorageFailed,
+                  fmt::format("{} has {} bytes, and a file of this process may have {}. Raise that "
+                              "limit (ulimit -f).",
+                              path, meta->journal.bytes, file_bytes_max()));
+  }
   Result<std::unique_ptr<Journal>> journal = Journal::open(path, meta->journal, false);
   if (!journal) return journal.status();
   if (Status status = replay(journal->get(), environment, *meta, path); !status) return status;

@@ -66,13 +66,25 @@ TEST_CASE(
   const auto check = [&fixture] { return check_directory(fixture.options.directory, {}).status(); };
   CHECK_EQ(check().code(), ErrorCode::kDirectoryLocked);
   check_refused(fixture.options.directory, ErrorCode::kDirectoryLocked, "a broker or");
-  // The refused one has left a lock file of its own.
+  CHECK_FALSE(std::filesystem::exists(fixture.options.directory + "/holdfast.lock"));
   CHECK_EQ(check().code(), ErrorCode::kDirectoryLocked);
   check_refused(fixture.options.directory, ErrorCode::kDirectoryLocked, "a broker or");
   fixture.commit({});
   fixture.close();
   CHECK(check().ok());
   CHECK(open_status(fixture.options.directory).ok());
+}
+
+TEST_CASE("a store that two directories have by a link was opened by two brokers") {
+  StoreFixture fixture;
+  fixture.open();
+  const TemporaryDirectory other;
+  std::filesystem::create_directory_symlink(fixture.options.directory + "/store",
+                                            other.path() + "/store");
+  check_refused(other.path(), ErrorCode::kDirectoryLocked, "/store is in use by another process");
+  CHECK_EQ(check_directory(other.path(), {}).status().code(), ErrorCode::kDirectoryLocked);
+  fixture.close();
+  CHECK(open_status(other.path()).ok());
 }
 
 TEST_CASE("a directory without a lock file was opened while it was being checked") {

@@ -296,6 +296,24 @@ TEST_CASE("a limit on the size of a file (ulimit -f) stopped the broker instead 
            std::string::npos);
 }
 
+TEST_CASE("a journal larger than a file may be (ulimit -f) stopped the broker at some commit") {
+  StoreFixture fixture;
+  fixture.open();
+  fixture.close();
+  const std::uint64_t bytes =
+      std::filesystem::file_size(fixture.options.directory + "/store/journal");
+  {
+    const FileSizeLimit limit(bytes - 1);
+    const Status status = Store::open(fixture.options).status();
+    CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
+    CHECK_MESSAGE(status.message().find("ulimit -f") != std::string::npos, status.message());
+    // That of a new store is smaller.
+    const TemporaryDirectory fresh;
+    CHECK(Store::open(options_in(fresh.path())).ok());
+  }
+  CHECK(Store::open(fixture.options).ok());
+}
+
 TEST_CASE_FIXTURE(StoreOnSmallDisk, "the reserve is the store's even when others fill the disk") {
   if (!disk.mounted()) return;
   for (int i = 0; i < 20; ++i) REQUIRE(load.publish(64, 1024, 1));

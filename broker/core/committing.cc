@@ -14,9 +14,9 @@ namespace holdfast::broker {
 
 // A queue whose removal is sealed is gone when that commit is done, perhaps before the next one.
 void Core::State::touch(Queue& queue) {
+  enliven(queue);  // a slow commit may outlast the liveliness of what it gathered
   if (queue.touched_in == pipeline.number() || queue.removal_sealed) return;
   queue.touched_in = pipeline.number();
-  enliven(queue);
   pipeline.gathering().queues.push_back(&queue);
 }
 

@@ -232,7 +232,12 @@ void Core::State::enliven(Queue& queue) {
 
 std::optional<MonotonicTime> Core::State::next_wake() const {
   if (!loaded) return std::nullopt;
-  if (!sessions_to_serve.empty()) return kAtOnce;
+  if (!sessions_to_serve.empty()) return MonotonicTime();
+  return next_timed_wake();
+}
+
+std::optional<MonotonicTime> Core::State::next_timed_wake() const {
+  if (!loaded) return std::nullopt;
   return wakes.empty() ? next_second : std::min(next_second, wakes.begin()->first);
 }
 
@@ -369,6 +374,7 @@ void Core::space_changed(const SpaceReport& space, Now now) {
 
 void Core::advance(Now now) { state_->advance(now); }
 std::optional<MonotonicTime> Core::next_wake() const { return state_->next_wake(); }
+std::optional<MonotonicTime> Core::next_timed_wake() const { return state_->next_timed_wake(); }
 
 std::unique_ptr<Batch> Core::take_batch(Now /*now*/) { return state_->take_batch(); }
 Batches Core::take_batches(Now now) {

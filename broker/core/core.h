@@ -121,9 +121,10 @@ class Core {
   // ---- time ----
   // Does what is due.
   void advance(Now now);
-  static constexpr MonotonicTime kAtOnce{};
-  // When advance() has something to do, perhaps kAtOnce; nullopt: not before another event.
+  // When advance() has something to do, perhaps at once; nullopt: not before another event.
   std::optional<MonotonicTime> next_wake() const;
+  // Likewise, without what is to be done at once.
+  std::optional<MonotonicTime> next_timed_wake() const;
 
   // ---- what must now be done ----
   // The next batch to commit; null when nothing changed, or while others are under way. But those

@@ -328,7 +328,7 @@ void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& t
       }
     }
   }
-  for (const std::shared_ptr<const Block>& block : result.blocks) close_untouched(dead, *block);
+  for (const std::shared_ptr<const Block>& block : result.blocks) close_unread(dead, *block);
   if (result.blocks.empty()) {
     // Nothing is there up to where was looked, or up to the end of a block that is not legible.
     if (task->all) {

@@ -259,6 +259,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     if (looked_at.size() == kRetryLookahead) break;
   }
   const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
+  bool has_moved = false;
   for (const Sequence sequence : looked_at) {
     Outstanding& entry = *subscription.outstanding.find(sequence);
     // The limit may have been lowered since its last attempt ended.
@@ -266,6 +267,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
       subscription.ready.erase({entry.deadline, sequence});
       start_move(queue, entry, wire::Cause_RetryLimit, last_error(entry), nullptr, now);
       seal_if_full();
+      has_moved = true;
       continue;
     }
     const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
@@ -299,7 +301,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
         {queue.record.id, sequence, consumer.id, block, *index});
     return true;
   }
-  return false;
+  return has_moved;  // others are behind those
 }
 
 void Core::State::send_started(const StartedRetry& started, std::uint64_t batch, Now now) {

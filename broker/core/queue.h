@@ -25,8 +25,8 @@
 
 namespace holdfast::broker {
 
-// A block that was read and still has unsettled messages. Dropped, and removed from the store, when
-// the last of them is settled.
+// A block that was read, for deliveries or to move what is in it, and still has unsettled messages.
+// Dropped, and removed from the store, when the last of them is settled.
 struct OpenBlock {
   Sequence first = 0;
   Sequence last = 0;

@@ -106,17 +106,11 @@ OpenBlock* Core::State::open_block_of(Queue& queue, Sequence sequence) {
   return block->last >= sequence ? block : nullptr;
 }
 
-// Nothing of it was delivered or settled.
-bool Core::State::is_untouched(const Queue& queue, const Block& block) {
-  const Subscription& subscription = queue.subscription;
-  return block.first_sequence() >= subscription.read_next &&
-         subscription.settled.highest() < block.first_sequence();
-}
-
-// What was only looked at, in a queue of a million blocks perhaps, is not kept in memory.
-void Core::State::close_untouched(Queue& queue, const Block& block) {
+// What was only looked at, ahead of deliveries and in a queue of a million blocks perhaps, is not
+// kept in memory.
+void Core::State::close_unread(Queue& queue, const Block& block) {
   const auto found = queue.open_blocks.find(block.first_sequence());
-  if (found == queue.open_blocks.end() || !is_untouched(queue, block)) return;
+  if (found == queue.open_blocks.end() || found->first < queue.subscription.read_next) return;
   const OpenBlock& open_block = *found->second;
   const bool is_wanted =
       open_block.rewriting || open_block.put_off || queue.subscription.current_open == &open_block;
@@ -136,7 +130,9 @@ OpenBlock* Core::State::open(Queue& queue, const Block& block) {
   open_block.first = block.first_sequence();
   open_block.last = block.last_sequence();
   open_block.bytes = static_cast<std::uint32_t>(block.bytes().size());
-  if (is_untouched(queue, block)) {
+  const bool untouched = block.first_sequence() >= subscription.read_next &&
+                         subscription.settled.highest() < block.first_sequence();
+  if (untouched) {
     open_block.live = static_cast<std::uint32_t>(block.entry_count());
     open_block.live_bytes = open_block.bytes;
   } else {

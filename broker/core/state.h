@@ -83,6 +83,7 @@ struct Core::State {
   // Of a queue something happens, or it has ids that expire.
   void enliven(Queue& queue);
   std::optional<MonotonicTime> next_wake() const;
+  std::optional<MonotonicTime> next_timed_wake() const;
   void say(Effect effect) { effects.said.push_back(std::move(effect)); }
   void refuse(Asker asker, Status error);
   void refuse(Asker asker, ErrorCode code, std::string sentence);
@@ -207,7 +208,7 @@ struct Core::State {
   void touch_retry(Queue& queue, Outstanding& entry);
   // The entry's message is done: out of every structure, its block removed if it was the last.
   void finish(Queue& queue, Outstanding& entry);
-  // Likewise for a message that need not be outstanding; its block is open if it was ever read.
+  // Likewise for a message that need not be outstanding; its block is open if it is to be kept.
   void settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes);
   void take_off_bytes(Queue& queue, std::size_t stored_bytes);
   // From now on what the queue counts may be wrong, until it is empty.
@@ -264,8 +265,7 @@ struct Core::State {
   void report_lost(Queue& queue, Sequence first, Sequence last, Now now);
   // Null if nothing in it is unsettled.
   OpenBlock* open(Queue& queue, const Block& block);
-  static bool is_untouched(const Queue& queue, const Block& block);
-  static void close_untouched(Queue& queue, const Block& block);
+  static void close_unread(Queue& queue, const Block& block);
   void remove_block(Queue& queue, OpenBlock& block);
   void peek(const PeekRequest& request);
   // Those whose turn it is, as many as may be read for at once.

@@ -157,7 +157,7 @@ void Broker::pump() {
 void Broker::advance_core(Now now) {
   const std::optional<MonotonicTime> due = core_.next_wake();
   const bool is_due = due && *due <= now.monotonic;
-  const bool is_late = is_due && *due != Core::kAtOnce && now.monotonic - *due > kLate;
+  const bool is_late = is_due && now.monotonic - *core_.next_timed_wake() > kLate;
   looks_first_ = is_late && !looks_first_;
   if (is_due && !looks_first_) core_.advance(now);
 }

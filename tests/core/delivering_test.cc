@@ -353,6 +353,34 @@ TEST_CASE("a limit of attempts that was lowered did not hold for what waited alr
   CHECK(dead[0].attempts == 3);
 }
 
+// Only so many are looked at at once, and there was no commit after which others would have been.
+TEST_CASE("retries over a lowered limit hid the others on a full disk") {
+  CoreFixture f;
+  constexpr Sequence kOver = 20;
+  f.create_queue("q", {{QueueSetting::kBackoffMin, 1'000}, {QueueSetting::kBackoffMax, 1'000}});
+  for (Sequence i = 1; i <= kOver + 1; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100);
+  f.settle(consumer, wire::SettleKind_Nack, {{kOver + 1, kOver + 1}}, "", Milliseconds(60'000));
+  for (int attempt = 1; attempt <= 3; ++attempt) {
+    f.settle(consumer, wire::SettleKind_Nack, {{1, kOver}});
+    if (attempt < 3) f.pass(Milliseconds(2'000));
+  }
+  f.deliveries();
+  f.set_credit(consumer, 0);
+  f.edit_queue("q", {{QueueSetting::kMaxAttempts, 3}});
+  f.store.space.publishes_allowed = false;
+  f.store.space.room_bytes = f.store.space.reserve_room_bytes = 0;
+  f.tell_space();
+  f.pass(Milliseconds(120'000));
+  f.set_credit(consumer, 1);
+  CHECK(f.delivered() == range(kOver + 1, kOver + 1));
+  f.ack(consumer, kOver + 1);
+  f.store.space = MemoryStore().space;
+  f.tell_space();
+  f.run();
+  CHECK(f.dead_letters("q").size() == kOver);
+}
+
 TEST_CASE(
     "what was released counted as delivered again when it came for the first time that counts") {
   CoreFixture f;

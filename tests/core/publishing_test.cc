@@ -255,6 +255,24 @@ TEST_CASE("a body over the queue's limit is refused by name and number") {
   CHECK(f.report("q").counters.refused == 1);
 }
 
+// A commit that took longer than a queue is looked at without anything happening in it.
+TEST_CASE("an id that came during a long commit never left the dedup window") {
+  CoreFixture f;
+  f.create_queue("other");
+  f.create_queue("q", {{QueueSetting::kDedupWindow, 1'000}});
+  f.pass(Milliseconds(60'000));
+  f.hold_commits();
+  f.publish("other", "x");
+  f.edit_queue("q", {{QueueSetting::kLease, 5'000}});
+  f.pass(Milliseconds(60'000));
+  f.publish("q", "a");
+  f.release_commits();
+  CHECK(f.report("q").dedup_ids == 1);
+  f.pass(Milliseconds(10'000));
+  CHECK(f.report("q").dedup_ids == 0);
+  CHECK(f.confirm_of(f.publish("q", "a"))->sequence == 2);
+}
+
 // What a message takes beside its own bytes was not reckoned with, so that a queue passed its limit
 // and the sentence contradicted itself.
 TEST_CASE("max-bytes was checked with another measure than is counted") {

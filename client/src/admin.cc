@@ -444,7 +444,7 @@ Result<StoredMessage> Admin::get(std::string_view queue, std::uint64_t sequence)
     if (was_held) {
       return Status(
           ErrorCode::kMessageCorrupt,
-          fmt::format("Message {} of \"{}\" is stored and damaged, so it cannot be shown. "
+          fmt::format("Message {} of \"{}\" is stored and can no longer be read: it is damaged. "
                       "At its delivery it is set aside in the dead-letter queue.",
                       sequence, queue));
     }

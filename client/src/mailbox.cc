@@ -39,10 +39,11 @@ Status Mailbox::add(Publish& publish, bool may_wait, std::optional<SteadyTime> d
   if (waiting_for_room_.empty() && fits(bytes)) {
     unconfirmed_bytes_ += bytes;
   } else if (!may_wait) {
-    return Status(ErrorCode::kLimitReached,
-                  fmt::format("{} bytes of messages are unconfirmed; the client's limit is {}. "
-                              "Publish again when some are confirmed.",
-                              unconfirmed_bytes_, unconfirmed_bytes_max_));
+    return Status(
+        ErrorCode::kLimitReached,
+        fmt::format("{} bytes of messages are unconfirmed, and {} publishes wait; the "
+                    "client's limit is {} bytes. Publish again when some are confirmed.",
+                    unconfirmed_bytes_, waiting_for_room_.size(), unconfirmed_bytes_max_));
   } else if (Status waited = wait_for_room(lock, bytes, deadline); !waited.ok()) {
     return waited;
   }

@@ -147,10 +147,11 @@ Result<std::vector<std::uint32_t>> Link::make_queues(std::span<const std::string
   if (Status status = wait_answered(); !status.ok()) return status;
   if (existing.empty()) return ids;
   if (Status status = delete_queues(made); !status.ok()) return status;
-  return Status(ErrorCode::kQueueExists,
-                fmt::format("The queue '{}' exists, and the bench makes its queue and deletes it. "
-                            "Name another with --queue, or delete this one first.",
-                            existing));
+  return Status(
+      ErrorCode::kQueueExists,
+      fmt::format("The queue \"{}\" exists, and the bench makes its queue and deletes it. "
+                  "Name another with --queue, or delete this one first.",
+                  existing));
 }
 
 Status Link::delete_queues(std::span<const std::string> names) {

@@ -63,9 +63,9 @@ struct ClientOptions {
   // False: a lost connection ends the client; calls return kConnectionLost from then on. That this
   // is retryable() then means another client: with this one nothing succeeds any more.
   bool reconnect = true;
-  // Publishes that may be unconfirmed; past it publish_async blocks its caller (on the I/O thread:
-  // returns kLimitReached through the callback). No more of them are sent ahead than the broker
-  // reads, 4 MiB if it is not set otherwise; the rest waits here.
+  // Publishes that may be unconfirmed; past it, or while others wait for that, publish_async blocks
+  // its caller (on the I/O thread: returns kLimitReached through the callback). No more of them are
+  // sent ahead than the broker reads, 4 MiB if it is not set otherwise; the rest waits here.
   std::size_t unconfirmed_bytes_max = 16u << 20;
   // Told when a connection stands, the first one included (ok), and when it is lost (why); not of
   // attempts that fail, nor of close(). On the I/O thread, like the callbacks of asynchronous

@@ -288,9 +288,8 @@ TEST_CASE("a limit on the size of a file (ulimit -f) stopped the broker instead 
   fixture.open();
   Load load(&fixture, 1);
   load.set_space(fixture.state.space);
-  while (load.publish(1, kMiB, 1)) {
+  while (load.publish(1, kMiB, 1) || load.publish(16, 1024, 1)) {
   }
-  load.settle_here_and_there(1);
   CAPTURE(load.space().reason);
   CHECK_NE(load.space().reason.find("of the 32MiB that the limit on the size of a file"),
            std::string::npos);

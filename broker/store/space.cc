@@ -63,7 +63,7 @@ Space::Space(Environment* environment, const SpaceOptions& options)
 // link.
 Space::Disk Space::look_at_disk() const {
   struct statvfs info {};
-  if (::fstatvfs(environment_->file_descriptor(), &info) != 0) return {};
+  if (::statvfs(environment_->data_file().c_str(), &info) != 0) return {};
   return {.free_bytes = std::uint64_t{info.f_bavail} * info.f_frsize,
           .total_bytes = std::uint64_t{info.f_blocks} * info.f_frsize};
 }

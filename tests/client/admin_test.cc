@@ -134,6 +134,15 @@ TEST_CASE("a list that does not go on ends with an error, not never") {
   CHECK_FALSE(listed.get().ok());
 }
 
+// Answers a peek with the message of sequence 5, and whether there is more.
+void answer_with_five(FakePeer& peer, std::uint64_t correlation, std::uint64_t next) {
+  FrameWriter item;
+  append_message(item, wire::FrameType_PeekItem, correlation, 0, 5, 1,
+                 message_bytes("five", "body"));
+  peer.send(item);
+  peer.list_end(correlation, 1, next);
+}
+
 TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
   FakeBroker broker;
   Connected c(broker);
@@ -141,11 +150,7 @@ TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
   const ReceivedFrame frame = c.peer->expect(wire::FrameType_Peek);
   CHECK(frame.table<wire::Peek>().from() == 5);
   CHECK(frame.table<wire::Peek>().limit() == 2);
-  FrameWriter items;
-  append_message(items, wire::FrameType_PeekItem, frame.correlation, 0, 5, 1,
-                 message_bytes("five", "body"));
-  c.peer->send(items);
-  c.peer->list_end(frame.correlation, 1, 6);
+  answer_with_five(*c.peer, frame.correlation, 6);
   const Result<PeekPage> page = peeked.get();
   REQUIRE(page.ok());
   REQUIRE(page->messages.size() == 1);
@@ -156,11 +161,7 @@ TEST_CASE("a page of messages is peeked at, and one is got by its sequence") {
 
   auto got = std::async([&] { return c.client->admin().get("orders", 4); });
   const ReceivedFrame get = c.peer->expect(wire::FrameType_Peek);
-  FrameWriter other;
-  append_message(other, wire::FrameType_PeekItem, get.correlation, 0, 5, 1,
-                 message_bytes("five", "body"));
-  c.peer->send(other);
-  c.peer->list_end(get.correlation, 1, 6);
+  answer_with_five(*c.peer, get.correlation, 6);
   const ReceivedFrame asked = c.peer->expect(wire::FrameType_Attempts);
   CHECK(asked.table<wire::Attempts>().sequence() == 4);
   c.peer->error(asked.correlation, ErrorCode::kMessageNotFound, "It is settled.");
@@ -193,11 +194,7 @@ TEST_CASE("a damaged message was said not to be there") {
 
   auto published_meanwhile = begin();
   const ReceivedFrame frame = c.peer->expect(wire::FrameType_Peek);
-  FrameWriter item;
-  append_message(item, wire::FrameType_PeekItem, frame.correlation, 0, 5, 1,
-                 message_bytes("five", "body"));
-  c.peer->send(item);
-  c.peer->list_end(frame.correlation, 1, 0);
+  answer_with_five(*c.peer, frame.correlation, 0);
   CHECK(published_meanwhile.get().ok());
 
   auto settled_meanwhile = begin();

@@ -99,12 +99,8 @@ std::uint8_t* copy_padded(std::uint8_t* to, ByteSpan bytes) {
 
 }  // namespace
 
-std::size_t BlockEntry::stored_bytes() const {
-  return entry_bytes(message.size(), provenance.size()) + sizeof(std::uint32_t);
-}
-
-std::size_t stored_bytes_of(std::size_t message_bytes) {
-  return entry_bytes(message_bytes, 0) + sizeof(std::uint32_t);
+std::size_t stored_bytes_of(std::size_t message_bytes, std::size_t provenance_bytes) {
+  return entry_bytes(message_bytes, provenance_bytes) + sizeof(std::uint32_t);
 }
 
 std::optional<BlockHeader> read_block_header(QueueId queue, Sequence first, ByteSpan record) {

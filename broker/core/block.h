@@ -54,6 +54,9 @@ static_assert(sizeof(EntryHeader) == 32);
 
 inline constexpr std::uint32_t kBlockMagic = 0x31424648;  // "HFB1"
 
+// The bytes that a message occupies in a block: what queue limits and counters count.
+std::size_t stored_bytes_of(std::size_t message_bytes, std::size_t provenance_bytes);
+
 // One message in a block; valid as long as its block.
 struct BlockEntry {
   Sequence sequence = 0;
@@ -62,11 +65,8 @@ struct BlockEntry {
   ByteSpan message;
   ByteSpan provenance;  // empty: none
   std::uint64_t provenance_checksum = 0;
-  // The bytes this message occupies in a block: what queue limits and counters count.
-  std::size_t stored_bytes() const;
+  std::size_t stored_bytes() const { return stored_bytes_of(message.size(), provenance.size()); }
 };
-// Likewise, of a message that has no provenance and so many bytes.
-std::size_t stored_bytes_of(std::size_t message_bytes);
 
 // The header of a block record if it can be trusted and belongs to this key; needs only the first
 // sizeof(BlockHeader) bytes of the record.

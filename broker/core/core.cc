@@ -88,7 +88,6 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
     }
   }
   if (queue.record.deleted) return;
-  const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
   std::vector<Outstanding*> exhausted;
   const Sequence watermark = std::min(subscription.record.delivered_to, queue.last_sequence());
   std::vector<Sequence> unsettled;
@@ -101,7 +100,7 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
         queue, sequence, found == by_sequence.end() ? nullptr : found->second, now);
     // Also when its last attempt had ended: a stop may have come between the commit that says so
     // and the one that moves it.
-    if (attempts_max > 0 && entry.attempts >= attempts_max) {
+    if (queue.is_over_after(entry.attempts)) {
       exhausted.push_back(&entry);
     } else {
       const bool due = entry.deadline <= now.monotonic;
@@ -231,7 +230,6 @@ void Core::State::enliven(Queue& queue) {
 }
 
 std::optional<MonotonicTime> Core::State::next_wake() const {
-  if (!loaded) return std::nullopt;
   if (!sessions_to_serve.empty()) return MonotonicTime();
   return next_timed_wake();
 }

@@ -258,12 +258,11 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     looked_at.push_back(sequence);
     if (looked_at.size() == kRetryLookahead) break;
   }
-  const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
   bool has_moved = false;
   for (const Sequence sequence : looked_at) {
     Outstanding& entry = *subscription.outstanding.find(sequence);
     // The limit may have been lowered since its last attempt ended.
-    if (attempts_max > 0 && entry.attempts >= attempts_max) {
+    if (queue.is_over_after(entry.attempts)) {
       subscription.ready.erase({entry.deadline, sequence});
       start_move(queue, entry, wire::Cause_RetryLimit, last_error(entry), nullptr, now);
       seal_if_full();

@@ -148,7 +148,7 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) co
                     queue.record.name, queue.messages())};
   }
   const std::uint64_t bytes_max = queue.setting(QueueSetting::kMaxBytes);
-  const std::uint64_t stored_bytes = stored_bytes_of(message_bytes);
+  const std::uint64_t stored_bytes = stored_bytes_of(message_bytes, 0);
   if (bytes_max > 0 && stored_bytes > bytes_max) {
     return {ErrorCode::kMessageTooLarge,
             fmt::format("The message takes {} bytes as it is stored; queue \"{}\" holds at most {} "

@@ -109,6 +109,11 @@ class Queue {
 
   bool is_dead_queue() const { return static_cast<bool>(record.source_queue); }
   std::uint64_t setting(QueueSetting which) const { return record.settings.get(which); }
+  // Whether no attempt follows so many.
+  bool is_over_after(std::uint32_t attempts) const {
+    const std::uint64_t attempts_max = setting(QueueSetting::kMaxAttempts);
+    return attempts_max > 0 && attempts >= attempts_max;
+  }
   Sequence last_sequence() const { return record.next_sequence - 1; }
   // Where the dedup window begins: it never goes back, not by a restart either.
   IdKey dedup_begin() const {

@@ -202,8 +202,7 @@ void Core::State::end_attempt(Queue& queue, Outstanding& entry, wire::Cause caus
                               const std::shared_ptr<SettleOperation>& operation, Now now) {
   record_attempt(queue, entry, cause, error, now);
   take_back(queue, entry);
-  const std::uint64_t attempts_max = queue.setting(QueueSetting::kMaxAttempts);
-  if (attempts_max > 0 && entry.attempts >= attempts_max) {
+  if (queue.is_over_after(entry.attempts)) {
     start_move(queue, entry, wire::Cause_RetryLimit, error, operation, now);
     return;
   }

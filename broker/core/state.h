@@ -208,7 +208,7 @@ struct Core::State {
   void touch_retry(Queue& queue, Outstanding& entry);
   // The entry's message is done: out of every structure, its block removed if it was the last.
   void finish(Queue& queue, Outstanding& entry);
-  // Likewise for a message that need not be outstanding; its block is open if it is to be kept.
+  // Likewise for a message that need not be outstanding; its block is open unless it is lost.
   void settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes);
   void take_off_bytes(Queue& queue, std::size_t stored_bytes);
   // From now on what the queue counts may be wrong, until it is empty.

@@ -78,7 +78,7 @@ TEST_CASE("settles of many sequences from many kept everybody else waiting for a
   std::vector<RawClient> busy = connect_many(broker, 200);
   std::vector<std::uint64_t> consumers;
   for (RawClient& client : busy) consumers.push_back(client.subscribe("q", 0));
-  constexpr std::uint64_t kSettles = 4;
+  constexpr std::uint64_t kSettles = 12;
   std::promise<void> sent;
   broker.on_loop([&] {
     for (std::size_t i = 0; i < busy.size(); ++i) {

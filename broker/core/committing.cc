@@ -240,6 +240,7 @@ std::unique_ptr<Batch> Core::State::take_batch() {
 }
 
 void Core::State::committed(const CommitResult& result, Now now) {
+  renew_ends(result.duration_us);
   for (Sealed& batch : pipeline.committed(result)) batch_committed(std::move(batch), result, now);
   go_on(now);
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -25,6 +26,7 @@ struct Consumer {
   Milliseconds lease{0};
   bool lease_is_the_queues = false;        // follows the queue's setting when that is edited
   bool ending = false;                     // takes nothing more, of what it gives back neither
+  std::optional<Asker> unsubscriber;       // is answered when it has ended
   bool available = false;                  // stands in its subscription's line of those with credit
   std::list<Consumer*>::iterator in_line;  // there, while it does
   std::uint64_t turn = 0;  // was turned away for want of room as the so manieth; 0: not

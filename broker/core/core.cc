@@ -26,6 +26,7 @@ void Core::State::load(const StoredState& state, Now now) {
   next_second = now.monotonic + kSecond;
   pipeline.start(state.batch_number, state.space);
   next_id = state.next_id;
+  renew_ends(0);
 
   std::map<QueueId, SubscriptionRecord> subscriptions;
   for (const SubscriptionRecord& record : state.subscriptions) {
@@ -146,13 +147,21 @@ Outstanding& Core::State::recover_attempts(Queue& queue, Sequence sequence, Retr
 void Core::State::session_closed(SessionId id, Now now) {
   const auto found = sessions.find(id);
   if (found == sessions.end()) return;
-  const std::set<ConsumerId> ended = std::exchange(found->second.consumers, {});
-  // What one of them gives back must not go to another.
-  for (const ConsumerId consumer : ended) consumers.at(consumer)->ending = true;
-  for (const ConsumerId consumer : ended) {
-    end_consumer(*consumers.at(consumer), wire::Cause_ConnectionLost, now);
+  SessionState& session = found->second;
+  session.is_closed = true;
+  session.peeks.clear();
+  if (session.consumers.empty()) {
+    sessions.erase(found);
+    return;
   }
-  sessions.erase(id);
+  // What one of them gives back must not go to another.
+  std::set<QueueId> left;
+  for (const ConsumerId id_of_one : session.consumers) {
+    Consumer& consumer = *consumers.at(id_of_one);
+    leave(consumer);
+    left.insert(consumer.queue->record.id);
+  }
+  for (const QueueId queue : left) see_off(*find_queue(queue), now);
 }
 
 void Core::State::session_room(SessionId id, std::uint64_t bytes, Now now) {
@@ -177,24 +186,13 @@ void Core::State::serve(SessionState& session, Now now) {
 
 // ---- time ----
 
-void Core::State::arm(Queue& queue, MonotonicTime when) {
-  if (when >= queue.subscription.armed_at) return;
-  disarm(queue);
-  queue.subscription.armed_at = when;
-  wakes.emplace(when, queue.record.id);
-}
-
-void Core::State::disarm(Queue& queue) {
-  const MonotonicTime armed_at = std::exchange(queue.subscription.armed_at, MonotonicTime::max());
-  if (armed_at != MonotonicTime::max()) wakes.erase({armed_at, queue.record.id});
-}
-
 void Core::State::advance(Now now) {
   while (!wakes.empty() && wakes.begin()->first <= now.monotonic) {
     Queue& queue = *find_queue(wakes.begin()->second);
     disarm(queue);
-    run_due(queue, now);
+    be_overdue(queue);
   }
+  run_overdue(now);
   for (const SessionId id : std::exchange(sessions_to_serve, {})) {
     const auto found = sessions.find(id);
     if (found == sessions.end()) continue;
@@ -230,7 +228,8 @@ void Core::State::enliven(Queue& queue) {
 }
 
 std::optional<MonotonicTime> Core::State::next_wake() const {
-  if (!sessions_to_serve.empty()) return MonotonicTime();
+  const bool may_go_on = !overdue.empty() && (ends_left > 0 || pipeline.idle());
+  if (may_go_on || !sessions_to_serve.empty()) return MonotonicTime();
   return next_timed_wake();
 }
 

@@ -46,6 +46,10 @@ struct CoreOptions {
   // Records of a queue that one batch removes, so that removing a large one takes many short
   // commits and not one long one.
   std::uint32_t trim_limit = 256;
+  // Attempts that the broker ends between two commits, because their consumer is gone or their
+  // lease is over: each is a record to store, and a consumer may hold a million. More on a slow
+  // disk. So many and their commit take about 5 ms.
+  std::uint32_t ends_max = 2'048;
   DedupOptions dedup;
   HashKey hash_key;
 };
@@ -64,7 +68,7 @@ class Core {
 
   // ---- sessions ----
   void session_opened(SessionId session, std::string_view client_name);
-  // Its consumers end; what they hold counts as lost.
+  // Its consumers end; what they hold counts as lost, a piece at a time if it is much.
   void session_closed(SessionId session, Now now);
   // From now on the session may be delivered so many bytes, as room_of() counts them, and the rest
   // of the message with which it passes them; then nothing until it is told again. Retries count
@@ -76,6 +80,7 @@ class Core {
   // ---- requests ----
   void publish(const PublishRequest& request, Now now);
   void subscribe(const SubscribeRequest& request, Now now);
+  // Likewise; answered when it holds nothing any more.
   void unsubscribe(Asker asker, ConsumerId consumer, Now now);
   void set_credit(Asker asker, ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes,
                   Now now);

@@ -100,7 +100,8 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
 
 Consumer* Core::State::find_consumer(Asker asker, ConsumerId id) {
   const auto found = consumers.find(id);
-  if (found != consumers.end() && found->second->session->id == asker.session) {
+  if (found != consumers.end() && found->second->session->id == asker.session &&
+      !found->second->ending) {
     return found->second.get();
   }
   refuse(
@@ -112,8 +113,10 @@ Consumer* Core::State::find_consumer(Asker asker, ConsumerId id) {
 void Core::State::unsubscribe(Asker asker, ConsumerId id, Now now) {
   Consumer* const consumer = find_consumer(asker, id);
   if (consumer == nullptr) return;
-  end_consumer(*consumer, wire::Cause_ConnectionLost, now);
-  say_after_commit(OkReply{asker});
+  consumer->unsubscriber = asker;
+  Queue& queue = *consumer->queue;
+  leave(*consumer);
+  see_off(queue, now);
 }
 
 void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
@@ -130,27 +133,6 @@ void Core::State::set_credit(Asker asker, ConsumerId id, std::uint32_t messages,
   say(OkReply{asker});
   make_available(*consumer);
   pump(*consumer->queue, now);
-}
-
-void Core::State::end_consumer(Consumer& consumer, wire::Cause cause, Now now) {
-  Queue& queue = *consumer.queue;
-  consumer.ending = true;
-  forget_turn(consumer);
-  queue.subscription.watermark_asked = 0;  // others ask again
-  while (Outstanding* const entry = consumer.earliest()) {
-    ++queue.counters.deliveries_lost;
-    end_attempt(queue, *entry, cause, "", std::nullopt, nullptr, now);
-    seal_if_full();
-  }
-  give_back_starting(consumer, 0, now);
-  std::vector<Consumer*>& among = queue.subscription.consumers;
-  among[consumer.place] = among.back();
-  among[consumer.place]->place = consumer.place;
-  among.pop_back();
-  leave_line(consumer);
-  consumer.session->consumers.erase(consumer.id);
-  consumers.erase(consumer.id);
-  pump(queue, now);
 }
 
 void Core::State::give_back_starting(Consumer& consumer, std::uint32_t held_max, Now now) {
@@ -312,7 +294,7 @@ void Core::State::send_started(const StartedRetry& started, std::uint64_t batch,
       entry->holder->starting.at(started.sequence) != batch) {
     return;  // purged, or given back
   }
-  if (draining) {
+  if (draining || entry->holder->ending) {
     give_back(*queue, *entry, now);
     return;
   }
@@ -484,34 +466,6 @@ void Core::State::ask_for_watermark(Queue& queue, const Consumer& consumer) {
   subscription.watermark_asked =
       std::max(subscription.watermark_asked,
                subscription.read_next - 1 + credit_in_messages(queue, consumer));
-}
-
-// ---- what is due ----
-
-void Core::State::run_due(Queue& queue, Now now) {
-  if (queue.record.deleted) return;
-  Subscription& subscription = queue.subscription;
-  MonotonicTime next = MonotonicTime::max();
-  for (Consumer* consumer : subscription.consumers) {
-    LeaseLostNotice notice{consumer->session->id, consumer->id, wire::Cause_LeaseExpired, {}};
-    Outstanding* entry = consumer->earliest();
-    for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer->earliest()) {
-      add_to_ranges(notice.ranges, entry->sequence);
-      ++queue.counters.leases_expired;
-      end_attempt(queue, *entry, wire::Cause_LeaseExpired, "", std::nullopt, nullptr, now);
-      seal_if_full();
-    }
-    if (!notice.ranges.empty()) say(std::move(notice));
-    if (entry != nullptr) next = std::min(next, entry->deadline);
-  }
-  while (!subscription.waiting.empty() && subscription.waiting.begin()->first <= now.monotonic) {
-    const Sequence sequence = subscription.waiting.begin()->second;
-    subscription.outstanding.find(sequence)->state = OutstandingState::kReady;
-    subscription.ready.insert(subscription.waiting.extract(subscription.waiting.begin()));
-  }
-  if (!subscription.waiting.empty()) next = std::min(next, subscription.waiting.begin()->first);
-  if (next != MonotonicTime::max()) arm(queue, next);
-  pump(queue, now);
 }
 
 }  // namespace holdfast::broker

@@ -73,6 +73,7 @@ struct Subscription {
   std::set<Sequence> fetching;  // fetches for retries and moves that are under way, by `from`
 
   std::vector<Consumer*> consumers;  // each knows its place
+  std::list<Consumer*> ending;       // no longer among them, and perhaps still holding something
   std::list<Consumer*> available;    // those that may have credit, next in turn first
   std::uint64_t in_flight = 0;       // starting included
 
@@ -149,7 +150,8 @@ class Queue {
   // Sealed and not committed: whether they left anything is not known yet.
   std::uint32_t dedup_trims_under_way = 0;
 
-  bool lively = false;  // is looked at once a second
+  bool lively = false;   // is looked at once a second
+  bool overdue = false;  // more is due than was done at once
 
   QueueCounters counters;
   RateMeter publish_rate;

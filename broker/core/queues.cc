@@ -147,17 +147,19 @@ void Core::State::purge_queue(Asker asker, std::string_view name) {
 std::uint64_t Core::State::empty_queue(Queue& queue) {
   Subscription& subscription = queue.subscription;
   const std::uint64_t count = queue.messages();
-  for (Consumer* consumer : subscription.consumers) {
-    LeaseLostNotice notice{consumer->session->id, consumer->id, wire::Cause_Purged, {}};
-    while (Outstanding* const entry = consumer->earliest()) {
+  const auto take_all_back = [&](Consumer& consumer) {
+    LeaseLostNotice notice{consumer.session->id, consumer.id, wire::Cause_Purged, {}};
+    while (Outstanding* const entry = consumer.earliest()) {
       add_to_ranges(notice.ranges, entry->sequence);
       take_back(queue, *entry);
     }
-    while (!consumer->starting.empty()) {
-      take_back(queue, *subscription.outstanding.find(consumer->starting.begin()->first));
+    while (!consumer.starting.empty()) {
+      take_back(queue, *subscription.outstanding.find(consumer.starting.begin()->first));
     }
-    if (!notice.ranges.empty()) say(std::move(notice));
-  }
+    if (!notice.ranges.empty() && !consumer.ending) say(std::move(notice));
+  };
+  for (Consumer* consumer : subscription.consumers) take_all_back(*consumer);
+  for (Consumer* consumer : subscription.ending) take_all_back(*consumer);
   subscription.outstanding.for_each([&](Outstanding& entry) {
     if (entry.has_record) subscription.touched_retries.push_back(entry.sequence);
   });
@@ -198,15 +200,15 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
   }
   for (Queue* going : {queue, &dead_queue_of(*queue)}) {
     empty_queue(*going);
-    for (Consumer* consumer : going->subscription.consumers) consumer->ending = true;
     while (!going->subscription.consumers.empty()) {
-      Consumer& consumer = *going->subscription.consumers.front();
+      Consumer& consumer = *going->subscription.consumers.back();
       say(ConsumerEndedNotice{
           consumer.session->id, consumer.id,
           Status(ErrorCode::kQueueNotFound,
                  fmt::format("Queue \"{}\" was deleted.", going->record.name))});
-      end_consumer(consumer, wire::Cause_Purged, now);
+      leave(consumer);
     }
+    end_consumers(*going, now);  // they hold nothing any more
     refuse_waiting_publishes(*going);
     going->dedup.clear();
     going->dedup_gathered.clear();
@@ -272,7 +274,7 @@ void Core::State::list_consumers(Asker asker, std::string_view name, ConsumerId 
   if (!name.empty() && (only = queue_or_refuse(asker, name)) == nullptr) return;
   ListEndReply end{asker, 0, 0};
   for (auto at = consumers.lower_bound(from); at != consumers.end(); ++at) {
-    if (only != nullptr && at->second->queue != only) continue;
+    if (at->second->ending || (only != nullptr && at->second->queue != only)) continue;
     if (end.count == kListPage) {
       end.next = at->first.value;
       break;
@@ -307,9 +309,9 @@ std::shared_ptr<const ConsumerReport> Core::State::report(const Consumer& consum
 CoreReport Core::State::report() const {
   CoreReport total;
   total.queues = source_queues;
-  total.consumers = static_cast<std::uint32_t>(consumers.size());
   for (const auto& [name, queue] : queues_by_name) {
     const Subscription& subscription = queue->subscription;
+    total.consumers += static_cast<std::uint32_t>(subscription.consumers.size());
     if (queue->is_dead_queue()) {
       total.dead += queue->messages();
     } else {

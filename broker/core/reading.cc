@@ -190,6 +190,7 @@ void Core::State::start_peeks() {
     peekers.pop_front();
     if (session == sessions.end()) continue;
     std::list<PeekTask>& peeks = session->second.peeks;
+    if (peeks.empty()) continue;  // closed
     const PeekTask task = peeks.front();
     peeks.pop_front();
     if (!peeks.empty()) peekers.push_back(session->first);
@@ -280,7 +281,8 @@ void Core::State::tell_attempts(const AttemptsRequest& request, Now now) {
     report->state = state_as_told(*entry);
     report->attempts = entry->attempts;
     if (entry->holder != nullptr) report->consumer = entry->holder->name;
-    if (entry->state == OutstandingState::kWaiting || entry->state == OutstandingState::kInFlight) {
+    const bool has_lease = entry->state == OutstandingState::kInFlight && !entry->holder->ending;
+    if (has_lease || entry->state == OutstandingState::kWaiting) {
       report->due_at = now.wall + (entry->deadline - now.monotonic);
     }
     const std::span<const AttemptRecord> ended = entry->ended_attempts();

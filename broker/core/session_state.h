@@ -34,6 +34,7 @@ struct SessionState {
   SessionId id;
   std::string client_name;
   std::set<ConsumerId> consumers;
+  bool is_closed = false;  // remains until the last of them has ended
 
   // Bytes that may still be delivered, as room_of() counts them, since its owner told last.
   std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();

@@ -109,7 +109,8 @@ bool Core::State::accept_late_ack(Consumer& consumer, Outstanding& entry) {
   const std::vector<ConsumerId>& holders = entry.history->past_holders;
   if (std::find(holders.begin(), holders.end(), consumer.id) == holders.end()) return false;
   if (entry.holder != nullptr) {
-    if (entry.state == OutstandingState::kInFlight && entry.holder != &consumer) {
+    if (entry.state == OutstandingState::kInFlight && entry.holder != &consumer &&
+        !entry.holder->ending) {
       say(LeaseLostNotice{entry.holder->session->id,
                           entry.holder->id,
                           wire::Cause_SettledElsewhere,

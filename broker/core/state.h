@@ -5,6 +5,7 @@
 //   committing.cc    what a batch takes from each queue, and what follows a commit
 //   publishing.cc    publish, dedup
 //   delivering.cc    subscribe, credit, first deliveries and retries
+//   due.cc           consumers that end, leases and waits that are over
 //   settling.cc      settle, extend, attempts that end otherwise
 //   dead_letters.cc  moves to the dead-letter queue, corrupt messages, redrive, discard
 //   reading.cc       fetches, open blocks, peek, attempts
@@ -179,12 +180,28 @@ struct Core::State {
   void make_available(Consumer& consumer);
   static void turn_away(Consumer& consumer);
   static void forget_turn(Consumer& consumer);
-  void end_consumer(Consumer& consumer, wire::Cause cause, Now now);
   Consumer* find_consumer(Asker asker, ConsumerId id);  // refuses if it is not the asker's
   void pin(const std::shared_ptr<const Block>& block);
+
+  // ---- due.cc ----
   void arm(Queue& queue, MonotonicTime when);
   void disarm(Queue& queue);
+  // The consumer takes part in nothing any more; what it holds is taken from it when its queue sees
+  // it off.
+  void leave(Consumer& consumer);
+  // Those that have left; what cannot be done at once becomes overdue.
+  void see_off(Queue& queue, Now now);
+  void be_overdue(Queue& queue);
+  // Of each queue that is overdue what can be done at once.
+  void run_overdue(Now now);
   void run_due(Queue& queue, Now now);
+  // These return whether nothing of that is left.
+  bool end_consumers(Queue& queue, Now now);
+  bool end_leases(Queue& queue, Now now);
+  bool end_waits(Queue& queue, Now now);
+  void forget_consumer(Consumer& consumer);
+  // After a commit that took so long.
+  void renew_ends(std::uint32_t commit_us);
 
   // ---- settling.cc ----
   bool settle(const SettleRequest& request, Now now);
@@ -356,6 +373,8 @@ struct Core::State {
   std::uint64_t moves_held_up = 0;  // for want of room
 
   std::vector<SessionId> sessions_to_serve;  // by the next advance(); may be gone meanwhile
+  std::deque<QueueId> overdue;               // in turn; may be gone meanwhile
+  std::size_t ends_left = 0;  // attempts that may still be ended before the next commit
   // Wakes asked for by queues, earliest first, one for each.
   std::set<std::pair<MonotonicTime, QueueId>> wakes;
 };

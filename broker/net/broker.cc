@@ -363,8 +363,10 @@ void Broker::advance_drain(Now now) {
     peers_.close_all(now);
     phase_ = Phase::kCommittingLast;
   }
-  // What ending the sessions changed is to be committed too.
-  while (phase_ == Phase::kCommittingLast && pump_round(now)) {
+  // What ending the sessions changed is to be committed too; what they held ends piece by piece.
+  for (bool goes_on = true; goes_on && phase_ == Phase::kCommittingLast;) {
+    core_.advance(now);
+    goes_on = pump_round(now);
   }
   if (link_->commit_under_way()) {
     if (!commits_wait_) return;

@@ -67,6 +67,28 @@ TEST_CASE("a consumer that never settles does not hold up the end beyond its dea
   CHECK(broker.wait().ok());
 }
 
+TEST_CASE("what was held when the drain is over ends and is stored, however many pieces it takes") {
+  broker::BrokerOptions options = short_drain_options();
+  options.core.ends_max = 2;
+  RunningBroker broker(options);
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  client.subscribe("q", 10);
+  for (int i = 0; i < 9; ++i) {
+    client.publish(queue, "m" + std::to_string(i), "x");
+    client.expect(wire::FrameType_Deliver);
+  }
+  broker.request_drain();
+  client.expect_close();
+  REQUIRE(broker.wait().ok());
+  const Result<broker::StoredState> stored = broker.store().load();
+  REQUIRE(stored.ok());
+  REQUIRE(stored->retries.size() == 9);
+  for (const broker::RetryRecord& record : stored->retries) {
+    CHECK(record.history.back().cause == wire::Cause_ConnectionLost);
+  }
+}
+
 TEST_CASE("a second request ends the drain at once") {
   broker::BrokerOptions options = loopback_options();
   options.drain = Milliseconds(600'000);

@@ -175,7 +175,9 @@ void Model::end_consumer(ConsumerId id, Now now) {
   if (found == consumers_.end()) return;
   QueueModel& of = queues_.at(found->second.queue);
   for (const Sequence sequence : found->second.held) {
-    let_go(of, of.messages.at(sequence), now, std::nullopt);
+    Message& message = of.messages.at(sequence);
+    let_go(of, message, now, std::nullopt);
+    if (ends_may_wait_) message.not_before = now.monotonic;
   }
   consumers_.erase(found);
 }

@@ -140,7 +140,10 @@ struct Pending {
 
 class Model {
  public:
-  explicit Model(bool ids_may_be_dropped) : ids_may_be_dropped_(ids_may_be_dropped) {}
+  // `ends_may_wait`: what a consumer held that is gone may be given back later, and waits as long
+  // as its queue's settings say then.
+  Model(bool ids_may_be_dropped, bool ends_may_wait)
+      : ids_may_be_dropped_(ids_may_be_dropped), ends_may_wait_(ends_may_wait) {}
 
   // ---- what was asked, told before the core is ----
   void ask(std::uint64_t correlation, Pending pending) {
@@ -224,6 +227,7 @@ class Model {
   bool perhaps_gone(const QueueModel& queue, Sequence sequence, const Message& message) const;
 
   bool ids_may_be_dropped_;
+  const bool ends_may_wait_;
   bool draining_ = false;
   std::int64_t jumps_ms_ = 0;
   std::int64_t jumps_unseen_ms_ = 0;

@@ -39,6 +39,8 @@ Script::Script(std::uint64_t seed) : random(seed) {
   options_.cache_bytes_max = random.one_of<std::size_t>({1, 4000, 40'000, 32 << 20});
   options_.batch_bytes_max = random.one_of<std::size_t>({1, 1000, 1 << 20});
   options_.trim_limit = random.one_of<std::uint32_t>({1, 10, 256});
+  few_ends = random.once_in(2);
+  if (few_ends) options_.ends_max = random.one_of<std::uint32_t>({1, 3});
   few_ids = random.once_in(8);
   if (few_ids) options_.dedup.ids_max = random.between(1, 300);
   options_.dedup.recent_ids_of_queue_max = random.one_of<std::size_t>({0, 3, 30, 65'536});

@@ -85,6 +85,9 @@ class Script {
   std::uint64_t prompt_percent = 0;
   // Whether dedup's bound by count may forget ids early.
   bool few_ids = false;
+  // Whether so few attempts end between two commits that leases that are over may have to wait for
+  // one.
+  bool few_ends = false;
 
  private:
   void set_weight(Action action, std::uint32_t usual, std::uint32_t absent_once_in);

@@ -53,7 +53,10 @@ std::vector<std::string> sabotage_names() {
 }
 
 World::World(std::uint64_t seed, Sabotage sabotage, bool print_events)
-    : sabotage_(sabotage), print_events_(print_events), script_(seed), model_(script_.few_ids) {
+    : sabotage_(sabotage),
+      print_events_(print_events),
+      script_(seed),
+      model_(script_.few_ids, script_.few_ends) {
   now_.monotonic = MonotonicTime(Milliseconds(1'000'000));
   now_.wall = from_unix_ms(1'700'000'000'000);
   start();
@@ -161,7 +164,7 @@ void World::pass(Milliseconds duration) {
     test::set_clock(late ? end : test::next_stop(*core_, now_, end), &now_);
     core_->advance(now_);
     take_effects();
-    model_.advanced(now_);
+    if (!script_.few_ends) model_.advanced(now_);
   } while (now_.monotonic < end && !model_.finding());
 }
 
@@ -351,7 +354,13 @@ void World::settle_down() {
   for (int commits = 0; commits < kStepsMax && reads < kStepsMax && !model_.finding();) {
     const bool read = fetch_step();
     const bool committed = commit_step();
-    if (!read && !committed) return;
+    const std::optional<MonotonicTime> wake = core_->next_wake();
+    if (wake && *wake <= now_.monotonic) {
+      core_->advance(now_);
+      take_effects();
+    } else if (!read && !committed) {
+      return model_.advanced(now_);
+    }
     reads = committed ? 0 : reads + 1;
     commits += committed ? 1 : 0;
   }

@@ -126,6 +126,8 @@ void CoreFixture::take_effects() {
     } else if (auto* error = std::get_if<ErrorReply>(&effect)) {
       errors_[error->to.correlation] = error->error;
       last_error_ = error->error;
+    } else if (auto* ok = std::get_if<OkReply>(&effect)) {
+      oks_.insert(ok->to.correlation);
     } else if (auto* settled = std::get_if<SettledReply>(&effect)) {
       last_settled_ = *settled;
     } else if (auto* queue = std::get_if<QueueReply>(&effect)) {
@@ -250,6 +252,12 @@ void CoreFixture::extend(ConsumerId consumer, Sequence sequence, std::uint32_t l
 void CoreFixture::set_credit(ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes) {
   core_->set_credit(ask(SessionId(2)), consumer, messages, bytes, now_);
   run();
+}
+
+std::uint64_t CoreFixture::unsubscribe(ConsumerId consumer, SessionId session) {
+  core_->unsubscribe(ask(session), consumer, now_);
+  run();
+  return last_correlation_;
 }
 
 void CoreFixture::disconnect(SessionId session) {

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,8 @@ class CoreFixture {
   }
   void extend(ConsumerId consumer, Sequence sequence, std::uint32_t lease_ms);
   void set_credit(ConsumerId consumer, std::uint32_t messages, std::uint64_t bytes = 0);
+  // Returns the correlation.
+  std::uint64_t unsubscribe(ConsumerId consumer, SessionId session = SessionId(2));
   void disconnect(SessionId session = SessionId(2));
   MovedReply redrive(const std::string& queue, std::vector<Sequence> sequences);
   MovedReply redrive_all(const std::string& queue, std::uint32_t limit = 256, Sequence to = 0);
@@ -102,6 +105,7 @@ class CoreFixture {
   std::vector<Sequence> delivered();
   std::optional<ConfirmReply> confirm_of(std::uint64_t correlation) const;
   std::optional<Status> error_of(std::uint64_t correlation) const;
+  bool is_ok(std::uint64_t correlation) const { return oks_.contains(correlation); }
   std::vector<LeaseLostNotice> lost_leases();
   SettledReply last_settled() const { return last_settled_; }
   Status last_error() const { return last_error_; }
@@ -142,6 +146,7 @@ class CoreFixture {
   std::vector<LeaseLostNotice> lost_leases_;
   std::vector<ConfirmReply> confirms_;
   std::map<std::uint64_t, Status> errors_;
+  std::set<std::uint64_t> oks_;
   SettledReply last_settled_;
   Status last_error_;
   std::shared_ptr<const QueueReport> last_report_;

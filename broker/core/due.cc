@@ -1,0 +1,147 @@
+// What is due in a queue: consumers that have ended give up what they hold, leases end, retries
+// have waited long enough.
+//
+// One consumer may hold very many messages, and each attempt that ends is a record to be stored. So
+// only some of them end between two commits, and the queue is overdue meanwhile: what others ask
+// for comes in between.
+
+#include <algorithm>
+#include <utility>
+
+#include "core/state.h"
+
+namespace holdfast::broker {
+
+namespace {
+// Of the commit's time for each attempt that may end until the next one: storing its record takes a
+// tenth of that, so that on a slow disk, too, it does not make the commits longer.
+constexpr std::uint32_t kCommitUsPerEnd = 10;
+// Retries of one queue that become ready in one go; it takes some 0.3 µs each.
+constexpr int kWaitsMax = 16'384;
+}  // namespace
+
+// ---- when ----
+
+void Core::State::arm(Queue& queue, MonotonicTime when) {
+  if (when >= queue.subscription.armed_at) return;
+  disarm(queue);
+  queue.subscription.armed_at = when;
+  wakes.emplace(when, queue.record.id);
+}
+
+void Core::State::disarm(Queue& queue) {
+  const MonotonicTime armed_at = std::exchange(queue.subscription.armed_at, MonotonicTime::max());
+  if (armed_at != MonotonicTime::max()) wakes.erase({armed_at, queue.record.id});
+}
+
+void Core::State::be_overdue(Queue& queue) {
+  if (!std::exchange(queue.overdue, true)) overdue.push_back(queue.record.id);
+}
+
+// Each once: one of which something is left comes after the others, also when the next commit is
+// done.
+void Core::State::run_overdue(Now now) {
+  if (ends_left == 0 && pipeline.idle()) renew_ends(0);
+  for (std::size_t left = overdue.size(); left > 0 && ends_left > 0; --left) {
+    Queue* const queue = find_queue(overdue.front());
+    overdue.pop_front();
+    if (queue == nullptr) continue;
+    queue->overdue = false;
+    run_due(*queue, now);
+  }
+}
+
+void Core::State::renew_ends(std::uint32_t commit_us) {
+  ends_left = std::max(options.ends_max, commit_us / kCommitUsPerEnd);
+}
+
+// ---- what ----
+
+void Core::State::run_due(Queue& queue, Now now) {
+  if (queue.record.deleted) return;
+  const bool nothing_held_on = end_consumers(queue, now) && end_leases(queue, now);
+  if (!end_waits(queue, now) || !nothing_held_on) be_overdue(queue);
+  pump(queue, now);
+}
+
+void Core::State::leave(Consumer& consumer) {
+  if (std::exchange(consumer.ending, true)) return;
+  forget_turn(consumer);
+  leave_line(consumer);
+  Subscription& subscription = consumer.queue->subscription;
+  subscription.watermark_asked = 0;  // others ask again
+  std::vector<Consumer*>& among = subscription.consumers;
+  among[consumer.place] = among.back();
+  among[consumer.place]->place = consumer.place;
+  among.pop_back();
+  subscription.ending.push_back(&consumer);
+}
+
+void Core::State::see_off(Queue& queue, Now now) {
+  if (!end_consumers(queue, now)) be_overdue(queue);
+  pump(queue, now);
+}
+
+bool Core::State::end_consumers(Queue& queue, Now now) {
+  std::list<Consumer*>& ending = queue.subscription.ending;
+  for (; !ending.empty(); ending.pop_front()) {
+    Consumer& consumer = *ending.front();
+    for (; consumer.held > 0; --ends_left) {
+      if (ends_left == 0) return false;
+      if (Outstanding* const entry = consumer.earliest()) {
+        ++queue.counters.deliveries_lost;
+        end_attempt(queue, *entry, wire::Cause_ConnectionLost, "", std::nullopt, nullptr, now);
+        seal_if_full();
+      } else {
+        give_back_starting(consumer, consumer.held - 1, now);
+      }
+    }
+    forget_consumer(consumer);
+  }
+  return true;
+}
+
+void Core::State::forget_consumer(Consumer& consumer) {
+  SessionState& session = *consumer.session;
+  if (consumer.unsubscriber) say_after_commit(OkReply{*consumer.unsubscriber});
+  session.consumers.erase(consumer.id);
+  consumers.erase(consumer.id);
+  if (session.is_closed && session.consumers.empty()) sessions.erase(SessionId(session.id));
+}
+
+bool Core::State::end_leases(Queue& queue, Now now) {
+  for (Consumer* consumer : queue.subscription.consumers) {
+    LeaseLostNotice notice{consumer->session->id, consumer->id, wire::Cause_LeaseExpired, {}};
+    Outstanding* entry = consumer->earliest();
+    for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer->earliest()) {
+      if (ends_left == 0) break;
+      --ends_left;
+      add_to_ranges(notice.ranges, entry->sequence);
+      ++queue.counters.leases_expired;
+      end_attempt(queue, *entry, wire::Cause_LeaseExpired, "", std::nullopt, nullptr, now);
+      seal_if_full();
+    }
+    if (!notice.ranges.empty()) say(std::move(notice));
+    if (entry == nullptr) continue;
+    if (entry->deadline <= now.monotonic) return false;
+    arm(queue, entry->deadline);
+  }
+  return true;
+}
+
+bool Core::State::end_waits(Queue& queue, Now now) {
+  Subscription& subscription = queue.subscription;
+  for (int left = kWaitsMax; !subscription.waiting.empty(); --left) {
+    const auto [due, sequence] = *subscription.waiting.begin();
+    if (due > now.monotonic) {
+      arm(queue, due);
+      return true;
+    }
+    if (left == 0) return false;
+    subscription.outstanding.find(sequence)->state = OutstandingState::kReady;
+    subscription.ready.insert(subscription.waiting.extract(subscription.waiting.begin()));
+  }
+  return true;
+}
+
+}  // namespace holdfast::broker

@@ -1,0 +1,239 @@
+// Consumers that end and leases that are over, a piece between two commits.
+
+#include <doctest/doctest.h>
+
+#include "support/core_fixture.h"
+
+namespace holdfast::broker {
+
+namespace {
+
+std::vector<Sequence> range(Sequence first, Sequence last) {
+  std::vector<Sequence> sequences;
+  for (Sequence sequence = first; sequence <= last; ++sequence) sequences.push_back(sequence);
+  return sequences;
+}
+
+constexpr std::uint32_t kPiece = 10;
+
+CoreOptions in_pieces() {
+  CoreOptions options;
+  options.ends_max = kPiece;
+  return options;
+}
+
+// Messages 1 to 35 are held by the consumer.
+ConsumerId hold_35(CoreFixture& f, std::uint32_t lease_ms = 0) {
+  f.create_queue("q", {{QueueSetting::kBackoffMin, 1'000}, {QueueSetting::kBackoffMax, 1'000}});
+  for (int i = 0; i < 35; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 100, lease_ms);
+  REQUIRE(f.delivered() == range(1, 35));
+  return consumer;
+}
+
+// Whatever is to be done at once.
+void advance_at_once(CoreFixture& f) {
+  while (f.core().next_wake() && *f.core().next_wake() <= f.now().monotonic) {
+    f.core().advance(f.now());
+    f.run();
+  }
+}
+
+std::uint64_t in_flight(CoreFixture& f) { return f.report("q").in_flight; }
+
+}  // namespace
+
+// A million took 3 s, in which nobody else was answered.
+TEST_CASE("the end of a consumer with very many in flight kept the broker from everything else") {
+  CoreFixture f(in_pieces());
+  hold_35(f);
+  f.hold_commits();
+  f.disconnect();
+  CHECK(in_flight(f) == 25);
+  advance_at_once(f);
+  CHECK(in_flight(f) == 25);  // and nothing asks to be done at once for ever
+  const std::uint64_t publish = f.publish("q", "meanwhile");
+  f.commit_one();
+  CHECK(f.store.retry_count() == 10);
+  advance_at_once(f);
+  CHECK(in_flight(f) == 15);
+  f.commit_one();
+  CHECK(f.confirm_of(publish));  // before the rest has ended
+  f.release_commits();
+  advance_at_once(f);
+  CHECK(in_flight(f) == 0);
+  CHECK(f.report("q").waiting == 35);
+  CHECK(f.report("q").counters.deliveries_lost == 35);
+  f.pass(Milliseconds(2'000));
+  f.subscribe("q", 100, 0, SessionId(3));
+  CHECK(f.deliveries().size() == 36);
+}
+
+TEST_CASE("many leases that end at once end in pieces, and each is told of") {
+  CoreFixture f(in_pieces());
+  const ConsumerId consumer = hold_35(f, 5'000);
+  f.set_credit(consumer, 0);
+  f.hold_commits();
+  f.pass(Milliseconds(4'999));
+  CHECK(in_flight(f) == 35);
+  f.pass(Milliseconds(2));
+  CHECK(in_flight(f) == 25);
+  // An ack that comes in between counts as any other.
+  f.ack(consumer, 35);
+  CHECK(f.last_settled().settled == 0);  // not durable yet
+  CHECK(in_flight(f) == 24);
+  f.release_commits();
+  advance_at_once(f);
+  CHECK(in_flight(f) == 0);
+  CHECK(f.last_settled().settled == 1);
+  CHECK(f.last_settled().late == 0);
+  std::vector<Sequence> told;
+  for (const LeaseLostNotice& notice : f.lost_leases()) {
+    CHECK(notice.cause == wire::Cause_LeaseExpired);
+    for_each_sequence(notice.ranges, [&told](Sequence sequence) { told.push_back(sequence); });
+  }
+  CHECK(told == range(1, 34));
+  CHECK(f.report("q").counters.leases_expired == 34);
+}
+
+TEST_CASE("the leases of another queue do not wait for those of one with very many") {
+  CoreFixture f(in_pieces());
+  hold_35(f, 5'000);
+  f.create_queue("small");
+  f.publish("small", "a");
+  f.subscribe("small", 1, 5'000);
+  REQUIRE(f.delivered().size() == 1);
+  f.hold_commits();
+  f.pass(Milliseconds(5'001));
+  f.commit_one();
+  advance_at_once(f);
+  CHECK(f.report("small").in_flight == 0);
+  CHECK(in_flight(f) > 0);
+}
+
+TEST_CASE("a slow disk does not hold back what ends") {
+  CoreFixture f(in_pieces());
+  hold_35(f);
+  f.hold_commits();
+  f.disconnect();
+  f.store.batch_us = 1'000'000;
+  f.commit_one();
+  advance_at_once(f);
+  CHECK(in_flight(f) == 0);
+}
+
+TEST_CASE("unsubscribing is answered when nothing is held any more") {
+  CoreFixture f(in_pieces());
+  const ConsumerId consumer = hold_35(f);
+  f.hold_commits();
+  const std::uint64_t asked = f.unsubscribe(consumer);
+  CHECK(f.report("q").consumers == 0);
+  CHECK(f.core().report(f.now()).consumers == 0);
+  for (const std::uint64_t left : {25, 15, 5, 0}) {
+    CHECK(in_flight(f) == left);
+    CHECK_FALSE(f.is_ok(asked));
+    f.ack(consumer, 35);
+    CHECK(f.last_error().code() == ErrorCode::kConsumerNotFound);
+    f.commit_one();
+    advance_at_once(f);
+  }
+  f.release_commits();
+  CHECK(f.is_ok(asked));
+  CHECK(f.lost_leases().empty());
+}
+
+TEST_CASE("a message whose consumer is gone is in flight without a lease until its turn comes") {
+  CoreFixture f(in_pieces());
+  hold_35(f);
+  f.disconnect();
+  const std::shared_ptr<const AttemptsReport> first = f.attempts("q", 1);
+  REQUIRE(first);
+  CHECK(first->state == wire::MessageState_Waiting);
+  CHECK(in_flight(f) == 25);
+  const std::shared_ptr<const AttemptsReport> last = f.attempts("q", 35);
+  REQUIRE(last);
+  CHECK(last->state == wire::MessageState_InFlight);
+  CHECK(last->due_at == WallTime());
+}
+
+TEST_CASE("a queue is purged, and deleted, while consumers that ended still hold something") {
+  for (const bool is_deleted : {false, true}) {
+    CAPTURE(is_deleted);
+    CoreFixture f(in_pieces());
+    const ConsumerId leaving = hold_35(f);
+    const ConsumerId lost = f.subscribe("q", 100, 0, SessionId(3));
+    for (int i = 0; i < 35; ++i) f.publish("q", "n" + std::to_string(i));
+    REQUIRE(f.delivered() == range(36, 70));
+    static_cast<void>(lost);
+    f.hold_commits();
+    const std::uint64_t asked = f.unsubscribe(leaving);
+    f.disconnect(SessionId(3));
+    CHECK(in_flight(f) == 60);
+    if (is_deleted) {
+      f.delete_queue("q");
+    } else {
+      CHECK(f.core().report(f.now()).in_flight == 60);
+      f.purge("q");
+      CHECK(in_flight(f) == 0);
+    }
+    f.release_commits();
+    advance_at_once(f);
+    CHECK(f.is_ok(asked));
+    CHECK(f.lost_leases().empty());
+    CHECK(f.store.retry_count() == 0);
+    f.pass(Milliseconds(10'000));
+    CHECK(f.delivered().empty());
+    CHECK(f.core().report(f.now()).in_flight == 0);
+  }
+}
+
+TEST_CASE("a session that closes while it unsubscribes leaves nothing behind") {
+  CoreFixture f(in_pieces());
+  const ConsumerId consumer = hold_35(f);
+  f.hold_commits();
+  f.unsubscribe(consumer);
+  f.disconnect();
+  f.release_commits();
+  advance_at_once(f);
+  CHECK(in_flight(f) == 0);
+  f.core().begin_drain();
+  CHECK(f.core().drained());
+}
+
+TEST_CASE("retries chosen for a consumer that ends in pieces are given back and not sent") {
+  CoreFixture f(in_pieces());
+  const ConsumerId consumer = hold_35(f);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 35}}, "", Milliseconds(0));
+  f.hold_commits();
+  f.pass(Milliseconds(1));
+  REQUIRE(f.delivered().empty());
+  f.disconnect();
+  f.release_commits();
+  advance_at_once(f);
+  CHECK(in_flight(f) == 0);
+  CHECK(f.delivered().empty());
+  f.subscribe("q", 100, 0, SessionId(3));
+  for (const Received& received : f.deliveries()) CHECK(received.attempt == 2);
+}
+
+TEST_CASE("a message acked late by an earlier holder is not told to one that is gone") {
+  CoreFixture f(in_pieces());
+  const ConsumerId first = hold_35(f, 5'000);
+  f.pass(Milliseconds(5'001));
+  advance_at_once(f);
+  f.lost_leases();
+  f.set_credit(first, 0);
+  f.pass(Milliseconds(2'000));
+  f.subscribe("q", 100, 0, SessionId(3));
+  REQUIRE(f.deliveries().size() == 35);
+  f.disconnect(SessionId(3));
+  CHECK(in_flight(f) == 25);
+  f.settle(first, wire::SettleKind_Ack, {{1, 35}});
+  CHECK(f.last_settled().late == 35);
+  CHECK(f.lost_leases().empty());
+  CHECK(f.report("q").messages == 0);
+  advance_at_once(f);
+  CHECK(in_flight(f) == 0);
+}
+
+}  // namespace holdfast::broker

@@ -272,7 +272,9 @@ std::string format_duration_ms(std::uint64_t duration_ms) {
 std::string format_time(std::chrono::system_clock::time_point time) {
   const auto second = std::chrono::floor<std::chrono::seconds>(time);
   const auto fraction = std::chrono::floor<std::chrono::milliseconds>(time - second);
-  return fmt::format("{:%FT%T}.{:03}Z", second, fraction.count());
+  // As a time_point it would be taken for local time.
+  const std::tm utc = fmt::gmtime(std::chrono::system_clock::to_time_t(second));
+  return fmt::format("{:%FT%T}.{:03}Z", utc, fraction.count());
 }
 
 Result<std::uint64_t> parse_bytes(std::string_view text) {

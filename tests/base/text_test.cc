@@ -1,9 +1,12 @@
 #include "holdfast/text.h"
 
 #include <doctest/doctest.h>
+#include <time.h>
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
@@ -238,6 +241,27 @@ TEST_CASE("error codes have names of their own") {
   CHECK(error_name(ErrorCode{9}) == "not_held");
   CHECK(error_is_retryable(ErrorCode::kStorageFull));
   CHECK(!error_is_retryable(ErrorCode::kQueueNotFound));
+}
+
+// fmt takes a time_point for one to be shown in local time.
+TEST_CASE("times were local where TZ is set, and said to be UTC") {
+  using namespace std::chrono;
+  const char* const before = std::getenv("TZ");
+  const std::string kept = before == nullptr ? "" : before;
+  for (const char* zone : {"UTC", "Asia/Tokyo", "XYZ-9", "XYZ+5:30"}) {
+    CAPTURE(zone);
+    ::setenv("TZ", zone, 1);
+    ::tzset();
+    CHECK(format_time(system_clock::time_point(milliseconds(1'700'000'000'123))) ==
+          "2023-11-14T22:13:20.123Z");
+    CHECK(format_time(system_clock::time_point(milliseconds(-1))) == "1969-12-31T23:59:59.999Z");
+  }
+  if (before == nullptr) {
+    ::unsetenv("TZ");
+  } else {
+    ::setenv("TZ", kept.c_str(), 1);
+  }
+  ::tzset();
 }
 
 }  // namespace

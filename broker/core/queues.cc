@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -14,6 +15,8 @@ namespace holdfast::broker {
 
 namespace {
 constexpr std::string_view kDefaultSubscription = "default";
+// A queue, its dead-letter queue, and the subscription of each.
+constexpr std::uint32_t kIdsOfQueue = 4;
 
 Status apply(QueueSettings& settings, std::span<const SettingChange> changes) {
   for (const SettingChange& change : changes) {
@@ -73,6 +76,13 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
   if (source_queues >= options.queues_max) {
     refuse(request.asker, ErrorCode::kLimitReached,
            fmt::format("The broker has {} queues, its limit (queues_max).", source_queues));
+    return;
+  }
+  if (std::numeric_limits<std::uint32_t>::max() - next_id < kIdsOfQueue) {
+    refuse(request.asker, ErrorCode::kLimitReached,
+           fmt::format("All {} ids have been given to queues, most of them long gone. Begin a new "
+                       "data directory for new queues.",
+                       next_id - 1));
     return;
   }
   if (!pipeline.space().publishes_allowed) {

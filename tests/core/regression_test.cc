@@ -285,5 +285,32 @@ TEST_CASE("leases that are made shorter, later ones first, end in their order") 
   CHECK(core.report("orders").in_flight == 0);
 }
 
+// The next ones would have been those of queues that are there.
+TEST_CASE("when all ids had been given to queues, new queues took those of others") {
+  Core core{CoreOptions()};
+  const MemoryStore store;
+  StoredState stored;
+  stored.space = store.space;
+  stored.next_id = std::numeric_limits<std::uint32_t>::max() - 4;
+  const Now now{MonotonicTime(Milliseconds(1)), WallTime(Milliseconds(1'700'000'000'000))};
+  core.load(stored, now);
+  core.session_opened(SessionId(1), "test");
+  const auto create = [&](const char* name) {
+    core.create_queue({.asker = {SessionId(1), 1}, .name = name, .settings = {}}, now);
+    while (std::unique_ptr<Batch> batch = core.take_batch(now)) {
+      core.committed({.number = batch->number, .space = store.space}, now);
+    }
+    return std::exchange(core.effects().said, {});
+  };
+  const std::vector<Effect> last = create("last");
+  REQUIRE(last.size() == 1);
+  CHECK(std::holds_alternative<QueueReply>(last[0]));
+  const std::vector<Effect> more = create("more");
+  REQUIRE(more.size() == 1);
+  REQUIRE(std::holds_alternative<ErrorReply>(more[0]));
+  CHECK(std::get<ErrorReply>(more[0]).error.code() == ErrorCode::kLimitReached);
+  CHECK(core.report(now).queues == 1);
+}
+
 }  // namespace
 }  // namespace holdfast::broker

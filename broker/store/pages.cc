@@ -499,11 +499,14 @@ bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* 
   const auto first = read_at<std::uint64_t>(data);
   const std::uint64_t wanted = overflow_pages(value_bytes(node), page_bytes_);
   if (first >= report_.end_page || wanted > report_.end_page - first) return false;
-  *overflow = read_pages(first, tree->record ? wanted : 1);
+  // How many there are says the first of them, too: a node that is damaged may want a gigabyte.
+  *overflow = read_pages(first, 1);
   if (*overflow == nullptr) return false;
   const std::uint64_t count = overflow_run(overflow->get(), first);
   if (count < wanted || !claim(first, count, PageKind::kOverflow, tree->name)) return false;
   tree->counts.overflow_pages += count;
+  if (tree->record && wanted > 1) *overflow = read_pages(first, wanted);
+  if (*overflow == nullptr) return false;
   *value = {overflow->get() + sizeof(PageHeader), value_bytes(node)};
   return true;
 }

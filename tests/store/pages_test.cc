@@ -4,11 +4,14 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <map>
 
@@ -225,6 +228,68 @@ TEST_CASE("a bit of a meta page's transaction does not make the commit before ho
   }
   // Of four consecutive commits: those after which one of the two suits.
   CHECK_GE(told_by_free_pages, 1);
+}
+
+// It was read before its first page was looked at: gigabytes of it, where the file is so large.
+TEST_CASE("a record of free pages whose size is damaged took as much memory as it said") {
+  StoreFixture fixture;
+  fixture.open();
+  Batch added;
+  for (Sequence sequence = 1; sequence <= 4; ++sequence) {
+    added.blocks.push_back(block_of(QueueId(1), {sequence}, 1 << 20));
+  }
+  fixture.commit(std::move(added));
+  Batch removed;
+  for (Sequence sequence = 1; sequence <= 4; ++sequence) {
+    removed.blocks_removed.push_back({QueueId(1), sequence});
+  }
+  fixture.commit(
+      std::move(removed));  // frees so many pages that their numbers take pages of their own
+  fixture.close();
+
+  const std::string data_file = data_file_of(fixture);
+  std::string bytes = read_file(data_file);
+  constexpr std::uint64_t kPages = 1 << 19;
+  constexpr std::size_t kFreeRootAt = 80;  // in a meta page, as the next
+  constexpr std::size_t kLastPageAt = 136;
+  std::uint64_t newest = 0;
+  std::uint64_t root = 0;
+  for (const std::size_t meta : {0u, 4096u}) {
+    std::uint64_t transaction = 0;
+    std::memcpy(&transaction, &bytes[meta + kTransactionAt], sizeof(transaction));
+    if (transaction >= newest) std::memcpy(&root, &bytes[meta + kFreeRootAt], sizeof(root));
+    newest = std::max(newest, transaction);
+    const std::uint64_t last_page = kPages - 1;
+    std::memcpy(&bytes[meta + kLastPageAt], &last_page, sizeof(last_page));
+  }
+  // The size of the value of each of its nodes, in the two halves of 32 bits that LMDB has.
+  const std::size_t page = root * 4096;
+  std::uint16_t nodes_end = 0;
+  std::memcpy(&nodes_end, &bytes[page + 12], sizeof(nodes_end));
+  bool is_damaged = false;
+  for (std::size_t at = page + 16; at < page + nodes_end; at += 2) {
+    std::uint16_t node = 0;
+    std::memcpy(&node, &bytes[at], sizeof(node));
+    if ((bytes[page + node + 4] & 1) == 0) continue;  // its value is not on pages of its own
+    bytes[page + node + 3] = 0x40;
+    is_damaged = true;
+  }
+  REQUIRE(is_damaged);
+  write_file(data_file, bytes);
+  std::filesystem::resize_file(data_file, kPages * 4096);
+
+  std::ifstream statm("/proc/self/statm");
+  std::uint64_t pages_mapped = 0;
+  statm >> pages_mapped;
+  rlimit before{};
+  REQUIRE_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+  const rlimit limit{.rlim_cur = pages_mapped * 4096 + (256u << 20), .rlim_max = before.rlim_max};
+  REQUIRE_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
+  const PageReport report = check_all(data_file);
+  ::setrlimit(RLIMIT_AS, &before);
+  REQUIRE_FALSE(report.findings.empty());
+  CHECK_NE(report.findings.front().what.find("has a value that is not where node"),
+           std::string::npos);
 }
 
 }  // namespace holdfast::broker

@@ -125,7 +125,7 @@ void Committer::look_at_space() {
     freed_up_to_ = table_progress_.batch_number;
   }
   const steady_clock::time_point began = steady_clock::now();
-  Result<SpaceReport> measured = space_->measure_now();
+  Result<SpaceReport> measured = space_->measure_now(bytes_changed_);
   const steady_clock::time_point ended = steady_clock::now();
   next_look_ = std::max(next_look_, ended + kSpaceLookPause * (ended - began));
   if (!measured) return;
@@ -283,8 +283,8 @@ void Committer::report_committed(std::uint64_t number, std::size_t bytes, TrimsL
   result.blocks_left = std::move(left.blocks);
   result.dedup_left = std::move(left.dedup);
   // What was counted while it waited is of before all that was journaled.
-  Result<SpaceReport> measured =
-      waiting_for_space_ ? space_->measure_now() : space_->measure(bytes);
+  Result<SpaceReport> measured = waiting_for_space_ ? space_->measure_now(bytes_changed_)
+                                                    : space_->measure(bytes, bytes_changed_);
   if (measured) {
     result.space = std::move(*measured);
   } else {
@@ -328,7 +328,8 @@ void Committer::report_waiting(const Outcome& outcome) {
   publishes_refused_ = true;
   if (!callbacks_.space) return;
   SpaceReport report;
-  if (Result<SpaceReport> measured = space_->measure_now()) report = std::move(*measured);
+  if (Result<SpaceReport> measured = space_->measure_now(bytes_changed_))
+    report = std::move(*measured);
   report.publishes_allowed = report.retries_allowed = false;
   report.commits_wait = true;
   report.room_bytes = report.reserve_room_bytes = 0;

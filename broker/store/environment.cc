@@ -46,10 +46,11 @@ ByteSpan to_span(const MDB_val& value) {
 [[noreturn]] void on_assert(MDB_env* environment, const char* message) {
   const char* path = "";
   mdb_env_get_path(environment, &path);
-  write_to_standard_error(fmt::format(
-      "holdfast: the data file in {} is damaged: {}. Restore it from a backup; what can "
-      "still be read is shown by `holdfast check`.\n",
-      path, message));
+  write_to_standard_error(
+      fmt::format("holdfast: the data file in {} is damaged: {}. Restore the whole data directory "
+                  "from a backup; "
+                  "what can still be read is shown by `holdfast check`.\n",
+                  path, message));
   std::_Exit(70);
 }
 
@@ -70,7 +71,7 @@ Status open_error(int code, const EnvironmentOptions& options, const std::string
     case MDB_VERSION_MISMATCH:
       return Status(ErrorCode::kDirectoryForeign,
                     fmt::format("{} is not a data file of this store ({}). Name another directory, "
-                                "or restore the file from a backup.",
+                                "or restore the whole data directory from a backup.",
                                 data_file, mdb_strerror(code)));
     case EACCES:
     case EPERM:
@@ -110,6 +111,11 @@ Status check_trees(const std::string& data_file) {
                 fmt::format("The data file {} is damaged: {} {}. Run `holdfast check` on the data "
                             "directory, and restore it from a backup.",
                             data_file, first.where, first.what));
+}
+
+// A page beyond what a file may have could not be written: its number is not given out.
+std::uint64_t map_bytes(const EnvironmentOptions& options) {
+  return std::min(options.map_bytes, file_bytes_max() / kPageBytesMin * kPageBytesMin);
 }
 
 bool ascends(ByteSpan key, ByteSpan next) {
@@ -246,7 +252,7 @@ Result<std::unique_ptr<Environment>> Environment::open(const EnvironmentOptions&
   int code = mdb_env_create(&environment->environment_);
   if (code != 0) return Outcome(code).to_status("Preparing to open " + data_file);
   MDB_env* const env = environment->environment_;
-  code = mdb_env_set_mapsize(env, options.map_bytes);
+  code = mdb_env_set_mapsize(env, map_bytes(options));
   if (code == 0) code = mdb_env_set_maxdbs(env, kTableCount);
   if (code == 0) code = mdb_env_set_maxreaders(env, kReadersMax);
   if (code == 0) code = mdb_env_set_assert(env, on_assert);
@@ -358,8 +364,11 @@ void Environment::extend_file() {
   const PageUse use = page_use();
   const std::uint64_t end_bytes = use.end_page * use.page_bytes;
   if (file_bytes_ >= end_bytes + kFileAheadBytes / 2) return;
-  const std::uint64_t wanted = end_bytes + kFileAheadBytes;
-  // Where a file may not be so large, pages that are written are the end of it.
+  MDB_envinfo info{};
+  mdb_env_info(environment_, &info);
+  const std::uint64_t wanted =
+      std::min<std::uint64_t>(end_bytes + kFileAheadBytes, info.me_mapsize);
+  if (wanted <= file_bytes_) return;
   if (::ftruncate(file_descriptor(), static_cast<off_t>(wanted)) == 0) file_bytes_ = wanted;
 }
 
@@ -379,7 +388,8 @@ Result<FreePages> Environment::free_pages(bool runs) {
 
   const auto damaged = [this] {
     return Status(ErrorCode::kStorageFailed,
-                  fmt::format("The table of free pages of {} is damaged. Restore it from a backup.",
+                  fmt::format("The table of free pages of {} is damaged. Restore the whole data "
+                              "directory from a backup.",
                               data_file_));
   };
   // A record: key, the transaction; value, the number of pages and then their numbers.

@@ -131,7 +131,7 @@ Status Space::count_free_pages(bool runs) {
   return Status();
 }
 
-Result<SpaceReport> Space::measure(std::uint64_t committed_bytes) {
+Result<SpaceReport> Space::measure(std::uint64_t committed_bytes, std::uint64_t open_bytes) {
   used_since_count_ +=
       committed_bytes * kPageOverheadNumerator / kPageOverheadDenominator + kCommitTreeBytes;
   ++commits_since_count_;
@@ -151,10 +151,10 @@ Result<SpaceReport> Space::measure(std::uint64_t committed_bytes) {
   if (commits_since_count_ >= kCommitsBetweenCounts || (wanted && paid_for)) {
     if (Status status = count_free_pages(near_limit); !status) return status;
   }
-  return report(use, disk, growable);
+  return report(use, disk, growable, open_bytes);
 }
 
-Result<SpaceReport> Space::measure_now() {
+Result<SpaceReport> Space::measure_now(std::uint64_t open_bytes) {
   const PageUse use = environment_->page_use();
   const std::uint64_t end_bytes = use.end_page * use.page_bytes;
   environment_->extend_file();
@@ -163,7 +163,7 @@ Result<SpaceReport> Space::measure_now() {
   const std::uint64_t growable = growable_bytes(end_bytes, disk);
   const bool near_limit = is_near_limit(growable);
   if (Status status = count_free_pages(near_limit); !status) return status;
-  return report(use, disk, growable);
+  return report(use, disk, growable, open_bytes);
 }
 
 std::uint64_t Space::unused_bytes(const PageUse& use, std::uint64_t pages) const {
@@ -201,11 +201,14 @@ bool Space::can_retry(const PageUse& use, std::uint64_t growable) const {
   return left_bytes(use, growable) >= reserve_bytes_ / 4;
 }
 
-SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable) {
+SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t growable,
+                          std::uint64_t open_bytes) {
+  const bool near_limit = is_near_limit(growable);
+  growable = minus(growable, open_bytes);
   const std::uint64_t room = room_bytes(use, growable);
-  const std::uint64_t end_bytes = use.end_page * use.page_bytes;
+  const std::uint64_t end_bytes = use.end_page * use.page_bytes + open_bytes;
   allowed_ = room >= (allowed_ ? kRoomMin : reserve_bytes_ / 4);
-  ample_ = allowed_ && !is_near_limit(growable);
+  ample_ = allowed_ && !near_limit;
   short_ = !allowed_ || room < kFrameBytesMax;
 
   SpaceReport report;

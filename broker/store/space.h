@@ -51,10 +51,10 @@ class Space {
   // Claims ahead and reports, after `committed_bytes` were added by a commit. Counting free pages
   // takes time in proportion to them, and a little to the file, so it is done only near the limit,
   // and the seldomer the more there are; in between, what was committed is taken off the last
-  // count.
-  Result<SpaceReport> measure(std::uint64_t committed_bytes);
+  // count. `open_bytes`: what a transaction that is not committed to the tables yet takes, at most.
+  Result<SpaceReport> measure(std::uint64_t committed_bytes, std::uint64_t open_bytes);
   // Likewise without a commit, and counting in any case.
-  Result<SpaceReport> measure_now();
+  Result<SpaceReport> measure_now(std::uint64_t open_bytes);
 
   // Whether the free pages were counted since the last commit that was measured.
   bool is_counted() const { return commits_since_count_ == 0; }
@@ -91,7 +91,8 @@ class Space {
   std::uint64_t room_bytes(const PageUse& use, std::uint64_t growable) const;
   std::uint64_t reserve_room_bytes(const PageUse& use, std::uint64_t growable) const;
   bool can_retry(const PageUse& use, std::uint64_t growable) const;
-  SpaceReport report(const PageUse& use, const Disk& disk, std::uint64_t growable);
+  SpaceReport report(const PageUse& use, const Disk& disk, std::uint64_t growable,
+                     std::uint64_t open_bytes);
 
   Environment* environment_;
   SpaceOptions options_;

@@ -359,7 +359,7 @@ Result<StoredState> LmdbStore::load() {
   if (!corrupt) return corrupt.status();
   state.records_corrupt += *corrupt;
 
-  Result<SpaceReport> space = space_.measure_now();
+  Result<SpaceReport> space = space_.measure_now(0);
   if (!space) return space.status();
   state.space = std::move(*space);
   return state;

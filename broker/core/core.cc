@@ -106,8 +106,12 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
     } else {
       const bool due = entry.deadline <= now.monotonic;
       entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
-      (due ? subscription.ready : subscription.waiting).emplace(entry.deadline, sequence);
-      if (!due) arm(queue, entry.deadline);
+      if (due) {
+        subscription.ready.insert(subscription.ready.end(), sequence);
+      } else {
+        subscription.waiting.emplace(entry.deadline, sequence);
+        arm(queue, entry.deadline);
+      }
     }
     seal_if_full();
   }

@@ -28,8 +28,8 @@ constexpr std::size_t kStartsMax = 65'536;
 // message; beyond it a queue lets go of its own rather than of another's, because where many take
 // turns the one that was used least lately is the next one to be used.
 constexpr std::size_t kCurrentPerCacheByte = 8;
-// How many due retries are looked at for one whose block is in memory.
-constexpr int kRetryLookahead = 16;
+// Blocks with retries that are due are looked through for one that is in memory.
+constexpr std::size_t kRetryLookahead = 16;
 
 Milliseconds lease_of(const Queue& queue, std::uint32_t lease_ms) {
   return Milliseconds(lease_ms > 0 ? lease_ms : queue.setting(QueueSetting::kLease));
@@ -230,59 +230,93 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
   // Those that are left find their turn when the commit is done, which the others have asked for.
   if (subscription.starts >= kStartsMax) return false;
-  const bool is_counted = pipeline.may_count_retry();
-  if (!is_counted && pipeline.space().retries_allowed) {
+  if (!pipeline.may_count_retry() && pipeline.space().retries_allowed) {
     deliveries_put_off.insert(queue.record.id);
     return false;
   }
-  std::vector<Sequence> looked_at;
-  for (const auto& [due, sequence] : subscription.ready) {
-    looked_at.push_back(sequence);
-    if (looked_at.size() == kRetryLookahead) break;
-  }
   bool has_moved = false;
-  for (const Sequence sequence : looked_at) {
-    Outstanding& entry = *subscription.outstanding.find(sequence);
+  for (const RetryPlace& place : retries_in_turn(queue)) {
+    Outstanding& entry = *subscription.outstanding.find(place.sequence);
     // The limit may have been lowered since its last attempt ended.
     if (queue.is_over_after(entry.attempts)) {
-      subscription.ready.erase({entry.deadline, sequence});
+      subscription.ready.erase(place.sequence);
       start_move(queue, entry, wire::Cause_RetryLimit, last_error(entry), nullptr, now);
       seal_if_full();
       has_moved = true;
       continue;
     }
-    const std::shared_ptr<const Block> block = cache.find(queue.record.id, sequence);
-    const std::optional<std::size_t> index = block ? block->find(sequence) : std::nullopt;
-    if (!index) {
-      fetch_for(queue, sequence);
+    if (place.block == nullptr) {
+      fetch_for(queue, place.sequence);
       continue;
     }
-    if (block->is_corrupt(*index)) {
-      set_aside(queue, *block, *index, now);
+    if (place.block->is_corrupt(place.index)) {
+      set_aside(queue, *place.block, place.index, now);
+      has_moved = true;
       continue;
     }
-    OpenBlock* const open_block = open(queue, *block);
-    CHECK(open_block != nullptr && entry.block == open_block);
-    subscription.ready.erase({entry.deadline, sequence});
-    ++entry.attempts;
-    give_to(consumer, entry);
-    if (!is_counted) {
-      entry.has_record = true;
-      subscription.retries_put_off.insert(sequence);
-      deliveries_put_off.insert(queue.record.id);
-      send_retry(queue, consumer, entry, block, *index, now);
-      return true;
-    }
-    entry.state = OutstandingState::kStarting;
-    consumer.starting.emplace(sequence, pipeline.number());
-    consumer.session->starting_bytes += room_of(entry.bytes);
-    ++subscription.starts;
-    touch_retry(queue, entry);
-    pipeline.gathering().promises.started.push_back(
-        {queue.record.id, sequence, consumer.id, block, *index});
+    choose_retry(queue, consumer, entry, place, now);
     return true;
   }
   return has_moved;  // others are behind those
+}
+
+// From the cursor on, going round: those whose blocks are not in memory, the first of each, up to
+// the first whose block is. So each block that was read serves all of its retries that are due.
+std::vector<Core::State::RetryPlace> Core::State::retries_in_turn(Queue& queue) {
+  Subscription& subscription = queue.subscription;
+  const std::set<Sequence>& ready = subscription.ready;
+  std::vector<RetryPlace> places;
+  std::size_t ahead_bytes = 0;
+  auto at = ready.lower_bound(subscription.retry_next);
+  if (at == ready.end()) at = ready.begin();
+  subscription.retry_next = *at;
+  while (places.size() < kRetryLookahead) {
+    const Sequence sequence = *at;
+    RetryPlace place{sequence, cache.find(queue.record.id, sequence), 0};
+    const std::optional<std::size_t> index =
+        place.block ? place.block->find(sequence) : std::nullopt;
+    if (index) {
+      place.index = *index;
+      places.push_back(std::move(place));
+      break;
+    }
+    place.block.reset();
+    const OpenBlock* const block = open_block_of(queue, sequence);
+    // What is read ahead should still be there when its turn comes.
+    if (block != nullptr) ahead_bytes += block->bytes;
+    if (!places.empty() && ahead_bytes > options.cache_bytes_max / 2) break;
+    places.push_back(std::move(place));
+    at = block != nullptr ? ready.upper_bound(block->last) : std::next(at);
+    if (at == ready.end()) at = ready.begin();
+    if (*at == subscription.retry_next) break;
+  }
+  return places;
+}
+
+void Core::State::choose_retry(Queue& queue, Consumer& consumer, Outstanding& entry,
+                               const RetryPlace& place, Now now) {
+  Subscription& subscription = queue.subscription;
+  OpenBlock* const open_block = open(queue, *place.block);
+  CHECK(open_block != nullptr && entry.block == open_block);
+  subscription.ready.erase(place.sequence);
+  // Those before it whose blocks are being read are the next ones.
+  if (subscription.retry_next == place.sequence) ++subscription.retry_next;
+  ++entry.attempts;
+  give_to(consumer, entry);
+  if (!pipeline.may_count_retry()) {
+    entry.has_record = true;
+    subscription.retries_put_off.insert(place.sequence);
+    deliveries_put_off.insert(queue.record.id);
+    send_retry(queue, consumer, entry, place.block, place.index, now);
+    return;
+  }
+  entry.state = OutstandingState::kStarting;
+  consumer.starting.emplace(place.sequence, pipeline.number());
+  consumer.session->starting_bytes += room_of(entry.bytes);
+  ++subscription.starts;
+  touch_retry(queue, entry);
+  pipeline.gathering().promises.started.push_back(
+      {queue.record.id, place.sequence, consumer.id, place.block, place.index});
 }
 
 void Core::State::send_started(const StartedRetry& started, std::uint64_t batch, Now now) {
@@ -391,7 +425,10 @@ void Core::State::read_ahead(Queue& queue, Sequence from) {
           // Nothing is there up to where was looked; with an unreadable block it may just go on
           // behind that.
           const bool nothing = result.blocks.empty() && result.unreadable.empty();
-          if (nothing) report_lost(read_queue, next, to, now);
+          if (result.blocks.empty()) {
+            const Sequence last = nothing ? to : result.unreadable.front().first - 1;
+            report_lost(read_queue, next, last, now);
+          }
           Subscription& subscription = read_queue.subscription;
           if (subscription.read_next == result.from) {
             subscription.read_next =

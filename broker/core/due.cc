@@ -139,7 +139,8 @@ bool Core::State::end_waits(Queue& queue, Now now) {
     }
     if (left == 0) return false;
     subscription.outstanding.find(sequence)->state = OutstandingState::kReady;
-    subscription.ready.insert(subscription.waiting.extract(subscription.waiting.begin()));
+    subscription.waiting.erase(subscription.waiting.begin());
+    subscription.ready.insert(sequence);
   }
   return true;
 }

@@ -60,7 +60,8 @@ struct Subscription {
   SettledSet settled;
   OutstandingTable outstanding;
   std::set<std::pair<MonotonicTime, Sequence>> waiting;  // retries not yet due
-  std::set<std::pair<MonotonicTime, Sequence>> ready;    // retries that are due
+  std::set<Sequence> ready;                              // retries that are due
+  Sequence retry_next = 1;                               // the next of those, going round
   std::map<Sequence, PendingMove> moves;
 
   Sequence read_next = 1;                // the next first delivery, unless settled
@@ -69,8 +70,10 @@ struct Subscription {
   std::shared_ptr<const Block> current;  // where read_next is, once read
   std::size_t current_index = 0;
   OpenBlock* current_open = nullptr;
-  bool reading = false;         // a fetch for read_next is under way
-  std::set<Sequence> fetching;  // fetches for retries and moves that are under way, by `from`
+  bool reading = false;  // a fetch for read_next is under way
+  // Fetches for retries and moves that are under way: the first sequence of the block, or the one
+  // that is wanted of a block that was not read yet.
+  std::set<Sequence> fetching;
 
   std::vector<Consumer*> consumers;  // each knows its place
   std::list<Consumer*> ending;       // no longer among them, and perhaps still holding something

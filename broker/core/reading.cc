@@ -57,20 +57,22 @@ void Core::State::fetched(const FetchResult& result, Now now) {
 
 void Core::State::fetch_for(Queue& queue, Sequence sequence) {
   std::set<Sequence>& fetching = queue.subscription.fetching;
-  if (fetching.size() >= kFetchesMax || !fetching.insert(sequence).second) return;
-  fetch_block_of(queue, sequence, sequence);
+  const OpenBlock* const block = open_block_of(queue, sequence);
+  const Sequence known_by = block != nullptr ? block->first : sequence;
+  if (fetching.size() >= kFetchesMax || !fetching.insert(known_by).second) return;
+  fetch_block_of(queue, sequence, sequence, known_by);
 }
 
-void Core::State::fetch_block_of(Queue& queue, Sequence sequence, Sequence to) {
+void Core::State::fetch_block_of(Queue& queue, Sequence sequence, Sequence to, Sequence known_by) {
   fetch(queue, sequence, to, 1,
-        [this, sequence, to](Queue& read_queue, const FetchResult& result, Now now) {
+        [this, sequence, to, known_by](Queue& read_queue, const FetchResult& result, Now now) {
           // Where a block that is not legible ends is told by the next one, which may be far.
           if (!result.unreadable.empty() && to < read_queue.committed_to) {
-            fetch_block_of(read_queue, sequence, read_queue.committed_to);
+            fetch_block_of(read_queue, sequence, read_queue.committed_to, known_by);
             return;
           }
           Subscription& subscription = read_queue.subscription;
-          subscription.fetching.erase(sequence);
+          subscription.fetching.erase(known_by);
           blocks_read(read_queue, result, now);
           const bool found = std::any_of(
               result.blocks.begin(), result.blocks.end(),

@@ -221,7 +221,7 @@ void Core::State::give_back(Queue& queue, Outstanding& entry, Now now) {
   --entry.attempts;
   entry.state = OutstandingState::kReady;
   entry.deadline = now.monotonic;
-  queue.subscription.ready.emplace(entry.deadline, entry.sequence);
+  queue.subscription.ready.insert(entry.sequence);
   touch_retry(queue, entry);
 }
 
@@ -253,7 +253,7 @@ void Core::State::finish(Queue& queue, Outstanding& entry) {
   const Sequence sequence = entry.sequence;
   const std::size_t stored_bytes = entry.bytes;
   if (entry.state == OutstandingState::kReady) {
-    subscription.ready.erase({entry.deadline, sequence});
+    subscription.ready.erase(sequence);
   } else if (entry.state == OutstandingState::kWaiting) {
     subscription.waiting.erase({entry.deadline, sequence});
   } else if (entry.state == OutstandingState::kMoving) {

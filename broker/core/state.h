@@ -154,7 +154,16 @@ struct Core::State {
   // Delivers what can be delivered.
   void pump(Queue& queue, Now now);
   Consumer* next_consumer(Subscription& subscription);
+  // False: none of those that are due can be sent yet.
   bool start_retry(Queue& queue, Consumer& consumer, Now now);
+  struct RetryPlace {
+    Sequence sequence = 0;
+    std::shared_ptr<const Block> block;  // null: is not in memory
+    std::size_t index = 0;
+  };
+  std::vector<RetryPlace> retries_in_turn(Queue& queue);
+  void choose_retry(Queue& queue, Consumer& consumer, Outstanding& entry, const RetryPlace& place,
+                    Now now);
   enum class FirstDelivery { kDone, kLater };
   FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
   // How many first deliveries outstanding-max allows.
@@ -272,7 +281,8 @@ struct Core::State {
              std::function<void()> gone = {});
   // For a message whose block is needed: fetched once at a time.
   void fetch_for(Queue& queue, Sequence sequence);
-  void fetch_block_of(Queue& queue, Sequence sequence, Sequence to);
+  // `known_by`: what stands for it among those that are being fetched.
+  void fetch_block_of(Queue& queue, Sequence sequence, Sequence to, Sequence known_by);
   void fetched(const FetchResult& result, Now now);
   // Takes note of blocks that were read to be delivered from: opens them, caches them, sets corrupt
   // messages aside, makes the moves that waited for them.

@@ -492,7 +492,8 @@ Status Session::attempts(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", queue); !status.ok()) {
     return refuse(frame, status, out);
   }
-  context_.core.tell_attempts({asker(frame, Waits::kRequest), queue, table->sequence()}, now);
+  context_.core.tell_attempts(
+      {asker(frame, Waits::kRequest, kAttemptsWeight), queue, table->sequence()}, now);
   return Status();
 }
 

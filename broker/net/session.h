@@ -29,10 +29,12 @@ namespace holdfast::broker {
 
 // Requests of one session that wait for a commit or a read: with more it is not read on. One that
 // names many sequences, each of which its answer may have to name, counts as one more for every 16
-// of them. One that waits for messages to be moved does not count if its answer is short, or a
-// consumer that rejects on a full disk could not ack, either.
+// of them; one for a message's attempts, whose answer has some 8 KB of them, as 64. One that waits
+// for messages to be moved does not count if its answer is short, or a consumer that rejects on a
+// full disk could not ack, either.
 inline constexpr std::uint32_t kWaitingMax = 16'384;
 inline constexpr std::uint32_t kSequencesPerWaiting = 16;
+inline constexpr std::uint32_t kAttemptsWeight = 64;
 inline constexpr std::uint32_t kWaitingPeeksMax = 4;
 inline constexpr std::uint32_t kWaitingMovesMax = 4;  // redrives, discards, purges
 

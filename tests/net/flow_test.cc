@@ -120,6 +120,37 @@ TEST_CASE("answers that name thousands of sequences waited for a commit by their
   sender.join();
 }
 
+// 17,000 of them took 220 MB, for one connection.
+TEST_CASE("answers with the attempts of a message waited for a commit by their number alone") {
+  RunningBroker broker;
+  RawClient watcher = broker.connect("watcher");
+  RawClient client = broker.connect("client");
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "first", "x");
+  broker.store().hold();
+  client.send_publish(1, queue, "second", "x");
+  broker.store().wait_for_commit();
+  const std::uint64_t before = look_at(watcher, "client").frames_in;
+  constexpr std::uint64_t kTakenMax = broker::kWaitingMax / broker::kAttemptsWeight;
+  constexpr std::uint64_t kAsked = 3 * kTakenMax;
+  for (std::uint64_t n = 2; n < 2 + kAsked; ++n) {
+    auto& builder = client.builder();
+    client.send_table(wire::FrameType_Attempts, n,
+                      wire::CreateAttempts(builder, builder.CreateString("q"), 1));
+  }
+  std::uint64_t taken = 0;
+  for (int looks = 0; looks < 100;) {
+    taken = look_at(watcher, "client").frames_in - before;
+    if (taken >= kTakenMax) ++looks;
+  }
+  CHECK(taken == kTakenMax);
+  broker.store().let_go();
+  client.expect(wire::FrameType_Confirm);
+  for (std::uint64_t n = 2; n < 2 + kAsked; ++n) {
+    CHECK(client.expect(wire::FrameType_AttemptsInfo).correlation == n);
+  }
+}
+
 TEST_CASE("refused publishes do not count as unconfirmed") {
   broker::BrokerOptions options = loopback_options();
   options.session.unconfirmed_bytes_max = 10'000;

@@ -4,13 +4,15 @@
   tests/docs/readme_test.py HOLDFASTD HOLDFAST BUILD_DIRECTORY
 
 The blocks marked `sh` are run command by command against a fresh broker, in their order; the block
-marked `cpp` is compiled with what pkg-config says of an installed client library, and run. Links to
-files must lead somewhere. The last line is `N passed, N failed`.
+marked `cpp` is compiled with what pkg-config says of an installed client library, and run. The
+installed systemd unit is looked at. Links to files must lead somewhere. The last line is `N passed,
+N failed`.
 """
 
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,6 +66,7 @@ def run_cpp_blocks(checks, text, build, directory, address):
     if not run(checks, "meson install",
                ["meson", "install", "-C", build, "--no-rebuild", "--destdir", str(installed)]):
         return
+    check_unit(checks, installed, directory)
     found = list(installed.rglob("holdfast.pc"))
     checks.check("holdfast.pc is installed", len(found) == 1, found)
     if not found:
@@ -84,6 +87,23 @@ def run_cpp_blocks(checks, text, build, directory, address):
             library = found[0].parent.parent
             run(checks, f"C++ block {number} runs", [str(program), address],
                 env=dict(os.environ, LD_LIBRARY_PATH=str(library)))
+
+
+def check_unit(checks, installed, directory):
+    units = list(installed.rglob("systemd/system/holdfastd.service"))
+    checks.check("holdfastd.service is installed", len(units) == 1, units)
+    if not units:
+        return
+    text = units[0].read_text()
+    binary = re.search(r"^ExecStart=/(\S+) ", text, re.MULTILINE).group(1)
+    checks.check("the unit starts the installed broker",
+                 os.access(installed / binary, os.X_OK), binary)
+    if not shutil.which("systemd-analyze"):
+        return
+    unit = pathlib.Path(directory, "holdfastd.service")
+    unit.write_text(text.replace(f"/{binary}", str(installed / binary)))
+    run(checks, "systemd finds nothing wrong with the unit",
+        ["systemd-analyze", "verify", str(unit)])
 
 
 def is_sanitized(build):

@@ -84,7 +84,9 @@ constexpr std::array kSettings = {
            "Run on a network file system, where locks and flushes may not hold."),
 
     number("limits", "connections_max", Type::kCount, &Config::connections_max, 10'000, 1,
-           1'000'000, "Connections at a time; also bounded by the limit on open files less 64."),
+           1'000'000,
+           "Connections at a time, and 8 more through the unix socket; also bounded by the limit "
+           "on open files less 64."),
     number("limits", "queues_max", Type::kCount, &Config::queues_max, 100'000, 1, 10'000'000,
            "Queues, dead-letter queues not counted."),
     number("limits", "consumers_max", Type::kCount, &Config::consumers_max, 100'000, 1, 10'000'000,

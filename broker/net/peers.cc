@@ -107,7 +107,8 @@ void Peers::accept(const Listener& listener, uv_stream_t& server) {
 #ifdef HOLDFAST_BREAK_FORGET_CONNECTION_LIMIT
   const bool over_cap = false;
 #else
-  const bool over_cap = serving_ >= limits_.connections_max;
+  const bool over_cap = serving_ >= limits_.connections_max +
+                                        (listener.is_unix() ? limits_.unix_connections_more : 0);
 #endif
   Peer& peer =
       *peers_.emplace(id, std::make_unique<Peer>(*this, id, over_cap, now.monotonic)).first->second;

@@ -42,6 +42,8 @@ namespace holdfast::broker {
 
 struct PeerLimits {
   std::size_t connections_max = 10'000;
+  // So many more are taken through the unix socket: whoever looks after the broker gets in.
+  std::size_t unix_connections_more = 8;
   // One over that is told why, so many at a time; more are closed at once, which the log tells.
   std::size_t refused_max = 32;
   std::size_t output_bytes_high = 1u << 20;

@@ -465,6 +465,27 @@ TEST_CASE("a connection over the cap is told so, and another is served when one 
   CHECK(served);
 }
 
+// With the tool, for instance, to see who has the others.
+TEST_CASE("when all connections are taken, a few more are through the unix socket") {
+  const std::string path = path_in_tmp();
+  broker::BrokerOptions options = loopback_options();
+  options.unix_path = path;
+  options.limits.connections_max = 1;
+  options.limits.unix_connections_more = 1;
+  {
+    RunningBroker broker(options);
+    RawClient first = broker.connect();
+    RawClient local("unix:" + path);
+    local.hello("local");
+    local.create_queue("q");
+    RawClient another("unix:" + path);
+    another.expect_fatal(ErrorCode::kTooManyConnections);
+    RawClient remote = broker.connect_silently();
+    remote.expect_fatal(ErrorCode::kTooManyConnections);
+  }
+  std::filesystem::remove_all(std::filesystem::path(path).parent_path());
+}
+
 TEST_CASE("a connection over the cap that is not told so is in the log") {
   broker::BrokerOptions options = loopback_options();
   options.limits.connections_max = 1;

@@ -225,15 +225,21 @@ SpaceReport Space::report(const PageUse& use, const Disk& disk, std::uint64_t gr
         left < kRoomMin
             ? ""
             : fmt::format(" {} more are free, in pieces that are too small.", format_bytes(left));
+    const std::uint64_t freed = minus(free_.pages, free_.usable) * use.page_bytes;
+    const std::string soon =
+        freed < kRoomMin
+            ? ""
+            : fmt::format(" {} that were freed can be used in a moment, after the next commit.",
+                          format_bytes(freed));
     // Less may be allowed than what is there already.
     const bool by_limit = end_bytes + growable >= limit_.bytes;
     report.reason = fmt::format(
         "The store in {} is full: {} of the {} that {} are in use, and {} are kept for settling "
-        "what is stored.{} Consume or delete messages, or give it more space.",
+        "what is stored.{}{} Consume or delete messages, or give it more space.",
         options_.directory, format_bytes(report.used_bytes),
         format_bytes(by_limit ? limit_.bytes : end_bytes + growable),
         by_limit ? fmt::format("{} allows", limit_.name) : "its disk has for it",
-        format_bytes(reserve_bytes_), pieces);
+        format_bytes(reserve_bytes_), pieces, soon);
   }
   return report;
 }

@@ -180,6 +180,14 @@ class Load {
     commit(std::move(batch));
   }
 
+  // In one commit, as a queue that is purged.
+  void remove_all() {
+    Batch batch;
+    batch.block_trims = {{QueueId(1), next_, 1'000'000}};
+    blocks_.clear();
+    commit(std::move(batch));
+  }
+
   void empty_dead_queue() {
     Batch batch;
     batch.block_trims = {{kDeadQueue, dead_ + 1, 100'000}};
@@ -339,6 +347,24 @@ TEST_CASE("the room that was told of left out what was journaled and not in the 
     CHECK_LE(room, load.space().room_bytes + 8 * kMessageBytes);
     room = load.space().room_bytes;
   }
+}
+
+TEST_CASE(
+    "a store that is nearly empty said that it was full, and nothing of what had been freed") {
+  const TemporaryDirectory temporary(quick_place());
+  StoreFixture fixture(options_in(temporary.path(), kDiskBytes));
+  fixture.open();
+  Load load(&fixture, 1);
+  load.set_space(fixture.state.space);
+  while (load.publish(16, 1024, 1)) {
+  }
+  REQUIRE_FALSE(load.space().publishes_allowed);
+  CHECK_EQ(load.space().reason.find("in a moment"), std::string::npos);
+  load.remove_all();
+  REQUIRE_FALSE(load.space().publishes_allowed);
+  CHECK_NE(load.space().reason.find("that were freed can be used in a moment"), std::string::npos);
+  load.set_space(fixture.wait_for_space_report());
+  CHECK(load.space().publishes_allowed);
 }
 
 TEST_CASE("a journal larger than a file may be (ulimit -f) stopped the broker at some commit") {

@@ -9,6 +9,7 @@ middle is known by what it has done or waits for, never by how long it has run. 
 """
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -72,6 +73,25 @@ def heed_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def started(tool, *words):
+    """The tool, which heeds interrupts whatever this was started with."""
+    return subprocess.Popen(tool.command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
+
+
+def interrupted_at(tool, piece, *words):
+    """Interrupts it when the broker has not heard what the client says from this piece on. Returns standard
+    output and standard error."""
+    with HoldingProxy(tool.address, piece) as proxy:
+        process = started(Tool(tool.binary, proxy.address), *words)
+        CHECK.that(proxy.is_holding.wait(LONG_S), "it is in the middle")
+        process.send_signal(signal.SIGINT)
+        proxy.let_go.set()
+        out, err = process.communicate(timeout=LONG_S)
+    CHECK.that(process.returncode == -signal.SIGINT, (process.returncode, err))
+    return out.decode(), err.decode()
+
+
 def test_moving_dead_letters_was_interrupted_and_nothing_was_said(tool):
     tool.make("halted")
     count = 3000
@@ -82,22 +102,58 @@ def test_moving_dead_letters_was_interrupted_and_nothing_was_said(tool):
             (["dlq", "redrive", "halted", *(str(m) for m in range(2000, 3000))], "redriven"),
             (["dlq", "discard", "halted", "--all", "--yes"], "discarded")):
         # Hello, the question for the queue and one step pass at once.
-        with HoldingProxy(tool.address, 4) as proxy:
-            slow = Tool(tool.binary, proxy.address)
-            # Not ignored, whatever this was started with.
-            process = subprocess.Popen(slow.command("-o", "jsonl", *words), stdout=subprocess.PIPE,
-                                       stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
-            CHECK.that(proxy.is_holding.wait(LONG_S), "it is in the middle")
-            process.send_signal(signal.SIGINT)
-            proxy.let_go.set()
-            out, err = process.communicate(timeout=LONG_S)
-        CHECK.that(process.returncode == -signal.SIGINT, (process.returncode, err))
+        out, err = interrupted_at(tool, 4, "-o", "jsonl", *words)
         done = json.loads(out)[word]
         moved += done
         CHECK.that(done == 512, done)
         CHECK.that(f"cancelled: Interrupted. {done} dead letters of halted.dead {word}, the others "
-                   "stay where they are." in err.decode(), err)
+                   "stay where they are." in err, err)
         CHECK.that(tool.report("halted.dead")["messages"] == count - moved, "the others stay")
+
+
+# They were lost with the connection, which cost them an attempt; with one allowed they became dead letters.
+def test_what_was_received_when_an_interrupt_came_was_not_settled(tool):
+    count = 1000
+    for option in ("--ack", "--reject"):
+        queue = "cut" + option
+        tool.make(queue, "--max-attempts", "1")
+        tool.lines(queue, ["x" * 4000] * count)
+        process = started(tool, "-o", "json", "message", "receive", queue, "-n", str(count), option)
+        # More than one step, of which the pipe holds a small part: it is not at its end.
+        begin = os.read(process.stdout.fileno(), 100)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LONG_S)
+        CHECK.that(process.returncode == -signal.SIGINT, (process.returncode, err))
+        seen = [message["sequence"] for message in json.loads(begin + out)]
+        CHECK.that(seen == list(range(1, len(seen) + 1)) and 0 < len(seen) < count, len(seen))
+        CHECK.that(f"cancelled: Interrupted. {len(seen)} messages of queue {queue} are settled, the others "
+                   "stay where they are." in err.decode(), err)
+        report = tool.report(queue)
+        CHECK.that(report["ready"] == count - len(seen) and report["in_flight"] == 0, report)
+        CHECK.that(report["since_start"]["deliveries_lost"] == 0, report)
+        CHECK.that(report["dead"] == (len(seen) if option == "--reject" else 0), report)
+
+
+def test_what_came_with_an_interrupt_was_lost_before_anybody_saw_it(tool):
+    tool.make("unseen-yet", "--max-attempts", "1")
+    tool.lines("unseen-yet", ["a", "b"])
+    for option in ("--ack", "--nack", "--hold"):
+        # Hello and Subscribe pass: the broker delivers, but does not hear that it is to pause.
+        out, err = interrupted_at(tool, 3, "-o", "json", "message", "receive", "unseen-yet", "-n", "9", option)
+        CHECK.that(json.loads(out) == [], out)
+        CHECK.that("Interrupted. 0 messages of queue unseen-yet are settled" in err, err)
+        report = tool.report("unseen-yet")
+        CHECK.that(report["ready"] == 2 and report["since_start"]["deliveries_lost"] == 0, report)
+
+
+def test_waiting_for_a_message_ends_with_an_interrupt(tool):
+    tool.make("awaited")
+    process = started(tool, "-o", "json", "message", "receive", "awaited", "--ack", "--wait", "1h")
+    until(lambda: tool.ok("consumer", "ls", "awaited"), "it waits")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=LONG_S)
+    CHECK.that(process.returncode == -signal.SIGTERM and json.loads(out) == [], (process.returncode, err))
+    CHECK.that(tool.report("awaited")["consumers"] == 0, "it is gone")
 
 
 if __name__ == "__main__":

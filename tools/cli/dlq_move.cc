@@ -30,15 +30,11 @@ std::string_view done_word(DeadMove move, bool dry_run) {
   return dry_run ? "would be redriven" : "redriven";
 }
 
-// kCancelled after an interrupt. Each step is whole: what it was to move is moved.
-Status check_interrupt() {
-  return interrupted() ? Status(ErrorCode::kCancelled, "Interrupted.") : Status();
-}
-
 Status move_sequences(Session& session, DeadMove move, const std::string& dead_queue,
                       const std::vector<std::uint64_t>& sequences, bool dry_run,
                       MoveReport& total) {
   for (std::size_t first = 0; first < sequences.size(); first += kStep) {
+    // Each step is whole: what it was to move is moved.
     if (Status status = check_interrupt(); !status.ok()) return status;
     const auto begin = sequences.begin() + static_cast<std::ptrdiff_t>(first);
     const auto end =
@@ -146,9 +142,7 @@ ExitCode move_dead_letters(Session& session, DeadMove move, const QueueReport& r
   const ExitCode rest = report_rest(session, dead_queue, total);
   const std::string done = total_sentence(move, dead_queue, dry_run, total);
   if (status.code() == ErrorCode::kCancelled) {
-    session.fail(Status(status.code(), fmt::format("{} {}, the others stay where they are.",
-                                                   status.message(), done)));
-    return session.finish(ExitCode::kInterrupted, done + ".");
+    return session.finish_interrupted(done, ", the others stay where they are.");
   }
   const ExitCode failed = status.ok() ? rest : session.fail(status, dead_queue);
   const ExitCode code = failed != ExitCode::kDone && total.moved > 0 ? ExitCode::kPartly : failed;

@@ -27,6 +27,10 @@ void catch_first_interrupt() { catch_with(static_cast<int>(SA_RESTART | SA_RESET
 
 bool interrupted() { return interrupting_signal != 0; }
 
+Status check_interrupt() {
+  return interrupted() ? Status(ErrorCode::kCancelled, "Interrupted.") : Status();
+}
+
 void end_by_interrupt() {
   std::signal(interrupting_signal, SIG_DFL);
   std::raise(interrupting_signal);

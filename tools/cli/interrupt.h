@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include "holdfast/status.h"
+
 namespace holdfast::cli {
 
 // From now on they do not end the process, but are told by interrupted().
@@ -11,6 +13,8 @@ void catch_interrupts();
 // leaves nothing behind, but has something to say.
 void catch_first_interrupt();
 bool interrupted();
+// kCancelled once one came.
+Status check_interrupt();
 // Only after an interrupt: ends the process by it, as it would have ended uncaught, so that a shell
 // whose loop this ran in ends, too.
 void end_by_interrupt();

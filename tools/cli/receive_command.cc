@@ -3,15 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
-#include <csignal>
 #include <ctime>
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "cli/interrupt.h"
 #include "cli/message_view.h"
 #include "cli/session.h"
 #include "holdfast/text.h"
@@ -151,11 +153,6 @@ bool print(Session& session, const Deliveries& deliveries) {
 
 // Until every lease has run out, or an interrupt comes; leaves those that are still held.
 void hold(Session& session, Deliveries& deliveries) {
-  sigset_t interrupts;
-  sigemptyset(&interrupts);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&interrupts, signal);
-  // Before the note: an interrupt that comes right after it must find us waiting.
-  pthread_sigmask(SIG_BLOCK, &interrupts, nullptr);
   session.console().note(
       fmt::format("Holding {} messages until their leases run out; Ctrl-C gives them back.",
                   deliveries.size()));
@@ -163,9 +160,86 @@ void hold(Session& session, Deliveries& deliveries) {
   const auto is_lost = [](const Delivery& delivery) {
     return delivery.state() != DeliveryState::kHeld;
   };
-  do {
+  for (;;) {
     std::erase_if(deliveries, is_lost);
-  } while (!deliveries.empty() && sigtimedwait(&interrupts, nullptr, &kInterval) < 0);
+    if (deliveries.empty() || interrupted()) return;
+    ::nanosleep(&kInterval, nullptr);
+  }
+}
+
+// The next step, empty if nothing came or an interrupt did. Waits in pieces, to see that.
+Result<Deliveries> take(Session& session, const ReceiveArguments& arguments, std::uint64_t count,
+                        milliseconds wait) {
+  using std::chrono::steady_clock;
+  constexpr milliseconds kLookInterval{500};
+  const auto lease = arguments.lease.value_or(milliseconds(0));
+  const auto begin = steady_clock::now();
+  while (!interrupted()) {
+    const auto waited = std::chrono::duration_cast<milliseconds>(steady_clock::now() - begin);
+    const milliseconds left = std::max(wait - waited, milliseconds(0));
+    Result<Deliveries> step = session.client().receive(
+        arguments.queue, static_cast<std::uint32_t>(count), std::min(left, kLookInterval), lease);
+    if (!step.ok()) return step;
+    // What came with the interrupt is given back, and was not seen.
+    if (interrupted()) break;
+    if (!step->empty() || left <= kLookInterval) return step;
+  }
+  return Deliveries();
+}
+
+struct Received {
+  std::uint64_t count = 0;  // printed
+  Settled settled;
+  Deliveries kept;  // printed, to be settled at the end
+  bool is_interrupted = false;
+};
+
+// Until there are as many as asked for, nothing more comes or an interrupt does. An exit code if
+// the command ends with it, with all said.
+std::optional<ExitCode> receive_steps(Session& session, const ReceiveArguments& arguments,
+                                      Received& received) {
+  const milliseconds wait = arguments.wait.value_or(milliseconds(0));
+  while (received.count < arguments.count && received.settled.first_failure == ErrorCode::kOk) {
+    const std::uint64_t left = arguments.count - received.count;
+    Result<Deliveries> step =
+        take(session, arguments,
+             arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left,
+             received.count == 0 ? wait : milliseconds(0));
+    if (!step.ok()) {
+      const ExitCode code = session.fail(step.status(), arguments.queue);
+      return received.count > 0 ? session.finish(ExitCode::kPartly) : code;
+    }
+    if (step->empty()) {
+      received.is_interrupted = interrupted();
+      break;
+    }
+    received.count += step->size();
+    if (!print(session, *step)) {
+      return session.finish(ExitCode::kDone, "What was not written is given back.");
+    }
+    if (arguments.settles_each_step()) {
+      settle(session, arguments, *step, received.settled);
+    } else {
+      std::move(step->begin(), step->end(), std::back_inserter(received.kept));
+    }
+    session.console().progress("Messages received", received.count);
+  }
+  return std::nullopt;
+}
+
+ExitCode report_settled(Session& session, const ReceiveArguments& arguments,
+                        const Received& received) {
+  const Settled& settled = received.settled;
+  // To hold is to wait for an interrupt.
+  if (received.is_interrupted && !(arguments.hold && received.count > 0)) {
+    const std::string done =
+        fmt::format("{} messages of queue {} are settled", settled.done, arguments.queue);
+    return session.finish_interrupted(done, ", the others stay where they are.");
+  }
+  const ExitCode code = settled.first_failure == ErrorCode::kOk ? ExitCode::kDone
+                        : settled.done > 0                      ? ExitCode::kPartly
+                                           : exit_code_for(settled.first_failure);
+  return session.finish(code, fmt::format("{} messages are settled.", settled.done));
 }
 
 }  // namespace
@@ -202,43 +276,22 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
   if (!checked.ok()) return session.fail(checked);
   const Status name = check_queue_name(arguments.queue);
   if (!name.ok()) return session.fail(name);
-  const milliseconds wait = arguments.wait.value_or(milliseconds(0));
-  const milliseconds lease = arguments.lease.value_or(milliseconds(0));
-  const Status connected = session.connect(Reconnect::kNo, wait);
+  const Status connected =
+      session.connect(Reconnect::kNo, arguments.wait.value_or(milliseconds(0)));
   if (!connected.ok()) return session.fail(connected);
 
   begin_messages(session.output(), MessageColumns::kDelivered);
-  std::uint64_t received = 0;
-  Settled settled;
-  Deliveries kept;
-  while (received < arguments.count && settled.first_failure == ErrorCode::kOk) {
-    const std::uint64_t left = arguments.count - received;
-    const auto count = static_cast<std::uint32_t>(
-        arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left);
-    Result<Deliveries> step = session.client().receive(
-        arguments.queue, count, received == 0 ? wait : milliseconds(0), lease);
-    if (!step.ok()) {
-      const ExitCode code = session.fail(step.status(), arguments.queue);
-      return received > 0 ? session.finish(ExitCode::kPartly) : code;
-    }
-    if (step->empty()) break;
-    received += step->size();
-    if (!print(session, *step)) {
-      return session.finish(ExitCode::kDone, "What was not written is given back.");
-    }
-    if (arguments.settles_each_step()) {
-      settle(session, arguments, *step, settled);
-    } else {
-      std::move(step->begin(), step->end(), std::back_inserter(kept));
-    }
-    session.console().progress("Messages received", received);
-  }
+  catch_first_interrupt();
+  Received received;
+  const std::optional<ExitCode> ended = receive_steps(session, arguments, received);
+  if (ended) return *ended;
   session.output().end_list();
-  if (received == 0) {
+  if (received.count == 0 && !received.is_interrupted) {
     session.console().note(fmt::format("Queue {} has no message that is ready.", arguments.queue));
     return session.finish(ExitCode::kNothing);
   }
-  if (arguments.hold) {
+  Deliveries& kept = received.kept;
+  if (arguments.hold && !received.is_interrupted) {
     hold(session, kept);
     // Their leases ran out, or the broker is gone.
     if (kept.empty()) {
@@ -247,11 +300,8 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
       session.console().note("None of them is held any more.");
     }
   }
-  if (!kept.empty()) settle(session, arguments, kept, settled);
-  const ExitCode code = settled.first_failure == ErrorCode::kOk ? ExitCode::kDone
-                        : settled.done > 0                      ? ExitCode::kPartly
-                                           : exit_code_for(settled.first_failure);
-  return session.finish(code, fmt::format("{} messages are settled.", settled.done));
+  if (!kept.empty()) settle(session, arguments, kept, received.settled);
+  return report_settled(session, arguments, received);
 }
 
 void add_receive_command(const Command& message) {

@@ -6,7 +6,8 @@
 // come again at once, so they keep all deliveries to the end.
 //
 // Failures: if the output cannot be written, nothing of that step is settled; the deliveries are
-// given back and cost no attempt.
+// given back and cost no attempt. An interrupt ends it between two steps: what was printed is
+// settled, what was not is given back.
 
 #pragma once
 

@@ -57,6 +57,11 @@ ExitCode Session::finish(ExitCode code, std::string_view done) {
                       : fail(Status(status.code(), fmt::format("{} {}", status.message(), done)));
 }
 
+ExitCode Session::finish_interrupted(const std::string& done, std::string_view rest) {
+  fail(Status(ErrorCode::kCancelled, fmt::format("Interrupted. {}{}", done, rest)));
+  return finish(ExitCode::kInterrupted, done + ".");
+}
+
 std::string Session::suggestion_for(std::string_view queue) {
   if (!client_) return {};
   const Result<std::vector<QueueReport>> queues = admin().queues();

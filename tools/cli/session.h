@@ -55,6 +55,9 @@ class Session {
   // Writes what is left of the output, and reports if that fails. Then `done`, a sentence, tells
   // what the command has changed: what would have told it was not written.
   ExitCode finish(ExitCode code = ExitCode::kDone, std::string_view done = {});
+  // The same for a command that an interrupt cut short: `done`, which lacks its period, is said in
+  // any case, with `rest` behind it, which tells of what is not done.
+  ExitCode finish_interrupted(const std::string& done, std::string_view rest);
 
  private:
   std::string suggestion_for(std::string_view queue);

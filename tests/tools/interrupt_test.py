@@ -156,5 +156,38 @@ def test_waiting_for_a_message_ends_with_an_interrupt(tool):
     CHECK.that(tool.report("awaited")["consumers"] == 0, "it is gone")
 
 
+def test_sending_lines_was_interrupted_and_the_count_was_not_said(tool):
+    tool.make("counted", "--max-message-bytes", "10")
+    process = started(tool, "-o", "json", "message", "send", "counted", "--lines")
+    process.stdin.write(b"one\n" + b"x" * 11 + b"\nthree\nhalf of a li")
+    process.stdin.flush()
+    until(lambda: tool.report("counted")["messages"] == 2, "its lines are read, and it waits for more")
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=LONG_S)
+    out, err = process.communicate()
+    CHECK.that(process.returncode == -signal.SIGINT, (process.returncode, err))
+    CHECK.that([receipt["sequence"] for receipt in json.loads(out)] == [1, 2], out)
+    CHECK.that(b"line 2: message_too_large" in err, err)
+    CHECK.that(b"cancelled: Interrupted. 2 of 3 lines are stored, 1 are not. Lines after them were not "
+               b"read." in err, err)
+    CHECK.that(tool.report("counted")["messages"] == 2, "what was not a whole line is not sent")
+
+
+def test_lines_were_stored_after_the_last_one_that_was_told(tool):
+    tool.make("told")
+    count = 20_000
+    process = started(tool, "-o", "jsonl", "message", "send", "told", "--lines")
+    process.stdin.write(b"x\n" * count)
+    process.stdin.flush()
+    # It goes on only as far ahead of what it has printed as it has room for: 16,384 lines.
+    begin = os.read(process.stdout.fileno(), 100)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LONG_S)
+    CHECK.that(process.returncode == -signal.SIGINT, (process.returncode, err))
+    stored = (begin + out).count(b"\n")
+    CHECK.that(0 < stored < count and tool.report("told")["messages"] == stored, stored)
+    CHECK.that(f"Interrupted. {stored} of {stored} lines are stored." in err.decode(), err)
+
+
 if __name__ == "__main__":
     sys.exit(cli_harness.with_one_broker(__doc__, globals()))

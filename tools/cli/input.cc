@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "cli/interrupt.h"
 #include "holdfast/text.h"
 
 namespace holdfast::cli {
@@ -39,6 +40,10 @@ Result<bool> Input::fill() {
   buffer_.resize(kPieceBytes);
   taken_ = 0;
   for (;;) {
+    if (!wait_for_input(file_descriptor_)) {
+      buffer_.clear();
+      return check_interrupt();
+    }
     const ssize_t count = ::read(file_descriptor_, buffer_.data(), buffer_.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
@@ -70,6 +75,7 @@ Result<std::string> Input::read_body() {
 Result<bool> Input::read_line(Line& line) {
   line.text.clear();
   line.is_too_long = false;
+  if (const Status status = check_interrupt(); !status.ok()) return status;
   bool any = false;
   for (;;) {
     if (taken_ == buffer_.size()) {

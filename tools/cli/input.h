@@ -32,7 +32,8 @@ class Input {
     std::uint64_t number = 0;  // from 1
     bool is_too_long = false;  // for a body; `text` is empty then, the line was passed over
   };
-  // False at the end. A last line without an end counts; a line may be empty.
+  // False at the end. A last line without an end counts; a line may be empty. kCancelled after an
+  // interrupt that was caught.
   Result<bool> read_line(Line& line);
 
  private:

@@ -15,6 +15,8 @@ void catch_first_interrupt();
 bool interrupted();
 // kCancelled once one came.
 Status check_interrupt();
+// Waits until there is something to read, its end or an error included; false: an interrupt came.
+bool wait_for_input(int file_descriptor);
 // Only after an interrupt: ends the process by it, as it would have ended uncaught, so that a shell
 // whose loop this ran in ends, too.
 void end_by_interrupt();

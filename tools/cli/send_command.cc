@@ -8,6 +8,7 @@
 
 #include "cli/arguments.h"
 #include "cli/input.h"
+#include "cli/interrupt.h"
 #include "cli/json_form.h"
 #include "cli/line_sender.h"
 #include "cli/session.h"
@@ -32,18 +33,20 @@ std::string body_path(const SendArguments& arguments) {
   return arguments.body->starts_with('@') ? arguments.body->substr(1) : std::string();
 }
 
-std::string counts_of(const LineSender::Outcome& outcome, std::uint64_t lines_read,
-                      bool is_cut_short) {
+constexpr std::string_view kNotRead = ". Lines after them were not read.";
+
+std::string counts_of(const LineSender::Outcome& outcome, std::uint64_t lines_read) {
   std::string sentence = fmt::format("{} of {} lines are stored", outcome.stored, lines_read);
   if (outcome.refused > 0) sentence += fmt::format(", {} are not", outcome.refused);
   if (outcome.not_known > 0) sentence += fmt::format(", of {} it is not known", outcome.not_known);
-  return sentence + (is_cut_short ? ". Lines after them were not read." : ".");
+  return sentence;
 }
 
 ExitCode report_lines(Session& session, const LineSender::Outcome& outcome,
                       std::uint64_t lines_read, bool is_cut_short) {
   session.output().end_list();
-  const std::string counts = counts_of(outcome, lines_read, is_cut_short);
+  std::string counts = counts_of(outcome, lines_read);
+  counts += is_cut_short ? kNotRead : ".";
   const ExitCode code =
       outcome.stored > 0 ? ExitCode::kPartly : exit_code_for(outcome.first_failure);
   if (outcome.refused > 0 || outcome.not_known > 0) {
@@ -63,6 +66,7 @@ ExitCode send_lines(Session& session, const SendArguments& arguments, Input& inp
   if (!connected.ok()) return session.fail(connected);
   session.output().begin_list(
       {{"SEQUENCE", Align::kRight}, {"DUPLICATE", Align::kLeft}, {"ID", Align::kLeft}});
+  catch_first_interrupt();
   LineSender sender(session, arguments.queue);
   Input::Line line;
   Status read_failure;
@@ -89,6 +93,10 @@ ExitCode send_lines(Session& session, const SendArguments& arguments, Input& inp
     if (!is_cut_short) lines_read = line.number;
   }
   const LineSender::Outcome outcome = sender.finish();
+  if (read_failure.code() == ErrorCode::kCancelled) {
+    session.output().end_list();
+    return session.finish_interrupted(counts_of(outcome, lines_read), kNotRead);
+  }
   if (!read_failure.ok()) {
     const ExitCode code = session.fail(read_failure);
     return outcome.stored > 0 ? ExitCode::kPartly : code;

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -152,6 +153,22 @@ TEST_CASE("an unfinished file leaves the old one and nothing beside it") {
   }
   CHECK(directory.read("export") == "old");
   CHECK(directory.names() == std::vector<std::string>{"export"});
+}
+
+TEST_CASE("an export could be read by everybody, as its messages in the store cannot") {
+  const Directory directory;
+  const mode_t umask_before = ::umask(0);
+  for (const auto& [mask, mode] :
+       {std::pair{mode_t{0}, mode_t{0640}}, std::pair{mode_t{077}, mode_t{0600}}}) {
+    ::umask(mask);
+    Result<WholeFile> file = WholeFile::create(directory.file("export"));
+    REQUIRE(file.ok());
+    REQUIRE(file->finish().ok());
+    struct stat info {};
+    REQUIRE(::stat(directory.file("export").c_str(), &info) == 0);
+    CHECK((info.st_mode & 0777) == mode);
+  }
+  ::umask(umask_before);
 }
 
 TEST_CASE("a link was replaced instead of the file that it leads to") {

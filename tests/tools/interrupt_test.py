@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 import cli_harness
@@ -187,6 +188,27 @@ def test_lines_were_stored_after_the_last_one_that_was_told(tool):
     stored = (begin + out).count(b"\n")
     CHECK.that(0 < stored < count and tool.report("told")["messages"] == stored, stored)
     CHECK.that(f"Interrupted. {stored} of {stored} lines are stored." in err.decode(), err)
+
+
+def test_an_export_that_was_interrupted_left_its_beginning_behind(tool):
+    tool.make("exported")
+    make_dead_letters(tool, "exported", 200)
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        file = os.path.join(directory, "letters")
+        for before in (None, "old"):
+            if before:
+                with open(file, "w", encoding="utf-8") as old:
+                    old.write(before)
+            # Hello and the question for 64 of them pass.
+            out, err = interrupted_at(tool, 3, "dlq", "export", "exported", file)
+            CHECK.that(out == "" and "cancelled: Interrupted. 64 dead letters of queue exported were written "
+                       f'and are removed: file "{file}" is as it was before.' in err, err)
+            CHECK.that(os.listdir(directory) == (["letters"] if before else []), os.listdir(directory))
+        with open(file, encoding="utf-8") as old:
+            CHECK.that(old.read() == "old", "the one before stays")
+    out, err = interrupted_at(tool, 3, "dlq", "export", "exported", "-")
+    CHECK.that(len(out.splitlines()) == 64 and "body" in json.loads(out.splitlines()[-1]), out[-300:])
+    CHECK.that("64 dead letters of queue exported were written, the others are not." in err, err)
 
 
 if __name__ == "__main__":

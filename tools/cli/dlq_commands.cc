@@ -7,6 +7,7 @@
 #include "cli/arguments.h"
 #include "cli/cell.h"
 #include "cli/dlq_move.h"
+#include "cli/interrupt.h"
 #include "cli/json_form.h"
 #include "cli/message_listing.h"
 #include "cli/message_view.h"
@@ -97,18 +98,49 @@ struct ExportArguments {
   std::string file;
 };
 
+// A file that is begun is never left behind; of a pipe, whose reader may be stuck, one interrupt is
+// enough to wait for.
+Result<WholeFile> create_export(const std::string& name) {
+  if (WholeFile::would_appear_whole(name)) {
+    catch_interrupts();
+    return WholeFile::create(name);
+  }
+  Result<WholeFile> file = WholeFile::create(name);
+  catch_first_interrupt();
+  return file;
+}
+
+ExitCode end_interrupted_export(Session& session, const ExportArguments& arguments, WholeFile& file,
+                                std::uint64_t written) {
+  const std::string done =
+      fmt::format("{} dead letters of queue {} were written", written, arguments.queue);
+  if (file.appears_whole()) {
+    file.abandon();
+    return session.finish_interrupted(
+        done,
+        fmt::format(" and are removed: file {} is as it was before.", quoted(arguments.file)));
+  }
+  const Status status = file.finish();
+  if (!status.ok() && !file.pipe_is_closed()) return session.fail(status);
+  return session.finish_interrupted(done, ", the others are not.");
+}
+
 ExitCode export_dead(Session& session, const ExportArguments& arguments) {
   const Status connected = session.connect_for(arguments.queue);
   if (!connected.ok()) return session.fail(connected);
   const std::string dead_queue = dead_queue_name(arguments.queue);
-  Result<WholeFile> file = WholeFile::create(arguments.file);
+  Result<WholeFile> file = create_export(arguments.file);
   if (!file.ok()) return session.fail(file.status());
   std::uint64_t written = 0;
   const Result<std::uint64_t> exported = for_each_message(
       session, dead_queue, ~std::uint64_t{0}, 0, [&](const StoredMessage& message) {
+        if (Status status = check_interrupt(); !status.ok()) return status;
         session.console().progress("Dead letters exported", ++written);
         return file->write(dump(message_json(message)) + "\n");
       });
+  if (exported.status().code() == ErrorCode::kCancelled) {
+    return end_interrupted_export(session, arguments, *file, written);
+  }
   const Status result = exported.ok() ? file->finish() : exported.status();
   if (!result.ok()) {
     if (!file->pipe_is_closed()) return session.fail(result, dead_queue);

@@ -18,6 +18,9 @@ namespace holdfast::cli {
 
 namespace {
 
+// Messages are in it, which are in the store for no more people than these.
+constexpr mode_t kFileMode = 0640;
+
 // What errno says.
 Status cannot_be(std::string_view step, const std::string& name) {
   return Status(ErrorCode::kInvalidArgument,
@@ -42,11 +45,16 @@ Result<std::string> end_of_links(const std::string& path) {
 
 }  // namespace
 
-Result<WholeFile> WholeFile::create(const std::string& name) {
-  if (name == "-") return WholeFile(name, {}, STDOUT_FILENO);
+bool WholeFile::would_appear_whole(const std::string& name) {
+  if (name == "-") return false;
   // Asked of the name itself: what a link in /proc says of a pipe is no path.
   struct stat info {};
-  if (::stat(name.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+  return ::stat(name.c_str(), &info) != 0 || S_ISREG(info.st_mode);
+}
+
+Result<WholeFile> WholeFile::create(const std::string& name) {
+  if (name == "-") return WholeFile(name, {}, STDOUT_FILENO);
+  if (!would_appear_whole(name)) {
     const int file_descriptor = ::open(name.c_str(), O_WRONLY | O_CLOEXEC);
     if (file_descriptor >= 0) return WholeFile(name, {}, file_descriptor);
     return cannot_be("opened", name);
@@ -55,7 +63,7 @@ Result<WholeFile> WholeFile::create(const std::string& name) {
   if (!path.ok()) return path.status();
   std::string temporary_path = fmt::format("{}.{}.part", *path, ::getpid());
   const int file_descriptor =
-      ::open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+      ::open(temporary_path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode);
   if (file_descriptor < 0) return cannot_be("created", name);
   return WholeFile(*path, std::move(temporary_path), file_descriptor);
 }
@@ -67,9 +75,11 @@ WholeFile::WholeFile(WholeFile&& other) noexcept
       pending_(std::move(other.pending_)),
       pipe_is_closed_(other.pipe_is_closed_) {}
 
-WholeFile::~WholeFile() {
+WholeFile::~WholeFile() { abandon(); }
+
+void WholeFile::abandon() {
   if (file_descriptor_ < 0 || is_standard_output()) return;
-  ::close(file_descriptor_);
+  ::close(std::exchange(file_descriptor_, -1));
   if (!temporary_path_.empty()) ::unlink(temporary_path_.c_str());
 }
 

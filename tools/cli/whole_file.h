@@ -1,5 +1,6 @@
 // A file that appears whole or not at all: written under another name beside it, synced, renamed.
-// Standard output, and what is no regular file (a pipe, a device), is written as it is.
+// Its owner may write it, its group read it. Standard output, and what is no regular file (a pipe,
+// a device), is written as it is.
 
 #pragma once
 
@@ -14,6 +15,8 @@ namespace holdfast::cli {
 
 class WholeFile {
  public:
+  // False: what has this name is written as it is.
+  static bool would_appear_whole(const std::string& name);
   // "-" is standard output. kInvalidArgument if the file cannot be created or opened. A regular
   // file of this name is replaced by finish(), until then it stays; of a symbolic link that is the
   // file it leads to, and the link stays.
@@ -23,13 +26,16 @@ class WholeFile {
   WholeFile& operator=(WholeFile&&) = delete;
   WholeFile(const WholeFile&) = delete;
   WholeFile& operator=(const WholeFile&) = delete;
-  // Without finish() nothing is left behind.
+  // abandon()
   ~WholeFile();
 
   // kStorageFailed.
   Status write(std::string_view bytes);
   // After it a regular file is there, durably. kStorageFailed.
   Status finish();
+  // Without finish() nothing is left behind; nothing may be written after it.
+  void abandon();
+  bool appears_whole() const { return !temporary_path_.empty(); }
   // It was a pipe, and its reader has gone.
   bool pipe_is_closed() const { return pipe_is_closed_; }
 

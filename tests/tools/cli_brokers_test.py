@@ -35,14 +35,16 @@ def damage(directory, text):
 def test_bench_alone(daemon, tool_binary):
     """Without -u it starts a broker, and leaves nothing behind."""
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        environment = {name: value for name, value in os.environ.items() if name != "HOLDFAST_URL"}
         command = [tool_binary, "bench", "pipe", "--count", "2000", "--json", "--dir", directory]
-        done = subprocess.run(command + ["--broker", daemon], capture_output=True, timeout=LONG_S)
+        done = subprocess.run(command + ["--broker", daemon], capture_output=True, timeout=LONG_S,
+                              env=environment)
         CHECK.that(done.returncode == 0, done)
         run = json.loads(done.stdout)
         CHECK.that(run["count"] == 2000 and run["fsync_p50_us"] > 0, run)
         CHECK.that(os.listdir(directory) == [], "its data is gone")
         missing = subprocess.run(command + ["--broker", "/nowhere/holdfastd"], capture_output=True,
-                                 timeout=LONG_S)
+                                 timeout=LONG_S, env=environment)
         CHECK.that(missing.returncode == 69 and b"/nowhere/holdfastd" in missing.stderr, missing)
 
 

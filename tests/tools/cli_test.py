@@ -603,6 +603,20 @@ def test_pipe_closed(tool):
         CHECK.that(cut.returncode == 128 + signal.SIGPIPE and cut.stderr == b"", cut)
 
 
+def test_a_bench_meant_for_its_own_broker_measured_the_one_that_is_named(tool):
+    named = {"in the environment": (dict(os.environ, HOLDFAST_URL=tool.address), [tool.binary],
+                                    ["HOLDFAST_URL names one", "Unset HOLDFAST_URL"]),
+             "by -u": (dict(os.environ), tool.command(), ["-u names one", "Leave -u out"])}
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        for option, value in (("--dir", directory), ("--broker", "/nowhere/holdfastd")):
+            for environment, command, texts in named.values():
+                done = subprocess.run([*command, "bench", "sync", "--count", "5", option, value],
+                                      capture_output=True, env=environment, timeout=LONG_S)
+                expect(Run(done.returncode, "", done.stderr.decode()), 64, option + " is about",
+                       tool.address, "or leave " + option + " out", *texts)
+        CHECK.that(os.listdir(directory) == [], "nothing is made there")
+
+
 def on_terminal(command, answer):
     """Runs the command on a terminal of its own and types the answer once it asks."""
     child, terminal = pty.fork()

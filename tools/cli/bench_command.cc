@@ -14,6 +14,7 @@
 #include "cli/interrupt.h"
 #include "cli/json_form.h"
 #include "cli/session.h"
+#include "holdfast/text.h"
 
 namespace holdfast::cli {
 namespace {
@@ -27,9 +28,9 @@ struct BenchArguments {
   std::string queue = "bench";
   std::string label = "holdfast";
   std::uint64_t server_pid = 0;
-  std::string probe;   // directory; empty: that of the own broker, if there is one
-  std::string parent;  // of the own broker's directory
-  std::string binary;
+  std::string probe;                  // directory; empty: that of the own broker, if there is one
+  std::optional<std::string> parent;  // of the own broker's directory
+  std::optional<std::string> binary;  // of the own broker
   bool json = false;
 };
 
@@ -85,6 +86,22 @@ std::string lines_of(const Json& json) {
   return lines;
 }
 
+// What is about a broker of its own goes with none that is named: that one would be measured, and
+// loaded, instead.
+Status check_whose_broker(const BenchArguments& arguments, const SessionOptions& options) {
+  if (options.address_source == AddressSource::kDefault) return Status();
+  const std::string_view option = arguments.parent ? "--dir" : arguments.binary ? "--broker" : "";
+  if (option.empty()) return Status();
+  const bool is_of_environment = options.address_source == AddressSource::kEnvironment;
+  return Status(
+      ErrorCode::kInvalidArgument,
+      fmt::format(
+          "{} is about a broker that the bench starts itself, and {} names one at {}, which "
+          "would be measured instead. {}, or leave {} out.",
+          option, is_of_environment ? "HOLDFAST_URL" : "-u", quoted(options.address),
+          is_of_environment ? "Unset HOLDFAST_URL" : "Leave -u out", option));
+}
+
 Result<Address> broker_address(const BenchArguments& arguments, Session& session,
                                std::unique_ptr<bench::OwnBroker>& own) {
   if (session.options().address_source != AddressSource::kDefault) {
@@ -92,9 +109,10 @@ Result<Address> broker_address(const BenchArguments& arguments, Session& session
     if (!address.ok()) return session.with_address(address.status());
     return address;
   }
+  const std::string parent = arguments.parent.value_or("");
   auto started = bench::OwnBroker::start(
-      arguments.binary, arguments.parent.empty() ? std::filesystem::temp_directory_path()
-                                                 : std::filesystem::path(arguments.parent));
+      arguments.binary.value_or(""),
+      parent.empty() ? std::filesystem::temp_directory_path() : std::filesystem::path(parent));
   if (!started.ok()) return started.status();
   own = std::move(*started);
   session.console().note(fmt::format("A broker of its own, process {}, with its data in {}.",
@@ -105,6 +123,8 @@ Result<Address> broker_address(const BenchArguments& arguments, Session& session
 ExitCode run_bench(Session& session, const BenchArguments& arguments) {
   const Result<Plan> plan = bench::make_plan(arguments.plan);
   if (!plan.ok()) return session.fail(plan.status());
+  const Status checked = check_whose_broker(arguments, session.options());
+  if (!checked.ok()) return session.fail(checked);
   std::unique_ptr<bench::OwnBroker> own;
   const Result<Address> address = broker_address(arguments, session, own);
   if (!address.ok()) return session.fail(address.status());
@@ -186,10 +206,13 @@ void add_bench_command(const Command& tool) {
   command.take(
       {.name = "--probe", .meaning = "Times the disk of this directory, too", .value = "DIR"},
       arguments->probe);
-  command.take({.name = "--dir", .meaning = "Where its own broker keeps its data", .value = "DIR"},
+  command.take({.name = "--dir",
+                .meaning = "Where its own broker keeps its data; not with -u",
+                .value = "DIR"},
                arguments->parent);
-  command.take({.name = "--broker", .meaning = "The holdfastd that it starts", .value = "FILE"},
-               arguments->binary);
+  command.take(
+      {.name = "--broker", .meaning = "The holdfastd that it starts; not with -u", .value = "FILE"},
+      arguments->binary);
   command.take({.name = "--queue",
                 .meaning = "Made and deleted; must not exist (default bench)",
                 .value = "NAME"},

@@ -67,7 +67,7 @@ int exit_code_of(const Status& status) {
 }
 
 int fail(const Status& status) {
-  write_to_standard_error(fmt::format("holdfastd: {}\n", status.message()));
+  write_to_standard_error(fmt::format("holdfastd: {}\n", status.to_string()));
   return exit_code_of(status);
 }
 

@@ -104,6 +104,24 @@ def check_refused(result, code, *words):
         check(word in err, f"{word!r} is not in {err!r}")
 
 
+def test_why_it_does_not_start_was_told_without_its_code(directory):
+    data = directory + "/d"
+    serving = ("--data", data, "--listen", "127.0.0.1:0")
+    check_refused(run("--data", data, "--listen", ""), 64, "holdfastd: config_invalid: There is nothing")
+    check_refused(run("--data", data, "--listen", "nonsense"), 64, "holdfastd: invalid_argument: ")
+    check_refused(run(*serving, open_files=20), 70, "holdfastd: limit_reached: The limit on open files")
+    with Broker(*serving) as broker:
+        port = broker.port()
+        check_refused(run(*serving), 75, "holdfastd: directory_locked: ")
+        check_refused(run("--data", directory + "/e", "--listen", f"127.0.0.1:{port}"), 69,
+                      "holdfastd: address_in_use: ")
+        check(broker.end(signal.SIGTERM)[0] == 0, "exit code")
+    with open(directory + "/letters.txt", "w", encoding="utf-8") as file:
+        file.write("dear")
+    check_refused(run("--data", directory, "--listen", "127.0.0.1:0"), 65,
+                  "holdfastd: directory_foreign: ")
+
+
 def test_it_says_when_it_is_ready_and_stops_when_told(directory):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         with Broker("--data", directory + "/d", "--listen", "127.0.0.1:0") as broker:

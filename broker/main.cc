@@ -251,7 +251,11 @@ Result<std::string> absolute_path(const std::string& path) {
 
 Result<Config> configuration_of(const CommandLine& line, const CLI::App& app) {
   Config config;
-  if (!line.config_file.empty()) {
+  if (app.count("--config") > 0) {
+    if (line.config_file.empty()) {
+      return Status(ErrorCode::kConfigInvalid,
+                    "--config names no file: say --config FILE, or leave it out for the defaults.");
+    }
     Result<Config> read = read_config_file(line.config_file);
     if (!read.ok()) return read.status();
     config = std::move(*read);

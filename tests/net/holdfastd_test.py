@@ -175,6 +175,13 @@ def test_a_wrong_configuration_names_file_line_and_the_nearest_word(directory):
     check_refused(run("--config", directory), 64, directory)
 
 
+def test_a_configuration_file_without_a_name_meant_the_defaults(directory):
+    for check_config in (["--check-config"], []):
+        check_refused(run("--data", directory + "/d", "--listen", "127.0.0.1:0", "--config", "",
+                          *check_config), 64, "config_invalid: --config names no file", "--config FILE")
+    check(os.listdir(directory) == [], f"made {os.listdir(directory)}")
+
+
 def test_check_config_prints_and_touches_nothing(directory):
     config = directory + "/holdfast.toml"
     with open(config, "w", encoding="utf-8") as file:

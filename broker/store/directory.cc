@@ -39,17 +39,15 @@ constexpr std::array<std::string_view, 4> kStoreFiles = {kFormatName, kDataFileN
 
 std::string error_text(int error) { return std::strerror(error); }
 
-bool means_read_only(int error) { return error == EACCES || error == EPERM || error == EROFS; }
-
 // What to do about a directory that will not do depends on who asks: a broker, or a check, which
 // only reads.
 Status system_error(std::string_view doing, const std::string& path, int error,
                     bool read_only = false) {
-  if (means_read_only(error)) {
+  if (means_no_access(error)) {
     return Status(
         ErrorCode::kDirectoryReadOnly,
         fmt::format("{} {} failed: {}. {}", doing, path, error_text(error),
-                    read_only ? "Check it as the broker's user, or as another one that may read it."
+                    read_only ? kReadAsAnotherUser
                               : "Give the broker's user write access to the data directory, or "
                                 "name another one."));
   }

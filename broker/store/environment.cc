@@ -73,13 +73,8 @@ Status open_error(int code, const EnvironmentOptions& options, const std::string
                     fmt::format("{} is not a data file of this store ({}). Name another directory, "
                                 "or restore the whole data directory from a backup.",
                                 data_file, mdb_strerror(code)));
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return Status(ErrorCode::kDirectoryReadOnly,
-                    fmt::format("{} cannot be written: {}. Give the broker's user write access.",
-                                data_file, mdb_strerror(code)));
     default:
+      if (means_no_access(code)) return no_access(data_file, code, options.read_only);
       return Outcome(code).to_status("Opening " + data_file);
   }
 }
@@ -145,6 +140,16 @@ Status Outcome::to_status(std::string_view doing) const {
   }
   return Status(ErrorCode::kStorageFailed,
                 fmt::format("{} failed: {}. Check the disk and the system's log.", doing, text()));
+}
+
+bool means_no_access(int error) { return error == EACCES || error == EPERM || error == EROFS; }
+
+Status no_access(const std::string& path, int error, bool read_only) {
+  return Status(
+      ErrorCode::kDirectoryReadOnly,
+      fmt::format("{} cannot be {}: {}. {}", path, read_only ? "read" : "written",
+                  Outcome(error).text(),
+                  read_only ? kReadAsAnotherUser : "Give the broker's user write access."));
 }
 
 // ---- Cursor ----

@@ -166,6 +166,7 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
                                                bool read_only) {
   File file = read_only ? File(path, O_RDONLY) : open_directly(path);
   if (!file.ok()) {
+    if (means_no_access(file.error())) return no_access(path, file.error(), read_only);
     if (file.error() != ENOENT) return Outcome(file.error()).to_status("Opening " + path);
     return Status(ErrorCode::kStorageFailed,
                   fmt::format("{} is missing: what was confirmed last may stand nowhere else. "

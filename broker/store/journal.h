@@ -67,7 +67,7 @@ class Journal {
  public:
   // Makes the file `path` with `record.bytes` of zeroes, flushed.
   static Status create(const std::string& path, const JournalRecord& record);
-  // kStorageFailed: it is missing, or has another size.
+  // kStorageFailed: it is missing, or has another size. kDirectoryReadOnly: it may not be opened.
   static Result<std::unique_ptr<Journal>> open(const std::string& path, const JournalRecord& record,
                                                bool read_only);
 

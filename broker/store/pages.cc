@@ -607,6 +607,9 @@ Result<PageReport> check_pages(const std::string& data_file, PageScope scope,
     report.findings.push_back({data_file, "is missing"});
     return report;
   }
+  if (means_no_access(file.error())) {
+    return no_access(data_file, file.error(), scope == PageScope::kAll);
+  }
   if (!file.ok()) return Outcome(file.error()).to_status("Opening " + data_file);
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) {

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "store/pages.h"
 #include "store/record.h"
 #include "store/store_fixture.h"
 
@@ -121,6 +122,31 @@ TEST_CASE("a check was told to take an empty directory, or to let the broker wri
   CHECK_NE(unreadable.find("Permission denied. Check it as the broker's user, or as another one "
                            "that may read it."),
            std::string::npos);
+}
+
+TEST_CASE("a data file that may not be read was said to be on a failing disk") {
+  namespace fs = std::filesystem;
+  StoreFixture fixture;
+  fixture.open();
+  fixture.close();
+  const std::string& directory = fixture.options.directory;
+  const std::string data = directory + "/store/data.mdb";
+  fs::permissions(directory, fs::perms(0755));
+  for (const auto& entry : fs::recursive_directory_iterator(directory)) {
+    fs::permissions(entry.path(), fs::perms(entry.is_directory() ? 0755 : 0644));
+  }
+  REQUIRE_EQ(::chmod(data.c_str(), 0), 0);
+  constexpr uid_t kNobody = 65534;
+  const uid_t user = ::geteuid();
+  if (user == 0) REQUIRE_EQ(::seteuid(kNobody), 0);  // root may read everything
+  const Status of_a_start = check_pages(data, PageScope::kForStart).status();
+  const std::string unreadable = refusal(directory, ErrorCode::kDirectoryReadOnly);
+  if (user == 0) REQUIRE_EQ(::seteuid(user), 0);
+  CHECK_EQ(of_a_start.message(),
+           data + " cannot be written: Permission denied. Give the broker's user write access.");
+  CHECK_EQ(unreadable, data +
+                           " cannot be read: Permission denied. Check it as the broker's user, or "
+                           "as another one that may read it.");
 }
 
 TEST_CASE("a data file that is missing or cut short was an error of the check, not a finding") {

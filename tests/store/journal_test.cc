@@ -4,6 +4,8 @@
 #include "store/journal.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -242,6 +244,28 @@ TEST_CASE("a journal that is missing or has another size stops the start") {
   REQUIRE_EQ(killed.open().check().findings.size(), 1);
   write_file(killed.journal(), bytes);
   CHECK(killed.open_status().ok());
+}
+
+TEST_CASE("a journal that the broker may not write was said to be a failing disk") {
+  const TemporaryDirectory temporary;
+  const std::string path = temporary.path() + "/journal";
+  const JournalRecord record{.bytes = kPageBytes, .salt = 1};
+  REQUIRE(Journal::create(path, record).ok());
+  REQUIRE_EQ(::chmod(temporary.path().c_str(), 0755), 0);
+  REQUIRE_EQ(::chmod(path.c_str(), 0), 0);
+  constexpr uid_t kNobody = 65534;
+  const uid_t user = ::geteuid();
+  if (user == 0) REQUIRE_EQ(::seteuid(kNobody), 0);  // root may write everything
+  const Status by_a_broker = Journal::open(path, record, false).status();
+  const Status by_a_check = Journal::open(path, record, true).status();
+  if (user == 0) REQUIRE_EQ(::seteuid(user), 0);
+  CHECK_EQ(by_a_broker.code(), ErrorCode::kDirectoryReadOnly);
+  CHECK_EQ(by_a_broker.message(),
+           path + " cannot be written: Permission denied. Give the broker's user write access.");
+  CHECK_EQ(by_a_check.code(), ErrorCode::kDirectoryReadOnly);
+  CHECK_EQ(by_a_check.message(), path +
+                                     " cannot be read: Permission denied. Check it as the broker's "
+                                     "user, or as another one that may read it.");
 }
 
 TEST_CASE("the check tells how many batches only the journal holds") {

@@ -691,6 +691,12 @@ def test_bench(tool):
         CHECK.that(left == [name], f"and that it found stays: {left}")
         tool.ok("queue", "rm", name, "--yes")
     expect(tool.run("bench", "gallop"), 64, "There is no workload", "gallop")
+    # "Could not convert" was all that was said.
+    for option in ("--seconds", "--rate"):
+        for value in ("x", "1s", "nan", ""):
+            expect(tool.run("bench", "paced", option, value), 64,
+                   f'{option}: "{value}" is not a number', "e.g. 100 or 2.5")
+    expect(tool.run("bench", "paced", "--rate", "2e3", "--seconds", "0.05"), 0)
     expect(Tool(tool.binary, "127.0.0.1:1").run("bench", "pipe"), 69, "127.0.0.1:1")
 
 

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
+#include <system_error>
 #include <utility>
 
 #include "holdfast/text.h"
@@ -19,6 +22,15 @@ Argument with_value(const Argument& argument, const std::string& value) {
   Argument named = argument;
   if (named.value.empty()) named.value = value;
   return named;
+}
+
+// A finite one, as "100" and "2.5" are.
+std::optional<double> parse_decimal(const std::string& text) {
+  double number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped_at, error] = std::from_chars(text.data(), end, number);
+  const bool is_number = error == std::errc() && stopped_at == end && std::isfinite(number);
+  return is_number ? std::optional(number) : std::nullopt;
 }
 
 }  // namespace
@@ -53,7 +65,17 @@ void Command::take(const Argument& argument, std::vector<std::string>& target) c
 }
 
 void Command::take(const Argument& argument, double& target) const {
-  describe(*app_->add_option(argument.name, target, argument.meaning), argument);
+  const auto put = [&target](const std::string& text) {
+    target = parse_decimal(text).value_or(target);
+  };
+  const auto refusal = [](const std::string& text) {
+    return parse_decimal(text) ? std::string()
+                               : fmt::format(
+                                     "{} is not a number: write it in decimal digits, e.g. "
+                                     "100 or 2.5.",
+                                     quoted(text));
+  };
+  take_each(argument, put, refusal);
 }
 
 void Command::take_number(const Argument& argument, std::uint64_t& target, std::uint64_t value_min,

@@ -35,7 +35,9 @@ constexpr std::array<QueueSettingInfo, kQueueSettingCount> kTable{{
     {QueueSetting::kMaxMessageBytes, "max-message-bytes", SettingUnit::kBytes, 1ull << 20, 1,
      kMessageBodyBytesMax, false, "largest body of one message"},
     {QueueSetting::kOutstandingMax, "outstanding-max", SettingUnit::kCount, 65'536, 1, 1'048'576,
-     false, "messages in flight or waiting for a retry before the queue delivers no new ones"},
+     false,
+     "messages in flight, waiting for a retry or about to be dead letters before the queue "
+     "delivers no new ones"},
 }};
 
 constexpr bool table_is_in_order() {

@@ -11,6 +11,7 @@ the loopback interface and keeps its data in a temporary directory. The last lin
 import datetime
 import json
 import os
+import pathlib
 import pty
 import re
 import select
@@ -509,6 +510,12 @@ def test_it_said_that_nothing_was_done_when_only_the_output_was_not_written(tool
     expect(to_a_full_disk("queue", "rm", "unseen", "--yes"), 70, full + "Queue unseen is deleted.")
 
 
+def setting_meanings():
+    """What docs/OPERATIONS.md says of each queue setting."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| \d+ \| `([\w-]+)` \|.*\| (.*) \|$", text, re.MULTILINE))
+
+
 def test_usage(tool):
     expect(tool.run(), 64, "needs a command")
     expect(tool.run("queue"), 64, "create, ls")
@@ -521,6 +528,11 @@ def test_usage(tool):
     # The broker's configuration was left out.
     shown = tool.run("queue", "create", "--help")
     CHECK.that("names its own (default 30s, if the broker sets no other)" in shown.out, shown)
+    # What is about to be a dead letter was not among the outstanding.
+    documented = setting_meanings()
+    for name, meaning in re.findall(r"--([\w-]+) (?:N|SIZE|DURATION) +(.*) \(default", shown.out):
+        CHECK.that(documented.pop(name).startswith(meaning), f"{name}: {meaning}")
+    CHECK.that(not documented, documented)
     full = subprocess.run(["bash", "-c", '"$@" > /dev/full', "bash", *tool.command("--help")],
                           capture_output=True, timeout=LONG_S)
     CHECK.that(full.returncode == 70 and b"No space left" in full.stderr, full)

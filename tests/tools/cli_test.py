@@ -140,6 +140,11 @@ def test_send_refused(tool):
            "headers_too_large")
     expect(tool.run("message", "send", "strict", "x", "-H", "novalue"), 64, "name=value")
     expect(tool.run("message", "send", "strict", "@/no/such/file"), 64, "/no/such/file")
+    # The one was 65, the other 64.
+    for option, text, told in (("--id", b"a\xff", r'--id "a\xff" is not UTF-8'),
+                               ("-H", b"a\xff=v", r'-H "a\xff=v" is not UTF-8'),
+                               ("-H", b"a=\xff", r'-H "a=\xff" is not UTF-8')):
+        expect(tool.run("message", "send", "strict", "x", option, text), 64, "invalid_argument", told)
     expect(tool.run("message", "send", "nowhere", "x"), 65, "queue_not_found", "nowhere")
     expect(tool.run("message", "send", "strict.dead", "x"), 65, "operation_refused")
     expect(tool.run("message", "send", "stritc", "x"), 65, "Did you mean \"strict\"?")

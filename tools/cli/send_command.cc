@@ -17,14 +17,40 @@
 namespace holdfast::cli {
 namespace {
 
+// What is typed in another encoding: an id and a header alike.
+Status check_encoding(std::string_view option, std::string_view text) {
+  if (is_valid_utf8(text)) return Status();
+  return Status(
+      ErrorCode::kInvalidArgument,
+      fmt::format("{} {} is not UTF-8, as ids and headers must be: give it in that encoding.",
+                  option, quoted(text)));
+}
+
 Result<Headers> parse_headers(const std::vector<std::string>& typed) {
   Headers headers;
   for (const std::string& text : typed) {
+    if (Status status = check_encoding("-H", text); !status.ok()) return status;
     auto header = parse_assignment(text, "header");
     if (!header.ok()) return header.status();
     headers.push_back(std::move(header).value());
   }
   return headers;
+}
+
+Result<Message> message_without_body(const SendArguments& arguments) {
+  Message message;
+  Result<Headers> headers = parse_headers(arguments.headers);
+  if (!headers.ok()) return headers.status();
+  message.headers = std::move(headers).value();
+  if (arguments.id && arguments.id->empty()) {
+    return Status(
+        ErrorCode::kMessageIdInvalid,
+        "--id names no id, so that sending again would store the message again. Give one, "
+        "or leave --id out.");
+  }
+  message.id = arguments.id.value_or("");
+  if (Status status = check_encoding("--id", message.id); !status.ok()) return status;
+  return message;
 }
 
 // The file that the body argument names; empty if it is the body itself.
@@ -142,16 +168,9 @@ ExitCode send_one(Session& session, const SendArguments& arguments, const Messag
 ExitCode send_message(Session& session, const SendArguments& arguments) {
   const Status name = check_queue_name(arguments.queue);
   if (!name.ok()) return session.fail(name);
-  Message message;
-  Result<Headers> headers = parse_headers(arguments.headers);
-  if (!headers.ok()) return session.fail(headers.status());
-  message.headers = std::move(headers).value();
-  if (arguments.id && arguments.id->empty()) {
-    return session.fail(Status(ErrorCode::kMessageIdInvalid,
-                               "--id names no id, so that sending again would store the message "
-                               "again. Give one, or leave --id out."));
-  }
-  message.id = arguments.id.value_or("");
+  Result<Message> typed = message_without_body(arguments);
+  if (!typed.ok()) return session.fail(typed.status());
+  Message message = std::move(typed).value();
 
   const std::string path = body_path(arguments);
   if (path.empty()) {

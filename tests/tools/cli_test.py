@@ -140,6 +140,10 @@ def test_send_refused(tool):
            "headers_too_large")
     expect(tool.run("message", "send", "strict", "x", "-H", "novalue"), 64, "name=value")
     expect(tool.run("message", "send", "strict", "@/no/such/file"), 64, "/no/such/file")
+    # It was stored as the text "@".
+    for lines in ([], ["--lines"]):
+        expect(tool.run("message", "send", "strict", "@", *lines), 64, "@ names no file", "say @FILE",
+               "from standard input, with - in its place")
     # The one was 65, the other 64.
     for option, text, told in (("--id", b"a\xff", r'--id "a\xff" is not UTF-8'),
                                ("-H", b"a\xff=v", r'-H "a\xff=v" is not UTF-8'),

@@ -172,6 +172,11 @@ ExitCode send_message(Session& session, const SendArguments& arguments) {
   if (!typed.ok()) return session.fail(typed.status());
   Message message = std::move(typed).value();
 
+  if (arguments.body == "@") {
+    return session.fail(Status(ErrorCode::kInvalidArgument,
+                               "@ names no file: say @FILE. A text that begins with @ is sent from "
+                               "standard input, with - in its place."));
+  }
   const std::string path = body_path(arguments);
   if (path.empty()) {
     if (arguments.lines) {
@@ -198,9 +203,11 @@ void add_send_command(const Command& message) {
   auto arguments = std::make_shared<SendArguments>();
   const Command command = message.add("send", "Publishes a message, or every line of a text");
   command.take({.name = "QUEUE", .meaning = "Where to", .required = true}, arguments->queue);
-  command.take({.name = "BODY",
-                .meaning = "The body; - or nothing: standard input; @FILE: a file's content"},
-               arguments->body);
+  command.take(
+      {.name = "BODY",
+       .meaning = "The body; @FILE: a file's content; - or nothing: standard input, also of "
+                  "a text that begins with @"},
+      arguments->body);
   command.take({.name = "--id",
                 .meaning = "The message's id; with --lines each line's, with -1, -2, … after it"},
                arguments->id);

@@ -45,7 +45,7 @@ struct PeerLimits {
   // So many more are taken through the unix socket: whoever looks after the broker gets in.
   std::size_t unix_connections_more = 8;
   // One over that is told why, so many at a time; more are closed at once, which the log tells.
-  std::size_t refused_max = 32;
+  std::size_t refused_max = 24;
   std::size_t output_bytes_high = 1u << 20;
   std::size_t output_bytes_low = 256u << 10;
   // Over all peers. From half of it on a peer with more than kCrowdedOutputBytes counts as above

@@ -307,9 +307,9 @@ def test_few_open_files_mean_few_connections_and_no_end(directory):
             client, frame = greet(directory + "/s")
             clients.append(client)
             kinds.append(frame[4] if frame else 0)
-        check(kinds[:96] == [WELCOME] * 96, f"{kinds}")
-        check(WELCOME not in kinds[96:], f"{kinds}")
-        check(ERROR in kinds[96:], f"{kinds}")
+        check(kinds[:104] == [WELCOME] * 104, f"{kinds}")
+        check(WELCOME not in kinds[104:], f"{kinds}")
+        check(ERROR in kinds[104:], f"{kinds}")
         clients[0].close()
         for client in clients:
             client.close()

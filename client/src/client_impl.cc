@@ -15,6 +15,7 @@
 #include "consumer.h"
 #include "holdfast/text.h"
 #include "message_codec.h"
+#include "process.h"
 #include "receiver.h"
 #include "schema/field_limits.h"
 
@@ -132,7 +133,7 @@ Result<std::thread> client::start_quiet_thread(std::function<void()> body) {
 // ---- beginning and end ----
 
 ClientImpl::ClientImpl(ClientOptions options, Address address, const client::ClientTuning& tuning)
-    : process_(::getpid()),
+    : process_(client::current_process()),
       options_(std::move(options)),
       address_(std::move(address)),
       loop_(*this),
@@ -288,14 +289,18 @@ void ClientImpl::shut_down() {
 
 bool ClientImpl::on_io_thread() const { return io_thread_of == this; }
 
-bool ClientImpl::is_forked() const { return ::getpid() != process_; }
+bool ClientImpl::is_forked() const { return client::current_process() != process_; }
+
+Status ClientImpl::check_process() const {
+  if (!is_forked()) return Status();
+  return Status(
+      ErrorCode::kInvalidArgument,
+      "This client belongs to the process that connected it. After a fork the child needs "
+      "one of its own.");
+}
 
 Status ClientImpl::check_may_wait() const {
-  if (is_forked()) {
-    return Status(ErrorCode::kInvalidArgument,
-                  "This client belongs to the process that connected it. After a fork the child "
-                  "needs one of its own.");
-  }
+  if (Status checked = check_process(); !checked.ok()) return checked;
   if (!on_io_thread()) return Status();
   return Status(ErrorCode::kInvalidArgument,
                 "A synchronous call was made from a callback on the client's I/O thread, where it "
@@ -307,6 +312,7 @@ SteadyTime ClientImpl::deadline() const {
 }
 
 Status ClientImpl::connection_status() const {
+  if (Status checked = check_process(); !checked.ok()) return checked;
   const std::lock_guard lock(mutex_);
   return connection_status_;
 }
@@ -323,6 +329,7 @@ Status ClientImpl::timed_out(std::string_view what) const {
 }
 
 void ClientImpl::run_on_io(client::Task task) {
+  if (const Status checked = check_process(); !checked.ok()) return task(checked);
   if (const Status added = mailbox_.add(task); !added.ok()) task(added);
 }
 
@@ -381,6 +388,10 @@ Result<PublishReceipt> ClientImpl::publish_once(std::string_view queue, const Me
 
 void ClientImpl::publish_async(std::string_view queue, const Message& message,
                                Client::PublishDone done) {
+  if (Status checked = check_process(); !checked.ok()) {
+    if (done) done(std::move(checked));
+    return;
+  }
   Status refused = check_queue_name(queue);
   if (refused.ok()) refused = client::check_message(message);
   if (refused.ok()) {

@@ -69,16 +69,19 @@ class ClientImpl final : public std::enable_shared_from_this<ClientImpl>,
   void close();
 
   // The task runs on the I/O thread with an ok status; or on this one with kCancelled if the client
-  // is closed.
+  // is closed, or kInvalidArgument after a fork.
   void run_on_io(client::Task task);
-  // Likewise for what calls the program back; but on the I/O thread of a closed client one that is
-  // asked for within another is called after it.
+  // Likewise for what calls the program back, in this process alone; but on the I/O thread of a
+  // closed client one that is asked for within another is called after it.
   void call_back(client::Task task);
   bool on_io_thread() const;
   // kInvalidArgument where waiting would be for ever: on the I/O thread, and after a fork.
   Status check_may_wait() const;
-  // In a child of the process that made it: its threads are not here.
+  // In a child of the process that made it: its threads are not here, and any of them may have held
+  // a mutex.
   bool is_forked() const;
+  // kInvalidArgument there.
+  Status check_process() const;
   // For who is about to wait for handlers. Of all handlers of this client that would, one gets its
   // turn, until what is returned is destroyed: two might wait for each other.
   std::optional<std::unique_lock<std::mutex>> turn_to_wait();

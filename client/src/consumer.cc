@@ -124,6 +124,7 @@ void ConsumerImpl::wait_for_handlers() {
 }
 
 Status ConsumerImpl::status() const {
+  if (Status checked = client_->check_process(); !checked.ok()) return checked;
   const std::lock_guard lock(mutex_);
   return status_;
 }

@@ -84,6 +84,10 @@ Status DeliveryImpl::begin_settling(wire::SettleKind kind,
 void DeliveryImpl::settle(wire::SettleKind kind, std::string_view reason,
                           std::optional<std::chrono::milliseconds> delay,
                           Delivery::SettleDone done) {
+  if (Status checked = client_->check_process(); !checked.ok()) {
+    if (done) done(std::move(checked));
+    return;
+  }
   Status begun = begin_settling(kind, delay);
   if (!begun.ok()) {
     if (done) client_->call_back([done = std::move(done), begun](const Status&) { done(begun); });

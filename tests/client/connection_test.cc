@@ -1,8 +1,5 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <condition_variable>
 #include <mutex>
@@ -303,36 +300,6 @@ TEST_CASE("a program is told when its connection is lost and when it stands agai
   c.client->close();
   CHECK(c.client->connection_status().code() == ErrorCode::kCancelled);
   CHECK(told == std::vector{ErrorCode::kOk, ErrorCode::kConnectionLost, ErrorCode::kOk});
-}
-
-// The child waited for ever for threads that are the parent's.
-TEST_CASE("a client and a consumer are destroyed in a child process") {
-  FakeBroker broker;
-  Connected c(broker);
-  auto consuming =
-      std::async([&] { return c.client->consume("orders", {}, [](const Delivery&) {}); });
-  c.peer->subscribe(5);
-  Result<Consumer> consumer = consuming.get();
-  REQUIRE(consumer.ok());
-  const pid_t child = fork();
-  if (child == 0) {
-    const bool refused = c.client->flush().code() == ErrorCode::kInvalidArgument;
-    consumer->stop();
-    c.client.reset();
-    _exit(refused ? 0 : 1);
-  }
-  REQUIRE(child > 0);
-  int status = -1;
-  for (int i = 0; i < 1'000 && waitpid(child, &status, WNOHANG) == 0; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  CHECK(status == 0);
-  if (status == -1) kill(child, SIGKILL);
-  // The parent's goes on.
-  auto receipt = c.client->publish_future("orders", Message("x"));
-  c.peer->open_queue("orders", 1);
-  c.peer->confirm(c.peer->expect(wire::FrameType_Publish).correlation, 1);
-  CHECK(receipt.get().ok());
 }
 
 TEST_CASE("without reconnect a lost connection ends the client") {

@@ -14,8 +14,13 @@
 // synchronous method (that returns kInvalidArgument instead of hanging); what is called after
 // close() answers with kCancelled on the calling thread. An exception that leaves such a callback
 // ends the program. Handlers run on the consumer's own threads and may block, call synchronous
-// methods and throw. The client's threads block all signals. After fork() the child has none of
-// them: there only destroying and close() do anything, which is nothing to the connection.
+// methods and throw. The client's threads block all signals.
+//
+// After fork() the child has none of them. There whatever has a Status to tell tells
+// kInvalidArgument, an asynchronous call through its callback on the calling thread; what was begun
+// before is never answered there, so that a future from before is not to be waited for. Destroying,
+// close() and stop() return at once, and are nothing to the connection and to what is held, which
+// stay the parent's. A callback or handler that forks must not return in the child.
 //
 // What is refused now and may succeed later (Status::retryable):
 // - A lost connection and a draining broker never reach a publisher: the message waits for the next

@@ -56,7 +56,7 @@ void work(holdfast::Delivery delivery, Progress& progress) {
   // Its lease is extended while the work goes on, however long that takes.
   const holdfast::Status settled =
       good ? delivery.ack() : delivery.reject("The body is not a number.");
-  // If the connection was lost meanwhile, the message comes again.
+  // If the connection was lost meanwhile, the message may come again.
   if (settled.ok()) {
     progress.done();
   } else {

@@ -277,7 +277,7 @@ void ClientImpl::shut_down() {
   }
   publisher_.fail_all(why);
   for (auto& item : left.settles) {
-    item.delivery->settle_answered(item.kind, why);
+    item.delivery->settle_not_sent(why);
     if (item.done) item.done(why);
   }
   for (auto& task : left.tasks) task(why);
@@ -511,7 +511,7 @@ Status ClientImpl::ask(client::Request request, std::string_view what) {
 void ClientImpl::settle(client::SettleItem item) {
   const Status added = mailbox_.add(item);
   if (added.ok()) return;
-  item.delivery->settle_answered(item.kind, added);
+  item.delivery->settle_not_sent(added);
   if (item.done) item.done(added);
 }
 

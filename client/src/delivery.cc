@@ -39,6 +39,7 @@ DeliveryState DeliveryImpl::state() const {
       return DeliveryState::kSettled;
     case Stage::kLeaseLost:
     case Stage::kConnectionLost:
+    case Stage::kOutcomeUnknown:
       break;
   }
   return DeliveryState::kLost;
@@ -60,26 +61,46 @@ Status DeliveryImpl::begin_settling(wire::SettleKind kind,
       stage_.compare_exchange_strong(stage, Stage::kSettling)) {
     return Status();
   }
-  if (stage == Stage::kConnectionLost) {
-    return Status(
-        ErrorCode::kConnectionLost,
-        fmt::format("Message {} of queue \"{}\" is no longer held: the connection it came "
-                    "on was lost. It will be delivered again.",
-                    message_.sequence, message_.queue));
-  }
-  if (stage == Stage::kSettling) {
-    return Status(
-        ErrorCode::kOperationRefused,
-        fmt::format("Message {} of queue \"{}\" is being settled: an earlier call has not "
-                    "been answered yet.",
-                    message_.sequence, message_.queue));
-  }
-  return Status(ErrorCode::kNotHeld,
-                fmt::format("Message {} of queue \"{}\" is no longer held: {}.", message_.sequence,
-                            message_.queue,
-                            stage == Stage::kLeaseLost ? "its lease has ended, or its queue is gone"
-                                                       : "it has been settled already"));
+  return refusal_in(stage);
 }
+
+Status DeliveryImpl::check_held() const {
+  const Stage stage = stage_.load();
+  return stage == Stage::kHeld ? Status() : refusal_in(stage);
+}
+
+// What a call is told that cannot be done in this stage.
+Status DeliveryImpl::refusal_in(Stage stage) const {
+  const auto not_held = [this](ErrorCode code, std::string_view why) {
+    return Status(code, fmt::format("Message {} of queue \"{}\" is no longer held: {}",
+                                    message_.sequence, message_.queue, why));
+  };
+  switch (stage) {
+    case Stage::kSettled:
+      return not_held(ErrorCode::kNotHeld, "it has been settled already.");
+    case Stage::kLeaseLost:
+      return not_held(ErrorCode::kNotHeld, "its lease has ended, or its queue is gone.");
+    case Stage::kConnectionLost:
+      return not_held(ErrorCode::kConnectionLost,
+                      "the connection it came on has ended. It may come again.");
+    case Stage::kOutcomeUnknown:
+      return Status(
+          ErrorCode::kConnectionLost,
+          fmt::format("Whether message {} of queue \"{}\" was settled is not known: the connection "
+                      "ended before the broker answered. If it was not, it may come again.",
+                      message_.sequence, message_.queue));
+    case Stage::kHeld:  // again, because the earlier call was refused in this moment
+    case Stage::kSettling:
+      break;
+  }
+  return Status(ErrorCode::kOperationRefused,
+                fmt::format("Message {} of queue \"{}\" is being settled: an earlier call has not "
+                            "been answered yet.",
+                            message_.sequence, message_.queue));
+}
+
+Status DeliveryImpl::why_lease_lost() const { return refusal_in(Stage::kLeaseLost); }
+Status DeliveryImpl::why_connection_lost() const { return refusal_in(Stage::kConnectionLost); }
 
 void DeliveryImpl::settle(wire::SettleKind kind, std::string_view reason,
                           std::optional<std::chrono::milliseconds> delay,
@@ -146,7 +167,7 @@ void DeliveryImpl::settle_answered(wire::SettleKind kind, const Status& status) 
     stage_.store(Stage::kSettled);
   } else if (status.code() == ErrorCode::kConnectionLost ||
              status.code() == ErrorCode::kCancelled) {
-    stage_.store(Stage::kConnectionLost);
+    stage_.store(Stage::kOutcomeUnknown);
   } else if (status.code() == ErrorCode::kNotHeld ||
              (dropped && kind == wire::SettleKind_Release)) {
     // What cannot even be given back is left to its lease.
@@ -156,6 +177,10 @@ void DeliveryImpl::settle_answered(wire::SettleKind kind, const Status& status) 
     // Dropped before or since: either this or handle_dropped() gives it back.
     if ((flags_.load() & (kDropped | kInHandler)) == kDropped) let_go();
   }
+}
+
+void DeliveryImpl::settle_not_sent(const Status& why) {
+  stage_.store(why.code() == ErrorCode::kNotHeld ? Stage::kLeaseLost : Stage::kConnectionLost);
 }
 
 void DeliveryImpl::lease_lost() {

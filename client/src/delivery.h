@@ -2,7 +2,8 @@
 //
 // It is held, then settling, then settled; or its lease or its connection is lost. A settle that
 // the broker refused for another reason than "not held" makes it held again, so that the program
-// can try again; if the program has dropped it by then, it is given back.
+// can try again; if the program has dropped it by then, it is given back. Of a settle that the
+// connection or the client ended before its answer nobody knows whether it was done.
 
 #pragma once
 
@@ -41,6 +42,10 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   std::uint64_t consumer() const { return origin_.consumer; }
   DeliveryState state() const;
   bool is_held() const { return stage_.load() == Stage::kHeld; }
+  // Ok while it is; otherwise what a call that needs it to be is told.
+  Status check_held() const;
+  Status why_lease_lost() const;
+  Status why_connection_lost() const;
 
   // The reason may be any text; what cannot travel of it is escaped or cut.
   void settle(wire::SettleKind kind, std::string_view reason,
@@ -58,7 +63,10 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   // `failure` is the text of the exception that the handler threw.
   void handler_ended(const std::optional<std::string>& failure);
 
-  // On the I/O thread: what the broker said.
+  // The settle that was begun does not reach the broker. kNotHeld: the lease is lost.
+  void settle_not_sent(const Status& why);
+
+  // On the I/O thread: what the broker said to a settle that was sent, or what kept it from it.
   void settle_answered(wire::SettleKind kind, const Status& status);
   void lease_lost();
   void connection_lost();
@@ -70,13 +78,21 @@ class DeliveryImpl : public std::enable_shared_from_this<DeliveryImpl> {
   std::uint64_t lease_asked_until_ms() const { return lease_asked_until_ms_; }
 
  private:
-  enum class Stage : std::uint8_t { kHeld, kSettling, kSettled, kLeaseLost, kConnectionLost };
+  enum class Stage : std::uint8_t {
+    kHeld,
+    kSettling,
+    kSettled,
+    kLeaseLost,
+    kConnectionLost,
+    kOutcomeUnknown,
+  };
   static constexpr std::uint8_t kInHandler = 1;
   static constexpr std::uint8_t kDropped = 2;
   static constexpr std::uint8_t kFailed = 4;     // a nack of it was refused before it was sent
   static constexpr std::uint8_t kHandedOut = 8;  // the program has or had its object
 
   Status begin_settling(wire::SettleKind kind, std::optional<std::chrono::milliseconds> delay);
+  Status refusal_in(Stage stage) const;
   // Given back, or nacked if that was asked for in vain.
   void let_go();
 

@@ -62,14 +62,9 @@ Subscriptions::Subscription* Subscriptions::find_holder(const DeliveryImpl& deli
 // Why it has no holder.
 Status Subscriptions::not_found(const DeliveryImpl& delivery) const {
   if (connected_ && delivery.connection() == connection_number_) {
-    return Status(ErrorCode::kNotHeld,
-                  fmt::format("Message {} of queue \"{}\" is no longer held: its lease has ended, "
-                              "or its queue is gone.",
-                              delivery.sequence(), delivery.message().queue));
+    return delivery.why_lease_lost();
   }
-  return Status(ErrorCode::kConnectionLost,
-                "The connection that this delivery came on was lost. The message will be delivered "
-                "again.");
+  return delivery.why_connection_lost();
 }
 
 std::uint64_t Subscriptions::add(SubscribeOptions options, std::shared_ptr<DeliverySink> sink) {
@@ -418,7 +413,7 @@ void Subscriptions::settle(std::vector<SettleItem> items) {
   for (SettleItem& item : items) {
     if (find_holder(*item.delivery) == nullptr) {
       const Status lost = not_found(*item.delivery);
-      item.delivery->settle_answered(item.kind, lost);
+      item.delivery->settle_not_sent(lost);
       if (item.done) item.done(lost);
       continue;
     }
@@ -549,8 +544,8 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
 
 void Subscriptions::extend(const std::shared_ptr<DeliveryImpl>& delivery, std::uint32_t lease_ms,
                            std::uint64_t now_ms, std::function<void(const Status&)> done) {
+  if (const Status held = delivery->check_held(); !held.ok()) return done(held);
   if (find_holder(*delivery) == nullptr) return done(not_found(*delivery));
-  if (!delivery->is_held()) return done(not_held(*delivery));
   delivery->lease_asked_for(lease_ms > 0 ? now_ms + lease_ms : 0);
   SequenceRanges ranges;
   ranges.add(delivery->sequence());

@@ -377,14 +377,6 @@ TEST_CASE("deliveries whose lease is lost before their handler begins are not ke
   CHECK_FALSE(held.expired());
 }
 
-TEST_CASE_FIXTURE(HoldsOne, "an ack under way when the connection is lost is connection_lost") {
-  auto acked = std::async([&] { return deliveries[0].ack(); });
-  expect_settle(*c.peer);
-  c.peer->close();
-  CHECK(acked.get().code() == ErrorCode::kConnectionLost);
-  CHECK(deliveries[0].state() == DeliveryState::kLost);
-}
-
 TEST_CASE("when the broker drains, what has not begun is given back and what runs may end") {
   FakeBroker broker;
   Connected c(broker);

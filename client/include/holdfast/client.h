@@ -95,7 +95,11 @@ struct ConsumeOptions {
   std::function<void(const Status&)> on_ended;
 };
 
-enum class DeliveryState { kHeld, kSettled, kLost };
+enum class DeliveryState {
+  kHeld,
+  kSettled,
+  kLost,  // its lease or its connection is, or with that the answer to its settle
+};
 
 class ClientImpl;
 class ConsumerImpl;
@@ -103,9 +107,12 @@ class DeliveryImpl;
 
 // One delivery, to be settled exactly once. Dropped unsettled it is given back (release): that
 // costs no attempt, and it comes again at once. If the lease or the connection was lost, settling
-// returns kNotHeld or kConnectionLost, and the message comes again, unless its queue is gone; but
-// an ack after a lost lease is still tried, also after Consumer::stop(), and succeeds if nobody
-// else has settled the message. A moved-from Delivery may only be assigned to or destroyed.
+// returns kNotHeld or kConnectionLost, and the message may come again; but an ack after a lost
+// lease is still tried, also after Consumer::stop(), and succeeds if nobody else has settled the
+// message. Of a settle that was under way when the connection was lost (kConnectionLost) or the
+// client was closed (kCancelled), nobody knows whether it was done: every later settle says so with
+// kConnectionLost, and the message may have been settled, or may come again. A moved-from Delivery
+// may only be assigned to or destroyed.
 class Delivery {
  public:
   Delivery(Delivery&&) noexcept;

@@ -191,9 +191,18 @@ MoveReport decode(const wire::Moved& moved) {
   return report;
 }
 
+using Asked = std::shared_ptr<ClientImpl>;
+
+Status ask(const Asked& impl, Request request, std::string_view what) {
+  if (impl != nullptr) return impl->ask(std::move(request), what);
+  return Status(ErrorCode::kInvalidArgument,
+                "This Admin has no client: it was moved from, or the Client that it is of. Use the "
+                "one that it was moved to.");
+}
+
 // Asks for one frame.
 template <typename Table, typename Report = decltype(decode(std::declval<const Table&>()))>
-Result<Report> ask_for_one(ClientImpl& impl, Request request, wire::FrameType answer,
+Result<Report> ask_for_one(const Asked& impl, Request request, wire::FrameType answer,
                            std::string_view what) {
   const auto report = std::make_shared<Report>();
   request.on_frame = [report, answer](const Frame& frame) -> Result<bool> {
@@ -202,7 +211,7 @@ Result<Report> ask_for_one(ClientImpl& impl, Request request, wire::FrameType an
     *report = decode(*table);
     return true;
   };
-  if (Status status = impl.ask(std::move(request), what); !status.ok()) return status;
+  if (Status status = ask(impl, std::move(request), what); !status.ok()) return status;
   return std::move(*report);
 }
 
@@ -210,7 +219,7 @@ Result<Report> ask_for_one(ClientImpl& impl, Request request, wire::FrameType an
 // for the page that begins with a number.
 template <typename Table, typename RequestFrom,
           typename Report = decltype(decode(std::declval<const Table&>()))>
-Result<std::vector<Report>> ask_for_list(ClientImpl& impl, RequestFrom request_from,
+Result<std::vector<Report>> ask_for_list(const Asked& impl, RequestFrom request_from,
                                          wire::FrameType item, std::string_view what) {
   struct Page {
     std::vector<Report> reports;
@@ -237,19 +246,19 @@ Result<std::vector<Report>> ask_for_list(ClientImpl& impl, RequestFrom request_f
       page->reports.push_back(decode(*table));
       return false;
     };
-    if (Status status = impl.ask(std::move(request), what); !status.ok()) return status;
+    if (Status status = ask(impl, std::move(request), what); !status.ok()) return status;
     std::move(page->reports.begin(), page->reports.end(), std::back_inserter(all));
     from = page->next;
   } while (from != 0);
   return all;
 }
 
-Status ask_for_ok(ClientImpl& impl, Request request, std::string_view what) {
+Status ask_for_ok(const Asked& impl, Request request, std::string_view what) {
   request.on_frame = [](const Frame& frame) -> Result<bool> {
     if (frame.type != wire::FrameType_Ok) return malformed_answer(frame);
     return true;
   };
-  return impl.ask(std::move(request), what);
+  return ask(impl, std::move(request), what);
 }
 
 // kInvalidArgument for a name that no setting has, and for more settings than there are: a request
@@ -301,7 +310,7 @@ Status check_moved(const Moved& moved) {
                             kMoveSequencesMax));
 }
 
-Result<MoveReport> move(ClientImpl& impl, Move kind, std::string_view queue, const Moved& moved,
+Result<MoveReport> move(const Asked& impl, Move kind, std::string_view queue, const Moved& moved,
                         bool dry_run) {
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
   if (Status checked = check_moved(moved); !checked.ok()) return checked;
@@ -339,7 +348,7 @@ Result<QueueReport> Admin::create_queue(std::string_view name, const SettingList
   const auto list = builder.CreateVectorOfStructs(*values);
   builder.Finish(wire::CreateQueueCreate(builder, name_string, list, if_not_exists));
   return ask_for_one<wire::QueueInfo>(
-      *impl_,
+      impl_,
       request_of(wire::FrameType_QueueCreate, &builder,
                  if_not_exists ? WhenLost::kAskAgain : WhenLost::kFailIfSent),
       wire::FrameType_QueueInfo, fmt::format("Creating queue \"{}\"", name));
@@ -354,7 +363,7 @@ Result<QueueReport> Admin::edit_queue(std::string_view name, const SettingList& 
   const auto list = builder.CreateVectorOfStructs(*values);
   builder.Finish(wire::CreateQueueEdit(builder, name_string, list));
   return ask_for_one<wire::QueueInfo>(
-      *impl_, request_of(wire::FrameType_QueueEdit, &builder, WhenLost::kAskAgain),
+      impl_, request_of(wire::FrameType_QueueEdit, &builder, WhenLost::kAskAgain),
       wire::FrameType_QueueInfo, fmt::format("Editing queue \"{}\"", name));
 }
 
@@ -363,13 +372,13 @@ Result<QueueReport> Admin::queue(std::string_view name) {
   FlatBufferBuilder builder(256);
   builder.Finish(wire::CreateQueueOpen(builder, builder.CreateString(name.data(), name.size())));
   return ask_for_one<wire::QueueInfo>(
-      *impl_, request_of(wire::FrameType_QueueOpen, &builder, WhenLost::kAskAgain),
+      impl_, request_of(wire::FrameType_QueueOpen, &builder, WhenLost::kAskAgain),
       wire::FrameType_QueueInfo, fmt::format("Asking about queue \"{}\"", name));
 }
 
 Result<std::vector<QueueReport>> Admin::queues(bool dead_only) {
   Result<std::vector<QueueReport>> queues = ask_for_list<wire::QueueInfo>(
-      *impl_,
+      impl_,
       [dead_only](std::uint64_t from) {
         FlatBufferBuilder builder(64);
         builder.Finish(wire::CreateQueueList(builder, dead_only, static_cast<std::uint32_t>(from)));
@@ -384,8 +393,7 @@ Status Admin::delete_queue(std::string_view name) {
   if (Status checked = check_queue_name(name); !checked.ok()) return checked;
   FlatBufferBuilder builder(256);
   builder.Finish(wire::CreateQueueDelete(builder, builder.CreateString(name.data(), name.size())));
-  return ask_for_ok(*impl_,
-                    request_of(wire::FrameType_QueueDelete, &builder, WhenLost::kFailIfSent),
+  return ask_for_ok(impl_, request_of(wire::FrameType_QueueDelete, &builder, WhenLost::kFailIfSent),
                     fmt::format("Deleting queue \"{}\"", name));
 }
 
@@ -394,7 +402,7 @@ Result<std::uint64_t> Admin::purge_queue(std::string_view name) {
   FlatBufferBuilder builder(256);
   builder.Finish(wire::CreateQueuePurge(builder, builder.CreateString(name.data(), name.size())));
   const Result<MoveReport> moved = ask_for_one<wire::Moved>(
-      *impl_, request_of(wire::FrameType_QueuePurge, &builder, WhenLost::kFailIfSent),
+      impl_, request_of(wire::FrameType_QueuePurge, &builder, WhenLost::kFailIfSent),
       wire::FrameType_Moved, fmt::format("Purging queue \"{}\"", name));
   if (!moved.ok()) return moved.status();
   return moved->moved;
@@ -424,7 +432,7 @@ Result<PeekPage> Admin::peek(std::string_view queue, std::uint32_t limit, std::u
     page->next = end->next();
     return true;
   };
-  if (Status status = impl_->ask(std::move(request), fmt::format("Peeking at \"{}\"", queue));
+  if (Status status = ask(impl_, std::move(request), fmt::format("Peeking at \"{}\"", queue));
       !status.ok()) {
     return status;
   }
@@ -457,7 +465,7 @@ Result<AttemptsReport> Admin::attempts(std::string_view queue, std::uint64_t seq
   const auto name = builder.CreateString(queue.data(), queue.size());
   builder.Finish(wire::CreateAttempts(builder, name, sequence));
   return ask_for_one<wire::AttemptsInfo>(
-      *impl_, request_of(wire::FrameType_Attempts, &builder, WhenLost::kAskAgain),
+      impl_, request_of(wire::FrameType_Attempts, &builder, WhenLost::kAskAgain),
       wire::FrameType_AttemptsInfo,
       fmt::format("Asking about message {} of \"{}\"", sequence, queue));
 }
@@ -466,29 +474,29 @@ Result<AttemptsReport> Admin::attempts(std::string_view queue, std::uint64_t seq
 
 Result<MoveReport> Admin::redrive(std::string_view queue,
                                   const std::vector<std::uint64_t>& sequences, bool dry_run) {
-  return move(*impl_, Move::kRedrive, queue, {.named = &sequences}, dry_run);
+  return move(impl_, Move::kRedrive, queue, {.named = &sequences}, dry_run);
 }
 
 Result<MoveReport> Admin::redrive_all(std::string_view queue, std::uint64_t from,
                                       std::uint32_t limit, bool dry_run, std::uint64_t to) {
-  return move(*impl_, Move::kRedrive, queue, {.from = from, .to = to, .limit = limit}, dry_run);
+  return move(impl_, Move::kRedrive, queue, {.from = from, .to = to, .limit = limit}, dry_run);
 }
 
 Result<MoveReport> Admin::discard(std::string_view queue,
                                   const std::vector<std::uint64_t>& sequences, bool dry_run) {
-  return move(*impl_, Move::kDiscard, queue, {.named = &sequences}, dry_run);
+  return move(impl_, Move::kDiscard, queue, {.named = &sequences}, dry_run);
 }
 
 Result<MoveReport> Admin::discard_all(std::string_view queue, std::uint64_t from,
                                       std::uint32_t limit, bool dry_run, std::uint64_t to) {
-  return move(*impl_, Move::kDiscard, queue, {.from = from, .to = to, .limit = limit}, dry_run);
+  return move(impl_, Move::kDiscard, queue, {.from = from, .to = to, .limit = limit}, dry_run);
 }
 
 // ---- the broker ----
 
 Result<BrokerReport> Admin::status() {
   return ask_for_one<wire::StatusInfo>(
-      *impl_, request_of(wire::FrameType_Status, nullptr, WhenLost::kAskAgain),
+      impl_, request_of(wire::FrameType_Status, nullptr, WhenLost::kAskAgain),
       wire::FrameType_StatusInfo, "Asking for the broker's status");
 }
 
@@ -497,7 +505,7 @@ Result<std::vector<ConsumerReport>> Admin::consumers(std::string_view queue) {
     if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
   }
   Result<std::vector<ConsumerReport>> consumers = ask_for_list<wire::ConsumerInfo>(
-      *impl_,
+      impl_,
       [queue](std::uint64_t from) {
         FlatBufferBuilder builder(256);
         const auto name = builder.CreateString(queue.data(), queue.size());
@@ -512,7 +520,7 @@ Result<std::vector<ConsumerReport>> Admin::consumers(std::string_view queue) {
 
 Result<std::vector<ConnectionReport>> Admin::connections() {
   return ask_for_list<wire::ConnectionInfo>(
-      *impl_,
+      impl_,
       [](std::uint64_t from) {
         FlatBufferBuilder builder(64);
         builder.Finish(wire::CreateConnectionList(builder, from));

@@ -225,7 +225,14 @@ Consumer::~Consumer() {
   if (impl_ != nullptr) impl_->stop();
 }
 
-void Consumer::stop() { impl_->stop(); }
-Status Consumer::status() const { return impl_->status(); }
+void Consumer::stop() {
+  if (impl_ != nullptr) impl_->stop();
+}
+
+Status Consumer::status() const {
+  if (impl_ != nullptr) return impl_->status();
+  return Status(ErrorCode::kInvalidArgument,
+                "This Consumer was moved from. Use the one that it was moved to.");
+}
 
 }  // namespace holdfast

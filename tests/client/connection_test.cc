@@ -344,6 +344,38 @@ TEST_CASE("a new thread was taken for the I/O thread of a closed client") {
   CHECK(flushed.get().code() == ErrorCode::kCancelled);
 }
 
+// Each call crashed.
+TEST_CASE("a client that was moved from was used") {
+  constexpr ErrorCode kRefused = ErrorCode::kInvalidArgument;
+  FakeBroker broker;
+  Connected c(broker);
+  const auto is_refused = [&](Client& client) {
+    const Message message("x");
+    ErrorCode told = ErrorCode::kOk;
+    client.publish_async("orders", message, [&](const Result<PublishReceipt>& result) {
+      told = result.status().code();
+    });
+    client.publish_async("orders", message, {});
+    CHECK(told == kRefused);
+    CHECK(client.publish("orders", message).status().code() == kRefused);
+    CHECK(client.publish_future("orders", message).get().status().code() == kRefused);
+    CHECK(client.flush().code() == kRefused);
+    CHECK(client.consume("orders", {}, [](Delivery) {}).status().code() == kRefused);
+    CHECK(client.receive("orders", 1, {}).status().code() == kRefused);
+    CHECK(client.connection_status().code() == kRefused);
+    CHECK(client.admin().status().status().code() == kRefused);
+    CHECK(client.admin().queues().status().code() == kRefused);
+    CHECK(client.admin().delete_queue("orders").code() == kRefused);
+    CHECK(client.admin().peek("orders", 1).status().code() == kRefused);
+    client.close();
+  };
+  Client moved = std::move(*c.client);
+  is_refused(*c.client);  // NOLINT(bugprone-use-after-move)
+  *c.client = std::move(moved);
+  is_refused(moved);  // NOLINT(bugprone-use-after-move)
+  CHECK(c.client->connection_status().ok());
+}
+
 TEST_CASE("a client may be destroyed while it reconnects, and moved") {
   FakeBroker broker;
   Connected c(broker);

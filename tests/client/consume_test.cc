@@ -543,6 +543,14 @@ TEST_CASE("a consumer that is stopped is not told that it ended") {
   CHECK_FALSE(told.load());
 }
 
+// Each call crashed.
+TEST_CASE_FIXTURE(HoldsOne, "a consumer that was moved from was used") {
+  const Consumer moved = std::move(consumer);
+  consumer.stop();  // NOLINT(bugprone-use-after-move)
+  CHECK(consumer.status().code() == ErrorCode::kInvalidArgument);
+  CHECK(moved.status().ok());
+}
+
 TEST_CASE("consuming a queue that does not exist is queue_not_found") {
   FakeBroker broker;
   Connected c(broker);

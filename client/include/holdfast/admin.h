@@ -88,7 +88,8 @@ struct PeekPage {
 class ClientImpl;
 
 // What is no name of a queue is kNameInvalid, and a setting that does not exist, or more settings
-// than there are, kInvalidArgument, without asking the broker.
+// than there are, kInvalidArgument, without asking the broker. So is everything of a moved-from
+// Admin.
 class Admin {
  public:
   Result<QueueReport> create_queue(std::string_view name, const SettingList& settings = {},

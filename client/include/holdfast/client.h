@@ -161,7 +161,8 @@ class Delivery {
 // text.
 using Handler = std::function<void(Delivery)>;
 
-// A running consumer. Destroying it stops it.
+// A running consumer. Destroying it stops it. Of a moved-from one stop() does nothing, and status()
+// is kInvalidArgument.
 class Consumer {
  public:
   Consumer(Consumer&&) noexcept;
@@ -176,7 +177,7 @@ class Consumer {
   // one of another consumer while one more handler of the client waits in stop() or close(),
   // because they might wait for each other.
   void stop();
-  // Empty while all is well; otherwise why the consumer ended (e.g. the queue was deleted).
+  // Ok while all is well; otherwise why the consumer ended (e.g. the queue was deleted).
   Status status() const;
 
  private:
@@ -185,6 +186,8 @@ class Consumer {
   std::shared_ptr<ConsumerImpl> impl_;
 };
 
+// Of a moved-from Client close() does nothing, and all else is refused with kInvalidArgument, also
+// what its admin() is asked; callbacks run on the calling thread.
 class Client {
  public:
   // Starts the I/O thread and waits for the connection. kUnreachable (also when `timeout` is over),

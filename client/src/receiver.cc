@@ -19,8 +19,8 @@ constexpr std::chrono::milliseconds kComingInterval{20};
 }  // namespace
 
 Result<std::vector<Delivery>> Receiver::receive(std::chrono::milliseconds wait) {
-  const SteadyTime answered_by = client_->deadline();
-  const SteadyTime deadline = answered_by + wait;
+  const SteadyTime begun = std::chrono::steady_clock::now();
+  const SteadyTime deadline = client_->deadline() + wait;
   client_->run_on_io([self = shared_from_this()](const Status& status) {
     if (!status.ok()) return self->ended(status);
     const std::uint64_t key = self->client_->subscriptions().add(self->options_, self);
@@ -28,21 +28,11 @@ Result<std::vector<Delivery>> Receiver::receive(std::chrono::milliseconds wait) 
     self->key_ = key;
     if (self->over_) self->client_->subscriptions().close(key);
   });
-
-  std::unique_lock lock(mutex_);
-  const bool answered =
-      changed_.wait_until(lock, answered_by, [this] { return answered_ || !ended_.ok(); });
-  if (answered && ended_.ok()) {
-    changed_.wait_for(lock, wait, [this] { return !arrived_.empty() || !ended_.ok(); });
-  }
-  has_waited_ = true;
-  const std::uint64_t answered_key = answered ? key_ : 0;
-  lock.unlock();
-  Status heard = answered ? Status() : timed_out();
-  if (answered_key != 0) heard = wait_for_coming(answered_key, deadline);
+  const std::uint64_t answered_key = wait_for_first(begun + wait, deadline);
+  Status heard = answered_key != 0 ? wait_for_coming(answered_key, deadline) : Status();
   if (answered_key != 0 && heard.ok()) heard = pause(answered_key, deadline);
   std::vector<Delivery> deliveries = take_all();
-  lock.lock();
+  std::unique_lock lock(mutex_);
   const std::uint64_t key = key_;  // one that comes only now finds that all is over, and closes
   lock.unlock();
   client_->run_on_io([client = client_, key](const Status& status) {
@@ -51,7 +41,8 @@ Result<std::vector<Delivery>> Receiver::receive(std::chrono::milliseconds wait) 
   lock.lock();
   if (!deliveries.empty()) return deliveries;
   if (!ended_.ok()) return ended_;
-  if (answered && !is_subscribed_) {
+  if (answered_key == 0) return is_connection_lost_ ? no_connection(wait) : timed_out();
+  if (!is_subscribed_) {
     return Status(ErrorCode::kConnectionLost,
                   fmt::format("The connection was lost while receiving from \"{}\": whether a "
                               "message is there is not known.",
@@ -59,6 +50,25 @@ Result<std::vector<Delivery>> Receiver::receive(std::chrono::milliseconds wait) 
   }
   if (!heard.ok()) return heard;
   return deliveries;
+}
+
+std::uint64_t Receiver::wait_for_first(SteadyTime wait_over, SteadyTime deadline) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, wait_over, [this] { return !arrived_.empty() || !ended_.ok(); });
+  has_waited_ = true;
+  // From now on it is waited for an answer alone, and without a connection none comes in time. One
+  // that is lost after this look is told of by connection_lost().
+  is_connection_lost_ = !client_->connection_status().ok();
+  const auto over = [this] { return answered_ || is_connection_lost_ || !ended_.ok(); };
+  changed_.wait_until(lock, deadline, over);
+  return answered_ ? key_ : 0;
+}
+
+Status Receiver::no_connection(std::chrono::milliseconds wait) const {
+  return Status(ErrorCode::kConnectionLost,
+                fmt::format("There was no connection after {} ms of receiving from \"{}\", so that "
+                            "whether a message is there is not known: {}",
+                            wait.count(), options_.queue, client_->connection_status().message()));
 }
 
 Status Receiver::wait_for_coming(std::uint64_t key, SteadyTime deadline) {
@@ -122,8 +132,8 @@ std::vector<Delivery> Receiver::take_all() {
 void Receiver::subscribed() {
   {
     const std::lock_guard lock(mutex_);
+    is_subscribed_ = !answered_ || !has_waited_;
     answered_ = true;
-    is_subscribed_ = !has_waited_;
   }
   changed_.notify_all();
 }
@@ -148,9 +158,10 @@ void Receiver::connection_lost() {
   {
     const std::lock_guard lock(mutex_);
     is_subscribed_ = false;
+    is_connection_lost_ = true;
     arrived_.clear();
   }
-  changed_.notify_all();  // for who waits for what the broker had
+  changed_.notify_all();  // for who waits for its answer, or for what the broker had
 }
 
 void Receiver::ended(const Status& why) {

@@ -3,6 +3,8 @@
 // Its credit is `count`, and is taken back as soon as the first delivery is there: what arrives
 // until the broker has agreed belongs to the result, and nothing arrives afterwards.
 //
+// Without a connection it is waited for one as long as for the first delivery, and no longer.
+//
 // With the credit the broker takes back what waits for a commit; so before that it is asked whether
 // anything does. That nothing came is said when it has answered; if it does not in time, or the
 // connection is lost meanwhile, nobody knows, and the error says so.
@@ -37,6 +39,9 @@ class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiv
   void ended(const Status& why) override;
 
  private:
+  // Waits for a delivery until `wait_over`, then for the answer to the Subscribe while there is a
+  // connection. The key; 0: it was not answered.
+  std::uint64_t wait_for_first(SteadyTime wait_over, SteadyTime deadline);
   // Waits on while the broker has a delivery that has not come yet.
   Status wait_for_coming(std::uint64_t key, SteadyTime deadline);
   Result<bool> is_one_coming(std::uint64_t key, SteadyTime deadline);
@@ -44,6 +49,7 @@ class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiv
   Status pause(std::uint64_t key, SteadyTime deadline);
   std::vector<Delivery> take_all();
   Status timed_out() const;
+  Status no_connection(std::chrono::milliseconds wait) const;
 
   const std::shared_ptr<ClientImpl> client_;
   const SubscribeOptions options_;
@@ -51,10 +57,13 @@ class Receiver : public DeliverySink, public std::enable_shared_from_this<Receiv
   std::condition_variable changed_;
   std::vector<std::shared_ptr<DeliveryImpl>> arrived_;
   std::uint64_t key_ = 0;
-  bool answered_ = false;       // the first Subscribe was
-  bool has_waited_ = false;     // `wait` is over
-  bool is_subscribed_ = false;  // on the connection that stands; since the end of the wait on one
-  bool over_ = false;           // the result was taken
+  bool answered_ = false;    // the first Subscribe was
+  bool has_waited_ = false;  // `wait` is over
+  // On the connection that stands; since the end of the wait, or the first answer if that came
+  // later, on one.
+  bool is_subscribed_ = false;
+  bool is_connection_lost_ = false;  // since the end of the wait
+  bool over_ = false;                // the result was taken
   Status ended_;
 };
 

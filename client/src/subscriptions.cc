@@ -620,10 +620,8 @@ void Subscriptions::connection_lost() {
     lose_held(subscription, &DeliveryImpl::connection_lost);
     forget_consumer(subscription);  // the next connection has other numbers
     if (subscription.closing) return true;
-    if (subscription.stage == Stage::kSubscribed) {
-      subscription.stage = Stage::kUnsubscribed;
-      subscription.sink->connection_lost();
-    }
+    if (subscription.stage == Stage::kSubscribed) subscription.stage = Stage::kUnsubscribed;
+    subscription.sink->connection_lost();
     subscription.paused = false;
     subscription.retry_at_ms = 0;
     return false;

@@ -39,7 +39,8 @@ class DeliverySink {
   virtual void deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries) = 0;
   // The broker drains: what has not been started is to be released.
   virtual void give_back() = 0;
-  // What was delivered is lost; what has not been started is to be forgotten.
+  // What was delivered is lost; what has not been started is to be forgotten. Also before it is
+  // subscribed.
   virtual void connection_lost() = 0;
   // There will be no more deliveries. Not called after close().
   virtual void ended(const Status& why) = 0;

@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "consumer_fixture.h"
 
 namespace holdfast::test {
@@ -163,6 +165,49 @@ TEST_CASE("receiving when the connection was lost returned nothing, as if nothin
   CHECK(receiving.get().status().code() == ErrorCode::kConnectionLost);
 }
 
+// It took the client's whole time, and then was told of that.
+TEST_CASE("receiving without a connection was told of a broker that takes too long") {
+  FakeBroker broker;
+  Connected c(broker);
+  const auto close = [&c] {
+    c.peer->close();
+    while (c.client->connection_status().ok()) std::this_thread::yield();
+  };
+  std::future<Result<std::vector<Delivery>>> receiving;
+  SUBCASE("at once") {
+    close();
+    receiving = receive_later(c, 1, std::chrono::milliseconds(0));
+  }
+  SUBCASE("after the wait") {
+    close();
+    receiving = receive_later(c, 1, std::chrono::milliseconds(20));
+  }
+  SUBCASE("that is lost before the broker answers") {
+    receiving = receive_later(c, 1, std::chrono::milliseconds(0));
+    c.peer->expect(wire::FrameType_Subscribe);
+    c.peer->close();
+  }
+  const Status status = receiving.get().status();
+  CHECK(status.code() == ErrorCode::kConnectionLost);
+  CHECK(status.message().find("of receiving from \"orders\"") != std::string::npos);
+}
+
+TEST_CASE("receiving waits for a connection as long as for a message") {
+  FakeBroker broker;
+  Connected c(broker);
+  c.peer->close();
+  while (c.client->connection_status().ok()) std::this_thread::yield();
+  auto receiving = receive_later(c, 1, std::chrono::seconds(10));
+  c.peer.emplace(broker.accept());
+  c.peer->handshake();
+  c.peer->subscribe(5);
+  c.peer->deliver(5, 1, "x");
+  c.peer->ok(expect_credit(*c.peer, 0).correlation);
+  const Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  CHECK(deliveries->size() == 1);
+}
+
 // Likewise; and each question had the client's whole time.
 TEST_CASE("receiving from a broker that hangs returned nothing, as if nothing were there") {
   FakeBroker broker;
@@ -171,9 +216,15 @@ TEST_CASE("receiving from a broker that hangs returned nothing, as if nothing we
   Connected c(broker, options);
   const auto begun = std::chrono::steady_clock::now();
   auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
-  c.peer->subscribe(5);
-  SUBCASE("when it is asked whether anything comes") { c.peer->expect(wire::FrameType_QueueOpen); }
-  SUBCASE("when the credit is taken back") { c.peer->nothing_is_coming(); }
+  SUBCASE("when it is to subscribe") { c.peer->expect(wire::FrameType_Subscribe); }
+  SUBCASE("when it is asked whether anything comes") {
+    c.peer->subscribe(5);
+    c.peer->expect(wire::FrameType_QueueOpen);
+  }
+  SUBCASE("when the credit is taken back") {
+    c.peer->subscribe(5);
+    c.peer->nothing_is_coming();
+  }
   CHECK(receiving.get().status().code() == ErrorCode::kTimeout);
   CHECK(std::chrono::steady_clock::now() - begun < 2 * options.timeout);
 }

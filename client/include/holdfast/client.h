@@ -59,9 +59,9 @@ struct ClientOptions {
 
   std::string address = "127.0.0.1:7411";  // HOST:PORT or unix:PATH
   std::string client_name;                 // empty: PROGRAM@HOST:PID
-  // Bound of every request, reconnecting included; receive() adds its `wait`, and stop() and
-  // close() wait for running handlers besides. Until the first connection stands, connect() tries
-  // again for this long; without `reconnect` it tries once.
+  // Bound of every synchronous call, reconnecting included; receive() adds its `wait`, and stop()
+  // and close() wait for running handlers besides. Until the first connection stands, connect()
+  // tries again for this long; without `reconnect` it tries once.
   std::chrono::milliseconds timeout{30'000};
   std::chrono::milliseconds reconnect_min{50};
   std::chrono::milliseconds reconnect_max{5'000};
@@ -221,9 +221,9 @@ class Client {
   // more. Empty: nothing came. A delivery may wait for a commit or to be read from disk: if by then
   // the broker has one that has not come yet, it is waited for up to 2 seconds more, so that a
   // `wait` of 0 takes what is ready. kConnectionLost: nothing came, and there was no connection
-  // when the wait was over, or it was lost while the broker was asked whether anything comes.
-  // kTimeout: nothing came, and the broker did not answer that. Each must be settled; its lease is
-  // not extended by itself.
+  // when the wait was over (with one of 0, at once), or it was lost while the broker was asked
+  // whether anything comes. kTimeout: nothing came, and the broker did not answer that. Each must
+  // be settled; its lease is not extended by itself.
   Result<std::vector<Delivery>> receive(std::string_view queue, std::uint32_t count,
                                         std::chrono::milliseconds wait,
                                         std::chrono::milliseconds lease = {});

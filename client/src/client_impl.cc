@@ -73,14 +73,40 @@ Status check_options(const ClientOptions& options) {
   if (Status checked = check_name("client name", options.client_name); !checked.ok()) {
     return checked;
   }
-  if (options.timeout.count() <= 0 || options.reconnect_min.count() <= 0 ||
-      options.reconnect_max < options.reconnect_min) {
-    return Status(
-        ErrorCode::kInvalidArgument,
-        fmt::format("The client's times do not fit: timeout {} ms and reconnect_min {} ms "
-                    "must be above 0, reconnect_max {} ms not below reconnect_min.",
-                    options.timeout.count(), options.reconnect_min.count(),
-                    options.reconnect_max.count()));
+  if (options.timeout.count() <= 0) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("The client's timeout is {} ms; it can be 1 ms or longer.",
+                              options.timeout.count()));
+  }
+  if (options.reconnect_min.count() <= 0) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("The client's reconnect_min is {} ms; it can be 1 ms or longer.",
+                              options.reconnect_min.count()));
+  }
+  if (options.reconnect_max < options.reconnect_min) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("The client's reconnect_max is {} ms; it can be {} ms, its "
+                              "reconnect_min, or longer.",
+                              options.reconnect_max.count(), options.reconnect_min.count()));
+  }
+  return Status();
+}
+
+Status check_options(const ConsumeOptions& options) {
+  if (Status checked = check_name("consumer name", options.consumer_name); !checked.ok()) {
+    return checked;
+  }
+  if (Status checked = check_lease(options.lease); !checked.ok()) return checked;
+  if (options.concurrency == 0 || options.concurrency > kConcurrencyMax) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("The concurrency of a consumer is {}; it can be 1 to {}.",
+                              options.concurrency, kConcurrencyMax));
+  }
+  if (options.prefetch > kCreditMessagesMax) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("The prefetch of a consumer is {}; it can be 1 to {}, or 0 for one "
+                              "that suits its concurrency.",
+                              options.prefetch, kCreditMessagesMax));
   }
   return Status();
 }
@@ -423,17 +449,12 @@ Result<Consumer> ClientImpl::consume(std::string_view queue, const ConsumeOption
                                      Handler handler) {
   if (Status allowed = check_may_wait(); !allowed.ok()) return allowed;
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
-  if (Status checked = check_name("consumer name", options.consumer_name); !checked.ok()) {
-    return checked;
-  }
-  if (Status checked = check_lease(options.lease); !checked.ok()) return checked;
-  if (options.concurrency == 0 || options.concurrency > kConcurrencyMax ||
-      options.prefetch > kCreditMessagesMax || !handler) {
-    return Status(
-        ErrorCode::kInvalidArgument,
-        fmt::format("A consumer needs a handler, a concurrency of 1 to {} (it is {}) and a "
-                    "prefetch of at most {} (it is {}).",
-                    kConcurrencyMax, options.concurrency, kCreditMessagesMax, options.prefetch));
+  if (Status checked = check_options(options); !checked.ok()) return checked;
+  if (!handler) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("Consuming \"{}\" needs a handler, and the one that was given is "
+                              "empty.",
+                              queue));
   }
   client::SubscribeOptions subscribe;
   subscribe.queue = queue;
@@ -463,11 +484,15 @@ Result<std::vector<Delivery>> ClientImpl::receive(std::string_view queue, std::u
   if (Status allowed = check_may_wait(); !allowed.ok()) return allowed;
   if (Status checked = check_queue_name(queue); !checked.ok()) return checked;
   if (Status checked = check_lease(lease); !checked.ok()) return checked;
-  if (count == 0 || count > kCreditMessagesMax || wait.count() < 0) {
+  if (count == 0 || count > kCreditMessagesMax) {
     return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("Receiving takes 1 to {} messages (not {}) and a wait that is not "
-                              "negative.",
-                              kCreditMessagesMax, count));
+                  fmt::format("{} messages cannot be received at once; it can be 1 to {}.", count,
+                              kCreditMessagesMax));
+  }
+  if (wait.count() < 0) {
+    return Status(
+        ErrorCode::kInvalidArgument,
+        fmt::format("A wait of {} ms cannot be kept; it can be 0 ms or longer.", wait.count()));
   }
   client::SubscribeOptions subscribe;
   subscribe.queue = queue;

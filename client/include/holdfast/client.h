@@ -58,19 +58,22 @@ struct ClientOptions {
   explicit ClientOptions(std::string broker_address) : address(std::move(broker_address)) {}
 
   std::string address = "127.0.0.1:7411";  // HOST:PORT or unix:PATH
-  std::string client_name;                 // empty: PROGRAM@HOST:PID
-  // Bound of every synchronous call, reconnecting included; receive() adds its `wait`, and stop()
-  // and close() wait for running handlers besides. Until the first connection stands, connect()
-  // tries again for this long; without `reconnect` it tries once.
+  std::string client_name;                 // at most 128 bytes of UTF-8; empty: PROGRAM@HOST:PID
+  // Above 0. Bound of every synchronous call, reconnecting included; receive() adds its `wait`, and
+  // stop() and close() wait for running handlers besides. The asynchronous ones have none: see
+  // `unconfirmed_bytes_max`. Until the first connection stands, connect() tries again for this
+  // long; without `reconnect` it tries once.
   std::chrono::milliseconds timeout{30'000};
-  std::chrono::milliseconds reconnect_min{50};
-  std::chrono::milliseconds reconnect_max{5'000};
+  std::chrono::milliseconds reconnect_min{50};     // above 0
+  std::chrono::milliseconds reconnect_max{5'000};  // not below reconnect_min
   // False: a lost connection ends the client; calls return kConnectionLost from then on. That this
   // is retryable() then means another client: with this one nothing succeeds any more.
   bool reconnect = true;
-  // Publishes that may be unconfirmed; past it, or while others wait for that, publish_async blocks
-  // its caller (on the I/O thread: returns kLimitReached through the callback). No more of them are
-  // sent ahead than the broker reads, 4 MiB if it is not set otherwise; the rest waits here.
+  // Publishes that may be unconfirmed; past it, or while others wait for that, publish_async and
+  // publish_future block their caller until there is room or the client is closed, however long
+  // that takes; publish() does until `timeout`. (On the I/O thread: kLimitReached through the
+  // callback.) No more of them are sent ahead than the broker reads, 4 MiB if it is not set
+  // otherwise; the rest waits here.
   std::size_t unconfirmed_bytes_max = 16u << 20;
   // Told when a connection stands, the first one included (ok), and when it is lost (why); not of
   // attempts that fail, nor of close(). On the I/O thread, like the callbacks of asynchronous
@@ -82,13 +85,13 @@ struct ConsumeOptions {
   ConsumeOptions() = default;
 
   std::uint32_t concurrency = 1;  // handlers at a time, each on a thread of its own; 1 to 1,024
-  // Deliveries held at most, running ones included; 0: max(4, 2 × concurrency).
+  // Deliveries held at most, running ones included, up to 65,536; 0: max(4, 2 × concurrency).
   std::uint32_t prefetch = 0;
   std::uint64_t prefetch_bytes = 0;    // 0: no bound by bytes
-  std::chrono::milliseconds lease{0};  // 0: the queue's
+  std::chrono::milliseconds lease{0};  // 100 ms to 12 h; 0: the queue's
   // While a handler runs, or a delivery is kept, its lease is extended at a third of its length.
   bool extend_leases = true;
-  std::string consumer_name;  // empty: the client's name
+  std::string consumer_name;  // at most 128 bytes of UTF-8; empty: the client's name
   // Told when the consumer ends by itself: its queue was deleted, or another broker, which does not
   // have it, answers at the address. It does not begin again. On the I/O thread, like the callbacks
   // of asynchronous calls. May be empty.
@@ -146,8 +149,8 @@ class Delivery {
   void reject_async(std::string_view reason = {}, SettleDone done = {});
   void release_async(SettleDone done = {});
 
-  // The lease ends this long from now; 0: as long as it was at first. Not durable. Synchronous. Not
-  // needed while extend_leases is on, which makes a longer one no shorter.
+  // The lease ends this long from now: 100 ms to 12 h; 0: as long as it was at first. Not durable.
+  // Synchronous. Not needed while extend_leases is on, which makes a longer one no shorter.
   Status extend(std::chrono::milliseconds lease);
 
  private:
@@ -206,8 +209,9 @@ class Client {
 
   using PublishDone = std::function<void(Result<PublishReceipt>)>;
   // In the order of the calls of one thread, for one queue. `done` may be empty; it runs on the I/O
-  // thread, once. Never gives up while reconnecting; cancelled by close(). A `done` that publishes
-  // again whatever it is told keeps close() from ending: what is not retryable() is to end.
+  // thread, once. May block: see `unconfirmed_bytes_max`. Never gives up while reconnecting;
+  // cancelled by close(). A `done` that publishes again whatever it is told keeps close() from
+  // ending: what is not retryable() is to end.
   void publish_async(std::string_view queue, const Message& message, PublishDone done);
   std::future<Result<PublishReceipt>> publish_future(std::string_view queue,
                                                      const Message& message);
@@ -218,12 +222,12 @@ class Client {
   Result<Consumer> consume(std::string_view queue, ConsumeOptions options, Handler handler);
 
   // Takes up to `count` (1 to 65,536) deliveries, waiting at most `wait` for the first and not for
-  // more. Empty: nothing came. A delivery may wait for a commit or to be read from disk: if by then
-  // the broker has one that has not come yet, it is waited for up to 2 seconds more, so that a
-  // `wait` of 0 takes what is ready. kConnectionLost: nothing came, and there was no connection
-  // when the wait was over (with one of 0, at once), or it was lost while the broker was asked
-  // whether anything comes. kTimeout: nothing came, and the broker did not answer that. Each must
-  // be settled; its lease is not extended by itself.
+  // more; `lease` as in ConsumeOptions. Empty: nothing came. A delivery may wait for a commit or to
+  // be read from disk: if by then the broker has one that has not come yet, it is waited for up to
+  // 2 seconds more, so that a `wait` of 0 takes what is ready. kConnectionLost: nothing came, and
+  // there was no connection when the wait was over (with one of 0, at once), or it was lost while
+  // the broker was asked whether anything comes. kTimeout: nothing came, and the broker did not
+  // answer that. Each must be settled; its lease is not extended by itself.
   Result<std::vector<Delivery>> receive(std::string_view queue, std::uint32_t count,
                                         std::chrono::milliseconds wait,
                                         std::chrono::milliseconds lease = {});
@@ -236,9 +240,12 @@ class Client {
   Admin admin();
 
   // Stops consumers, waits for what is being settled and given back (bounded by `timeout`), closes
-  // the connection. On the I/O thread: waits for nothing, so that handlers may run on for a while
-  // and what they hold counts as lost; likewise from a handler while another one waits in stop() or
-  // close().
+  // the connection. No publish is waited for: those that have no room yet are cancelled at once,
+  // the others that are not confirmed by then with the connection, and may be stored all the same;
+  // so flush() first. A delivery that the program still holds, from receive() or kept by a handler,
+  // is lost, which counts as an attempt. On the I/O thread: waits for nothing, so that handlers may
+  // run on for a while and what they hold is lost, too; likewise from a handler while another one
+  // waits in stop() or close().
   void close();
 
  private:

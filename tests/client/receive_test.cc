@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <thread>
 
 #include "consumer_fixture.h"
@@ -16,16 +17,19 @@ class HoldUp {
  public:
   explicit HoldUp(pthread_t thread) {
     REQUIRE(pipe(pipe_) == 0);
+    goes_on_ = false;
     struct sigaction action {};
     action.sa_handler = [](int) {
       char byte = 0;
       [[maybe_unused]] const ssize_t bytes = read(pipe_[0], &byte, 1);
+      goes_on_ = true;
     };
     REQUIRE(sigaction(SIGUSR1, &action, &before_) == 0);
     REQUIRE(pthread_kill(thread, SIGUSR1) == 0);
   }
   ~HoldUp() {
     close(pipe_[1]);
+    while (!goes_on_) std::this_thread::yield();  // it reads what is closed next
     close(pipe_[0]);
     sigaction(SIGUSR1, &before_, nullptr);
   }
@@ -34,6 +38,7 @@ class HoldUp {
 
  private:
   static inline int pipe_[2];
+  static inline std::atomic<bool> goes_on_{false};
   struct sigaction before_ {};
 };
 

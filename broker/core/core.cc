@@ -194,6 +194,8 @@ void Core::State::advance(Now now) {
   while (!wakes.empty() && wakes.begin()->first <= now.monotonic) {
     Queue& queue = *find_queue(wakes.begin()->second);
     disarm(queue);
+    end_waits(queue, now);
+    pump(queue, now);
     be_overdue(queue);
   }
   run_overdue(now);
@@ -210,6 +212,8 @@ void Core::State::advance(Now now) {
 }
 
 void Core::State::once_a_second(Now now) {
+  // A commit may hang, or wait for room, for long.
+  renew_ends(0);
   std::size_t ids = 0;
   std::erase_if(lively_queues, [&](QueueId id) {
     Queue* const queue = find_queue(id);

@@ -71,10 +71,10 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   Status status = check_credit(request.credit_messages);
   if (status.ok()) status = check_lease(request.lease_ms);
   if (!status.ok()) return refuse(request.asker, std::move(status));
-  if (consumers.size() >= options.consumers_max) {
-    refuse(
-        request.asker, ErrorCode::kLimitReached,
-        fmt::format("The broker has {} consumers, its limit (consumers_max).", consumers.size()));
+  if (consumers.size() - consumers_ending >= options.consumers_max) {
+    refuse(request.asker, ErrorCode::kLimitReached,
+           fmt::format("The broker has {} consumers, its limit (consumers_max).",
+                       consumers.size() - consumers_ending));
     return;
   }
   SessionState& session = sessions.at(request.asker.session);
@@ -270,6 +270,7 @@ std::vector<Core::State::RetryPlace> Core::State::retries_in_turn(Queue& queue) 
   auto at = ready.lower_bound(subscription.retry_next);
   if (at == ready.end()) at = ready.begin();
   subscription.retry_next = *at;
+  bool has_gone_round = false;
   while (places.size() < kRetryLookahead) {
     const Sequence sequence = *at;
     RetryPlace place{sequence, cache.find(queue.record.id, sequence), 0};
@@ -287,8 +288,11 @@ std::vector<Core::State::RetryPlace> Core::State::retries_in_turn(Queue& queue) 
     if (!places.empty() && ahead_bytes > options.cache_bytes_max / 2) break;
     places.push_back(std::move(place));
     at = block != nullptr ? ready.upper_bound(block->last) : std::next(at);
-    if (at == ready.end()) at = ready.begin();
-    if (*at == subscription.retry_next) break;
+    if (at == ready.end()) {
+      if (std::exchange(has_gone_round, true)) break;
+      at = ready.begin();
+    }
+    if (has_gone_round && *at >= subscription.retry_next) break;
   }
   return places;
 }

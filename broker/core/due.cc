@@ -2,8 +2,8 @@
 // have waited long enough.
 //
 // One consumer may hold very many messages, and each attempt that ends is a record to be stored. So
-// only some of them end between two commits, and the queue is overdue meanwhile: what others ask
-// for comes in between.
+// only some of them end between two commits, or in a second where a commit takes longer, and the
+// queue is overdue meanwhile: what others ask for comes in between.
 
 #include <algorithm>
 #include <utility>
@@ -16,8 +16,11 @@ namespace {
 // Of the commit's time for each attempt that may end until the next one: storing its record takes a
 // tenth of that, so that on a slow disk, too, it does not make the commits longer.
 constexpr std::uint32_t kCommitUsPerEnd = 10;
+// Of a commit that waited for room, or for a device that hung, no more counts.
+constexpr std::uint32_t kCommitUsMax = 1'000'000;
 // Retries of one queue that become ready in one go; it takes some 0.3 µs each.
 constexpr int kWaitsMax = 16'384;
+constexpr Milliseconds kWaitsPause{1};
 }  // namespace
 
 // ---- when ----
@@ -47,22 +50,17 @@ void Core::State::run_overdue(Now now) {
     overdue.pop_front();
     if (queue == nullptr) continue;
     queue->overdue = false;
-    run_due(*queue, now);
+    if (queue->record.deleted) continue;
+    if (!end_consumers(*queue, now) || !end_leases(*queue, now)) be_overdue(*queue);
+    pump(*queue, now);
   }
 }
 
 void Core::State::renew_ends(std::uint32_t commit_us) {
-  ends_left = std::max(options.ends_max, commit_us / kCommitUsPerEnd);
+  ends_left = std::max(options.ends_max, std::min(commit_us, kCommitUsMax) / kCommitUsPerEnd);
 }
 
 // ---- what ----
-
-void Core::State::run_due(Queue& queue, Now now) {
-  if (queue.record.deleted) return;
-  const bool nothing_held_on = end_consumers(queue, now) && end_leases(queue, now);
-  if (!end_waits(queue, now) || !nothing_held_on) be_overdue(queue);
-  pump(queue, now);
-}
 
 void Core::State::leave(Consumer& consumer) {
   if (std::exchange(consumer.ending, true)) return;
@@ -75,6 +73,7 @@ void Core::State::leave(Consumer& consumer) {
   among[consumer.place]->place = consumer.place;
   among.pop_back();
   subscription.ending.push_back(&consumer);
+  ++consumers_ending;
 }
 
 void Core::State::see_off(Queue& queue, Now now) {
@@ -106,6 +105,7 @@ void Core::State::forget_consumer(Consumer& consumer) {
   if (consumer.unsubscriber) say_after_commit(OkReply{*consumer.unsubscriber});
   session.consumers.erase(consumer.id);
   consumers.erase(consumer.id);
+  --consumers_ending;
   if (session.is_closed && session.consumers.empty()) sessions.erase(SessionId(session.id));
 }
 
@@ -129,20 +129,16 @@ bool Core::State::end_leases(Queue& queue, Now now) {
   return true;
 }
 
-bool Core::State::end_waits(Queue& queue, Now now) {
+void Core::State::end_waits(Queue& queue, Now now) {
   Subscription& subscription = queue.subscription;
   for (int left = kWaitsMax; !subscription.waiting.empty(); --left) {
     const auto [due, sequence] = *subscription.waiting.begin();
-    if (due > now.monotonic) {
-      arm(queue, due);
-      return true;
-    }
-    if (left == 0) return false;
+    if (due > now.monotonic) return arm(queue, due);
+    if (left == 0) return arm(queue, now.monotonic + kWaitsPause);
     subscription.outstanding.find(sequence)->state = OutstandingState::kReady;
     subscription.waiting.erase(subscription.waiting.begin());
     subscription.ready.insert(sequence);
   }
-  return true;
 }
 
 }  // namespace holdfast::broker

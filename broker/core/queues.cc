@@ -319,9 +319,9 @@ std::shared_ptr<const ConsumerReport> Core::State::report(const Consumer& consum
 CoreReport Core::State::report() const {
   CoreReport total;
   total.queues = source_queues;
+  total.consumers = static_cast<std::uint32_t>(consumers.size() - consumers_ending);
   for (const auto& [name, queue] : queues_by_name) {
     const Subscription& subscription = queue->subscription;
-    total.consumers += static_cast<std::uint32_t>(subscription.consumers.size());
     if (queue->is_dead_queue()) {
       total.dead += queue->messages();
     } else {

@@ -67,7 +67,7 @@ void Core::State::fetch_block_of(Queue& queue, Sequence sequence, Sequence to, S
   fetch(queue, sequence, to, 1,
         [this, sequence, to, known_by](Queue& read_queue, const FetchResult& result, Now now) {
           // Where a block that is not legible ends is told by the next one, which may be far.
-          if (!result.unreadable.empty() && to < read_queue.committed_to) {
+          if (!result.unreadable.empty() && to == sequence && to < read_queue.committed_to) {
             fetch_block_of(read_queue, sequence, read_queue.committed_to, known_by);
             return;
           }
@@ -234,7 +234,8 @@ void Core::State::continue_peek(Queue& queue, const PeekTask& task) {
 }
 
 void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& result) {
-  if (!sessions.contains(task.asker.session)) {
+  const auto session = sessions.find(task.asker.session);
+  if (session == sessions.end() || session->second.is_closed) {
     --peeks_under_way;
     return;
   }

@@ -201,13 +201,12 @@ struct Core::State {
   // Those that have left; what cannot be done at once becomes overdue.
   void see_off(Queue& queue, Now now);
   void be_overdue(Queue& queue);
-  // Of each queue that is overdue what can be done at once.
+  // Of each queue that is overdue what may end now.
   void run_overdue(Now now);
-  void run_due(Queue& queue, Now now);
   // These return whether nothing of that is left.
   bool end_consumers(Queue& queue, Now now);
   bool end_leases(Queue& queue, Now now);
-  bool end_waits(Queue& queue, Now now);
+  void end_waits(Queue& queue, Now now);
   void forget_consumer(Consumer& consumer);
   // After a commit that took so long.
   void renew_ends(std::uint32_t commit_us);
@@ -344,6 +343,7 @@ struct Core::State {
   std::uint32_t source_queues = 0;     // not deleted, dead-letter queues not counted
   std::map<SessionId, SessionState> sessions;
   std::map<ConsumerId, std::unique_ptr<Consumer>> consumers;
+  std::size_t consumers_ending = 0;
   std::size_t current_bytes = 0;  // of the blocks that queues are delivered from
   std::uint64_t last_consumer = 0;
   std::uint64_t last_fetch = 0;

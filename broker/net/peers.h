@@ -42,7 +42,7 @@ namespace holdfast::broker {
 
 struct PeerLimits {
   std::size_t connections_max = 10'000;
-  // So many more are taken through the unix socket: whoever looks after the broker gets in.
+  // So many more are taken through the unix socket, for whoever looks after the broker.
   std::size_t unix_connections_more = 8;
   // One over that is told why, so many at a time; more are closed at once, which the log tells.
   std::size_t refused_max = 24;

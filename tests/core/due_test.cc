@@ -71,10 +71,10 @@ TEST_CASE("the end of a consumer with very many in flight kept the broker from e
 
 TEST_CASE("many leases that end at once end in pieces, and each is told of") {
   CoreFixture f(in_pieces());
-  const ConsumerId consumer = hold_35(f, 5'000);
+  const ConsumerId consumer = hold_35(f, 5'500);
   f.set_credit(consumer, 0);
   f.hold_commits();
-  f.pass(Milliseconds(4'999));
+  f.pass(Milliseconds(5'499));
   CHECK(in_flight(f) == 35);
   f.pass(Milliseconds(2));
   CHECK(in_flight(f) == 25);
@@ -98,17 +98,59 @@ TEST_CASE("many leases that end at once end in pieces, and each is told of") {
 
 TEST_CASE("the leases of another queue do not wait for those of one with very many") {
   CoreFixture f(in_pieces());
-  hold_35(f, 5'000);
+  hold_35(f, 5'500);
   f.create_queue("small");
   f.publish("small", "a");
-  f.subscribe("small", 1, 5'000);
+  f.subscribe("small", 1, 5'500);
   REQUIRE(f.delivered().size() == 1);
   f.hold_commits();
-  f.pass(Milliseconds(5'001));
+  f.pass(Milliseconds(5'501));
   f.commit_one();
   advance_at_once(f);
   CHECK(f.report("small").in_flight == 0);
   CHECK(in_flight(f) > 0);
+}
+
+// Those of a queue with very many had used up what may end before the next commit.
+TEST_CASE("while a commit hung, the retries of all queues waited for it") {
+  CoreFixture f(in_pieces());
+  hold_35(f);
+  f.create_queue("b", {{QueueSetting::kBackoffMin, 100}, {QueueSetting::kBackoffMax, 100}});
+  f.publish("b", "b");
+  const ConsumerId consumer = f.subscribe("b", 1, 0, SessionId(3));
+  REQUIRE(f.delivered() == range(1, 1));
+  // The disk is so full that attempts are not counted any more, and are made all the same.
+  f.store.space.publishes_allowed = f.store.space.retries_allowed = false;
+  f.store.space.room_bytes = 0;
+  f.tell_space();
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "", std::nullopt, SessionId(3));
+  f.hold_commits();
+  f.disconnect();
+  CHECK(in_flight(f) == 25);
+  f.pass(Milliseconds(200));
+  CHECK(in_flight(f) == 25);
+  CHECK(f.delivered() == range(1, 1));
+  // And the others end by and by.
+  f.pass(Milliseconds(3'000));
+  CHECK(in_flight(f) == 0);
+}
+
+TEST_CASE("a commit that hung for a minute lets no more end at once than one of a second") {
+  CoreOptions options = in_pieces();
+  CoreFixture f(options);
+  f.create_queue("q", {{QueueSetting::kOutstandingMax, 1'048'576}});
+  constexpr std::uint32_t kMessages = 150'000;
+  f.hold_commits();
+  for (std::uint32_t i = 0; i < kMessages; ++i) f.publish("q", std::to_string(i));
+  f.release_commits();
+  for (std::uint32_t i = 0; i < 3; ++i) f.subscribe("q", 65'536);
+  REQUIRE(f.deliveries().size() == kMessages);
+  f.hold_commits();
+  f.disconnect();
+  f.store.batch_us = 60'000'000;
+  f.commit_one();
+  f.core().advance(f.now());
+  CHECK(in_flight(f) == kMessages - kPiece - 100'000);
 }
 
 TEST_CASE("a slow disk does not hold back what ends") {
@@ -218,8 +260,8 @@ TEST_CASE("retries chosen for a consumer that ends in pieces are given back and 
 
 TEST_CASE("a message acked late by an earlier holder is not told to one that is gone") {
   CoreFixture f(in_pieces());
-  const ConsumerId first = hold_35(f, 5'000);
-  f.pass(Milliseconds(5'001));
+  const ConsumerId first = hold_35(f, 5'500);
+  f.pass(Milliseconds(5'501));
   advance_at_once(f);
   f.lost_leases();
   f.set_credit(first, 0);

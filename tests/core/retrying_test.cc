@@ -83,6 +83,41 @@ TEST_CASE("after a restart, too, a block that is read serves all retries that ar
   CHECK(f.fetches() - before <= 9 * kBlocks);
 }
 
+// The search for the next one stands in the middle of a block then, and comes to its beginning when
+// it goes round.
+TEST_CASE("messages over a lowered limit were asked to be moved several times each") {
+  CoreOptions options;
+  options.cache_bytes_max = 20'000;
+  CoreFixture f(options);
+  f.create_queue("q", {{QueueSetting::kBackoffMin, 0},
+                       {QueueSetting::kBackoffMax, 0},
+                       {QueueSetting::kMaxAttempts, 0}});
+  f.hold_commits();
+  for (int i = 0; i < 11; ++i) f.publish("q", std::to_string(i));  // the first has its own block
+  f.release_commits();
+  const ConsumerId all = f.subscribe("q", 11);
+  REQUIRE(f.delivered().size() == 11);
+  f.ack(all, 1);
+  f.set_credit(all, 0);
+  f.settle(all, wire::SettleKind_Nack, {{2, 11}});
+  f.pass(Milliseconds(1));
+  f.set_credit(all, 5);
+  REQUIRE(f.delivered() == std::vector<Sequence>{2, 3, 4, 5, 6});
+  f.set_credit(all, 0);
+  f.settle(all, wire::SettleKind_Nack, {{2, 6}});
+  f.pass(Milliseconds(1));
+  f.edit_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.create_queue("other");
+  f.subscribe("other", 1);
+  f.publish("other", "takes the cache", std::string(30'000, 'x'));
+  REQUIRE(f.delivered().size() == 1);
+  f.store.space.publishes_allowed = false;
+  f.store.space.room_bytes = f.store.space.reserve_room_bytes = 0;
+  f.tell_space();
+  f.set_credit(all, 1);
+  CHECK(f.core().moves_held_up() == 10);
+}
+
 TEST_CASE(
     "retries take turns: one that fails at once again and again does not keep others waiting") {
   CoreFixture f;

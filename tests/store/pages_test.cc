@@ -58,6 +58,21 @@ void damage_overflow_pages(const StoreFixture& fixture) {
   write_file(data_file, damaged);
 }
 
+class AddressSpaceLimit {
+ public:
+  explicit AddressSpaceLimit(std::uint64_t bytes) {
+    REQUIRE_EQ(::getrlimit(RLIMIT_AS, &before_), 0);
+    const rlimit limit{.rlim_cur = bytes, .rlim_max = before_.rlim_max};
+    REQUIRE_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
+  }
+  ~AddressSpaceLimit() { ::setrlimit(RLIMIT_AS, &before_); }
+  AddressSpaceLimit(const AddressSpaceLimit&) = delete;
+  AddressSpaceLimit& operator=(const AddressSpaceLimit&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
 std::unique_ptr<Batch> removal_of_blocks(std::uint64_t number) {
   auto batch = std::make_unique<Batch>();
   batch->number = number;
@@ -281,12 +296,8 @@ TEST_CASE("a record of free pages whose size is damaged took as much memory as i
   std::ifstream statm("/proc/self/statm");
   std::uint64_t pages_mapped = 0;
   statm >> pages_mapped;
-  rlimit before{};
-  REQUIRE_EQ(::getrlimit(RLIMIT_AS, &before), 0);
-  const rlimit limit{.rlim_cur = pages_mapped * 4096 + (256u << 20), .rlim_max = before.rlim_max};
-  REQUIRE_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
+  const AddressSpaceLimit limit(pages_mapped * 4096 + (256u << 20));
   const PageReport report = check_all(data_file);
-  ::setrlimit(RLIMIT_AS, &before);
   REQUIRE_FALSE(report.findings.empty());
   CHECK_NE(report.findings.front().what.find("has a value that is not where node"),
            std::string::npos);

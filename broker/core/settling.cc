@@ -172,7 +172,9 @@ void Core::State::take_back(Queue& queue, Outstanding& entry) {
   --in_flight;
   --entry.block->held;
   entry.holder = nullptr;
+#ifndef HOLDFAST_BREAK_FORGET_FREE_CREDIT
   make_available(consumer);
+#endif
 }
 
 void Core::State::record_attempt(Queue& queue, Outstanding& entry, wire::Cause cause,

@@ -64,7 +64,7 @@ void World::act(Action action) {
       note("the wall clock jumps {} ms {}", jump.count(), forward ? "forward" : "back");
       ++faults_.clock_jumps;
       now_.wall += forward ? jump : -jump;
-      if (forward) model_.wall_jumped(jump.count());
+      model_.wall_jumped(forward ? jump.count() : -jump.count());
       return;
     }
     case Action::kCommit:
@@ -265,12 +265,14 @@ void World::subscribe(QueueId queue, std::uint32_t credit, std::uint32_t lease_m
   Pending asked = pending(Kind::kOther, consumer, queue);
   asked.credit = credit;
   asked.lease_ms = lease_ms;
+  const std::uint64_t bytes = script_.random.once_in(4) ? script_.random.between(1, 5000) : 0;
+  asked.credit_bytes = bytes;
   model_.ask(asker.correlation, std::move(asked));
   SubscribeRequest request;
   request.asker = asker;
   request.queue = name;
   request.credit_messages = credit;
-  request.credit_bytes = script_.random.once_in(4) ? script_.random.between(1, 5000) : 0;
+  request.credit_bytes = bytes;
   request.lease_ms = lease_ms;
   note("request {} subscribes to queue {} with credit {}", asker.correlation, queue.value, credit);
   core_->subscribe(request, now_);
@@ -406,14 +408,10 @@ void World::purge() {
   const std::optional<QueueId> id = some_queue(script_.random.once_in(4));
   if (!id) return;
   const std::string name = queues_known().at(*id);
-  const Asker looking = ask(session(0));
-  core_->list_queues(looking, false, QueueId(), now_);
   Sequence last = 0;
-  for (const Effect& effect : core_->effects().said) {
-    const auto* reply = std::get_if<QueueReply>(&effect);
-    if (reply != nullptr && reply->report->id == *id) last = reply->report->next_sequence - 1;
+  for (const QueueReport& report : list_queues()) {
+    if (report.id == *id) last = report.next_sequence - 1;
   }
-  core_->effects().said.clear();
   const Asker asker = ask(session(0));
   note("request {} purges queue {} up to {}", asker.correlation, id->value, last);
   model_.ask_purge(asker.correlation, asker.session, *id, last);

@@ -80,6 +80,7 @@ void Model::apply_entry(QueueId id, const BlockEntry& entry) {
   publish.live = {id, entry.sequence};
   Message stored;
   stored.publish = *number;
+  stored.stored_bytes = entry.stored_bytes();
   stored.story = entry.provenance.empty() ? 0 : checksum(entry.provenance);
   of->messages.emplace(entry.sequence, std::move(stored));
   of->live.insert(entry.sequence);
@@ -95,7 +96,7 @@ void Model::check_stored_once(QueueModel& of, Publish& publish, Sequence sequenc
   const Publish& before = publishes_[of.messages.at(newest->second).publish];
   const std::int64_t age_ms =
       (publish.at - before.at).count() + (publish.jumps_ms - before.jumps_ms);
-  if (age_ms < static_cast<std::int64_t>(of.dedup_window_least) && !ids_may_be_dropped_) {
+  if (age_ms < static_cast<std::int64_t>(of.dedup_window_least) && !leeway_.ids_are_dropped) {
     find("dedup", fmt::format("'{}' is stored as {} and, {} ms later, as {} of queue {}",
                               publish.id, newest->second, age_ms, sequence, of.name));
   }

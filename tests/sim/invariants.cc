@@ -77,23 +77,36 @@ void Model::on(const ConfirmReply& reply) {
     }
     if (reply.duplicate) {
       ++counts_.duplicates;
-      // The newest of its id; or, where that was asked for later, the one before. Of ids that were
-      // dropped early, an older one may be back after a crash that came before its removal.
-      const Sequence newest = queues_.at(publish.queue).newest_of_id[publish.id];
-      const bool is_newest =
-          newest == sequence || message(publish.queue, newest)->publish >= pending->publish;
-      if (publishes_[stored->publish].id != publish.id || (!is_newest && !ids_may_be_dropped_)) {
-        find("dedup", fmt::format("'{}' is called a duplicate of {}, which is another message",
-                                  publish.id, sequence));
-      }
-      if (publish.stored != 0) {
-        find("dedup", fmt::format("'{}' is stored and called a duplicate", publish.id));
-      }
+      check_duplicate(publish, pending->publish, sequence);
     } else if (stored->publish != pending->publish) {
       find("bytes",
            fmt::format("'{}' is confirmed as {}, which is another message", publish.id, sequence));
     }
     ++counts_.confirmed;
+  }
+}
+
+void Model::check_duplicate(const Publish& publish, std::uint64_t number, Sequence sequence) {
+  QueueModel& of = queues_.at(publish.queue);
+  const Publish& first = publishes_[of.messages.at(sequence).publish];
+  // The newest of its id; or, where that was asked for later, the one before. Of ids that were
+  // dropped early, an older one may be back after a crash that came before its removal.
+  const Sequence newest = of.newest_of_id[publish.id];
+  const bool is_newest = newest == sequence || of.messages.at(newest).publish >= number;
+  if (first.id != publish.id || (!is_newest && !leeway_.ids_are_dropped)) {
+    find("dedup", fmt::format("'{}' is called a duplicate of {}, which is another message",
+                              publish.id, sequence));
+  }
+  if (publish.stored != 0) {
+    find("dedup", fmt::format("'{}' is stored and called a duplicate", publish.id));
+  }
+  // Ids leave a second late with those that came after them within a second, when the broker looks
+  // at them, once a second.
+  constexpr std::uint64_t kLaterMs = 3000;
+  const auto age_ms = static_cast<std::uint64_t>((publish.at - first.at).count());
+  if (age_ms > of.dedup_window_most + kLaterMs && !leeway_.ids_are_read && !jumped_back_) {
+    find("dedup", fmt::format("'{}' is called a duplicate after {} ms; the window is {} ms",
+                              publish.id, age_ms, of.dedup_window_most));
   }
 }
 
@@ -127,9 +140,7 @@ void Model::on(const Delivery& delivery, Now now) {
     if (room == 0) find("bounds", where + " goes to a session that has no room");
   }
   room -= std::min(room, room_of(delivery.entry.stored_bytes()));
-  if (consumer.held.size() >= consumer.credit) {
-    find("bounds", where + " is delivered without credit");
-  }
+  check_credit(consumer, message, where);
   ++counts_.delivered;
   if (message.restarted) message.retries_uncounted = 0;
   if (message.delivered_ever) ++counts_.redelivered;
@@ -146,6 +157,24 @@ void Model::on(const Delivery& delivery, Now now) {
   message.holder = delivery.consumer;
   message.lease_end = now.monotonic + Milliseconds(delivery.lease_ms);
   consumer.held.insert(sequence);
+}
+
+// Whichever came last was chosen while the others had not used up the bytes.
+void Model::check_credit(const ConsumerModel& consumer, const Message& message,
+                         const std::string& where) {
+  if (consumer.held.size() >= consumer.credit) {
+    find("bounds", where + " is delivered without credit");
+  }
+  if (consumer.credit_bytes == 0) return;
+  std::uint64_t largest = message.stored_bytes;
+  for (const Sequence sequence : consumer.held) {
+    largest = std::max(largest, queues_.at(consumer.queue).messages.at(sequence).stored_bytes);
+  }
+  const std::uint64_t others = held_bytes(consumer) + message.stored_bytes - largest;
+  if (others > 0 && others >= consumer.credit_bytes) {
+    find("bounds",
+         fmt::format("{} is delivered beyond a credit of {} bytes", where, consumer.credit_bytes));
+  }
 }
 
 void Model::check_attempt(QueueModel& of, const Message& message, const Delivery& delivery) {
@@ -258,6 +287,7 @@ void Model::on(const SubscribedReply& reply) {
   consumer.lease_ms = reply.lease_ms;
   consumer.lease_is_the_queues = pending->lease_ms == 0;
   consumer.credit = pending->credit;
+  consumer.credit_bytes = pending->credit_bytes;
 }
 
 void Model::on(const PeekReply& reply) {

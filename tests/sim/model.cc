@@ -21,8 +21,12 @@ void QueueModel::set(QueueSetting setting, std::uint64_t value) {
   if (setting == QueueSetting::kOutstandingMax) {
     outstanding_most = std::max(outstanding_most, value);
   }
+  const std::uint64_t bound = value == 0 ? ~std::uint64_t{0} : value;
+  if (setting == QueueSetting::kMaxMessages) max_messages_most = std::max(max_messages_most, bound);
+  if (setting == QueueSetting::kMaxBytes) max_bytes_most = std::max(max_bytes_most, bound);
   if (setting == QueueSetting::kDedupWindow) {
     dedup_window_least = std::min(dedup_window_least, value);
+    dedup_window_most = std::max(dedup_window_most, value);
   }
 }
 
@@ -46,6 +50,21 @@ std::size_t Model::held_count() const {
   std::size_t count = 0;
   for (const auto& [id, consumer] : consumers_) count += consumer.held.size();
   return count;
+}
+
+std::size_t Model::held_count(QueueId id) const {
+  std::size_t count = 0;
+  for (const auto& [consumer_id, consumer] : consumers_) {
+    if (consumer.queue == id) count += consumer.held.size();
+  }
+  return count;
+}
+
+std::uint64_t Model::held_bytes(const ConsumerModel& consumer) const {
+  const QueueModel& of = queues_.at(consumer.queue);
+  std::uint64_t bytes = 0;
+  for (const Sequence sequence : consumer.held) bytes += of.messages.at(sequence).stored_bytes;
+  return bytes;
 }
 
 std::uint64_t Model::add_publish(Publish publish) {
@@ -166,6 +185,7 @@ void Model::ask_edit(QueueId id, const std::vector<SettingChange>& settings) {
 
 void Model::set_credit(ConsumerId consumer, std::uint32_t credit) {
   consumers_.at(consumer).credit = credit;
+  consumers_.at(consumer).credit_bytes = 0;
 }
 
 void Model::set_room(SessionId session, std::uint64_t bytes) { rooms_[session] = bytes; }
@@ -177,7 +197,7 @@ void Model::end_consumer(ConsumerId id, Now now) {
   for (const Sequence sequence : found->second.held) {
     Message& message = of.messages.at(sequence);
     let_go(of, message, now, std::nullopt);
-    if (ends_may_wait_) message.not_before = now.monotonic;
+    if (leeway_.ends_wait) message.not_before = now.monotonic;
   }
   consumers_.erase(found);
 }
@@ -248,6 +268,7 @@ void Model::check_counts(const QueueReport& report) {
   for (const QueueSettingInfo& info : queue_setting_table()) {
     of->set(info.setting, report.settings.get(info.setting));
   }
+  of->messages_at_start = report.messages;
   std::uint64_t surely = 0;
   for (const Sequence sequence : of->live) {
     if (!perhaps_gone(*of, sequence, of->messages.at(sequence))) ++surely;
@@ -270,10 +291,12 @@ void Model::check_bounds(const QueueReport& report) {
                      "never above {}",
                      report.name, report.in_flight, report.waiting, of->outstanding_most));
   }
-  std::size_t held = 0;
-  for (const auto& [id, consumer] : consumers_) {
-    if (consumer.queue == report.id) held += consumer.held.size();
+  if (report.messages > of->max_messages_most || report.bytes > of->max_bytes_most) {
+    find("bounds",
+         fmt::format("queue {} has {} messages of {} and {} bytes of {}", report.name,
+                     report.messages, of->max_messages_most, report.bytes, of->max_bytes_most));
   }
+  const std::size_t held = held_count(report.id);
   if (report.in_flight < held) {
     find("held", fmt::format("queue {} reports {} in flight; consumers hold {}", report.name,
                              report.in_flight, held));

@@ -11,8 +11,10 @@
 //   order      first deliveries of one run of the broker ascend (I6)
 //   attempts   counted, never too low, after a crash at most one too high, never over the limit
 //   held       a message is with one consumer at a time; leases end when they say
-//   bounds     credit, outstanding-max, waits before a retry
+//   bounds     credit, outstanding-max, max-messages, max-bytes, waits before a retry
 //   answers    every request is answered once
+//   rest       when there is nothing left to do, no consumer waits for what is ready, and what is
+//              reported is right to the byte
 //   drain      when the faults stop, everything drains and the store is empty (I11)
 
 #pragma once
@@ -37,8 +39,9 @@ enum class End : std::uint8_t { kNone, kAcked, kPurged, kMoved, kDiscarded, kRed
 // A message in a queue, known since it is durable.
 struct Message {
   std::uint64_t publish = 0;  // which one brought it
-  std::uint64_t story = 0;    // checksum of its provenance; 0: none
-  End end = End::kNone;       // said, or seen in the store: final
+  std::uint64_t stored_bytes = 0;
+  std::uint64_t story = 0;  // checksum of its provenance; 0: none
+  End end = End::kNone;     // said, or seen in the store: final
   // Asked, and perhaps so.
   std::uint32_t acks_pending = 0;
   bool ack_perhaps = false;
@@ -74,13 +77,17 @@ struct QueueModel {
   std::set<Sequence> purges_asked;  // up to where; those that perhaps were done
   bool delete_asked = false;
   bool deleted = false;
+  std::uint64_t messages_at_start = 0;  // of this run of the broker; 0: made since
   // As the core has them now, and the extremes they ever had.
   std::map<QueueSetting, std::uint64_t> settings;
   std::uint64_t max_attempts_most = 0;  // 0: none yet
   bool unlimited_ever = false;
   std::uint64_t max_attempts_least = ~std::uint64_t{0};
   std::uint64_t outstanding_most = 0;
+  std::uint64_t max_messages_most = 0;  // this and the next: the largest number there is, for none
+  std::uint64_t max_bytes_most = 0;
   std::uint64_t dedup_window_least = ~std::uint64_t{0};
+  std::uint64_t dedup_window_most = 0;
 
   void set(QueueSetting setting, std::uint64_t value);
 };
@@ -91,6 +98,7 @@ struct ConsumerModel {
   std::uint32_t lease_ms = 0;
   bool lease_is_the_queues = false;
   std::uint32_t credit = 0;
+  std::uint64_t credit_bytes = 0;  // 0: no bound
   std::set<Sequence> held;
   std::set<Sequence> past;
 };
@@ -136,14 +144,21 @@ struct Pending {
   MonotonicTime at;
   std::uint32_t lease_ms = 0;
   std::uint32_t credit = 0;
+  std::uint64_t credit_bytes = 0;
+};
+
+// What a run may do besides.
+struct Leeway {
+  bool ids_are_dropped = false;  // before their time
+  bool ids_are_read = false;     // meanwhile younger ones stay beyond their time
+  // What a consumer held that is gone may be given back later, and waits as long as its queue's
+  // settings say then.
+  bool ends_wait = false;
 };
 
 class Model {
  public:
-  // `ends_may_wait`: what a consumer held that is gone may be given back later, and waits as long
-  // as its queue's settings say then.
-  Model(bool ids_may_be_dropped, bool ends_may_wait)
-      : ids_may_be_dropped_(ids_may_be_dropped), ends_may_wait_(ends_may_wait) {}
+  explicit Model(Leeway leeway) : leeway_(leeway) {}
 
   // ---- what was asked, told before the core is ----
   void ask(std::uint64_t correlation, Pending pending) {
@@ -171,11 +186,20 @@ class Model {
   void said(const Effect& effect, Now now);
   void advanced(Now now);
   // The broker sees it when it starts the next time.
-  void wall_jumped(std::int64_t forward_ms) { jumps_unseen_ms_ += forward_ms; }
+  void wall_jumped(std::int64_t forward_ms) {
+    if (forward_ms < 0) {
+      jumped_back_ = true;
+    } else {
+      jumps_unseen_ms_ += forward_ms;
+    }
+  }
   void crashed(bool gracefully);
   // The broker's own list, at a moment when nothing but what is durable has happened.
   void check_counts(const QueueReport& report);
   void check_bounds(const QueueReport& report);
+  // Likewise, when there is nothing to be done until time passes or somebody asks for something.
+  // `is_roomy`: the disk has room for everything.
+  void check_rest(const std::vector<QueueReport>& reports, bool is_roomy);
   // Nothing may be left.
   void check_drained();
 
@@ -205,9 +229,16 @@ class Model {
   void apply_entry(QueueId queue, const BlockEntry& entry);
   void check_dead_letter(QueueModel& dead, const BlockEntry& entry, std::uint64_t publish);
   void check_stored_once(QueueModel& queue, Publish& publish, Sequence sequence);
+  void check_duplicate(const Publish& publish, std::uint64_t number, Sequence sequence);
   void on(const ConfirmReply& reply);
   void on(const Delivery& delivery, Now now);
   void check_attempt(QueueModel& queue, const Message& message, const Delivery& delivery);
+  void check_credit(const ConsumerModel& consumer, const Message& message,
+                    const std::string& where);
+  void check_contents(const QueueModel& queue, const QueueReport& report);
+  void check_counters(const QueueModel& queue, const QueueReport& report,
+                      const std::vector<QueueReport>& reports);
+  void check_nobody_waits(const QueueModel& queue, const QueueReport& report);
   void on(const SettledReply& reply);
   void on(const ExtendedReply& reply);
   void on(const LeaseLostNotice& notice, Now now);
@@ -224,13 +255,15 @@ class Model {
   std::optional<std::uint64_t> publish_of(const BlockEntry& entry) const;
   void end(QueueModel& queue, Sequence sequence, End how);
   void let_go(QueueModel& queue, Message& message, Now now, std::optional<Milliseconds> delay);
+  std::size_t held_count(QueueId queue) const;
+  std::uint64_t held_bytes(const ConsumerModel& consumer) const;
   bool perhaps_gone(const QueueModel& queue, Sequence sequence, const Message& message) const;
 
-  bool ids_may_be_dropped_;
-  const bool ends_may_wait_;
+  const Leeway leeway_;
   bool draining_ = false;
   std::int64_t jumps_ms_ = 0;
   std::int64_t jumps_unseen_ms_ = 0;
+  bool jumped_back_ = false;
   bool retries_are_counted_ = true;
   bool was_short_of_room_ = false;  // since the last start
   bool was_full_ever_ = false;

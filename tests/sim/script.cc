@@ -43,7 +43,9 @@ Script::Script(std::uint64_t seed) : random(seed) {
   if (few_ends) options_.ends_max = random.one_of<std::uint32_t>({1, 3});
   few_ids = random.once_in(8);
   if (few_ids) options_.dedup.ids_max = random.between(1, 300);
-  options_.dedup.recent_ids_of_queue_max = random.one_of<std::size_t>({0, 3, 30, 65'536});
+  constexpr std::size_t kMoreThanAny = 65'536;
+  options_.dedup.recent_ids_of_queue_max = random.one_of<std::size_t>({0, 3, 30, kMoreThanAny});
+  reads_ids = options_.dedup.recent_ids_of_queue_max < kMoreThanAny;
   options_.dedup.older.chunk_ids_max = random.one_of<std::size_t>({1, 10, 100});
   options_.dedup.older.table_ids_max = random.one_of<std::size_t>({1, 20, 1000});
   options_.dedup.older.tag_mask = random.one_of<std::uint32_t>({1, 15, ~0u});

@@ -85,6 +85,8 @@ class Script {
   std::uint64_t prompt_percent = 0;
   // Whether dedup's bound by count may forget ids early.
   bool few_ids = false;
+  // Whether older ids are known by fingerprints, and some are read to tell.
+  bool reads_ids = false;
   // Whether so few attempts end between two commits that leases that are over may have to wait for
   // one.
   bool few_ends = false;

@@ -56,7 +56,9 @@ World::World(std::uint64_t seed, Sabotage sabotage, bool print_events)
     : sabotage_(sabotage),
       print_events_(print_events),
       script_(seed),
-      model_(script_.few_ids, script_.few_ends) {
+      model_({.ids_are_dropped = script_.few_ids,
+              .ids_are_read = script_.reads_ids,
+              .ends_wait = script_.few_ends}) {
   now_.monotonic = MonotonicTime(Milliseconds(1'000'000));
   now_.wall = from_unix_ms(1'700'000'000'000);
   start();
@@ -91,17 +93,7 @@ void World::start() {
   store_.load_dedup(*core_, now_);
   take_effects();
   // Only what is durable has happened so far.
-  const SessionId person = session(0);
-  listed_.clear();
-  const Asker asker = ask(person);
-  core_->list_queues(asker, false, QueueId(), now_);
-  for (const Effect& effect : core_->effects().said) {
-    if (const auto* reply = std::get_if<QueueReply>(&effect)) listed_.push_back(*reply->report);
-  }
-  std::erase_if(core_->effects().said, [&](const Effect& effect) {
-    return std::holds_alternative<QueueReply>(effect) ||
-           std::holds_alternative<ListEndReply>(effect);
-  });
+  listed_ = list_queues();
   for (const QueueReport& report : listed_) model_.check_counts(report);
   take_effects();
 }
@@ -358,8 +350,9 @@ void World::settle_down() {
     if (wake && *wake <= now_.monotonic) {
       core_->advance(now_);
       take_effects();
-    } else if (!read && !committed) {
-      return model_.advanced(now_);
+    } else if (!read && !committed && readings_.empty() && ids_readings_.empty()) {
+      model_.advanced(now_);
+      return rest();
     }
     reads = committed ? 0 : reads + 1;
     commits += committed ? 1 : 0;
@@ -369,18 +362,27 @@ void World::settle_down() {
 
 // Bounds that the broker's own reports show.
 void World::look() {
-  const Asker asker = ask(session(0));
-  model_.ask(asker.correlation, pending(Kind::kOther, asker.session));
-  core_->list_queues(asker, false, QueueId(), now_);
-  for (const Effect& effect : core_->effects().said) {
-    if (const auto* reply = std::get_if<QueueReply>(&effect)) {
-      // A queue is listed as soon as it is created, before that is stored.
-      if (model_.queue(reply->report->id) != nullptr) model_.check_bounds(*reply->report);
-    }
+  for (const QueueReport& report : list_queues()) {
+    // A queue is listed as soon as it is created, before that is stored.
+    if (model_.queue(report.id) != nullptr) model_.check_bounds(report);
   }
-  std::erase_if(core_->effects().said,
-                [](const Effect& effect) { return std::holds_alternative<QueueReply>(effect); });
+}
+
+void World::rest() {
+  const SpaceReport space = core_->report(now_).space;
+  model_.check_rest(list_queues(),
+                    space.publishes_allowed && space.room_bytes == MemoryStore::kRoomBytes);
+}
+
+std::vector<QueueReport> World::list_queues() {
   take_effects();
+  core_->list_queues(ask(session(0)), false, QueueId(), now_);
+  std::vector<QueueReport> reports;
+  for (const Effect& effect : core_->effects().said) {
+    if (const auto* reply = std::get_if<QueueReply>(&effect)) reports.push_back(*reply->report);
+  }
+  core_->effects().clear();
+  return reports;
 }
 
 // ---- the end ----
@@ -396,17 +398,12 @@ void World::ack_everything() {
 bool World::drained() {
   bool empty = store_.block_count() == 0;
   messages_left_.clear();
-  const Asker asker = ask(session(0));
-  core_->list_queues(asker, false, QueueId(), now_);
-  for (const Effect& effect : core_->effects().said) {
-    const auto* reply = std::get_if<QueueReply>(&effect);
-    if (reply == nullptr || reply->report->messages == 0) continue;
+  for (const QueueReport& report : list_queues()) {
+    if (report.messages == 0) continue;
     empty = false;
-    const QueueReport& report = *reply->report;
     messages_left_ += fmt::format("{}: {} ready, {} in flight, {} waiting; ", report.name,
                                   report.ready, report.in_flight, report.waiting);
   }
-  core_->effects().said.clear();
   return empty;
 }
 

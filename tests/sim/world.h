@@ -91,6 +91,9 @@ class World {
   void ack_everything();
   bool drained();
   void look();
+  void rest();
+  // As the core tells it now.
+  std::vector<QueueReport> list_queues();
   template <typename... Values>
   void note(fmt::format_string<Values...> format, Values&&... values) {
     note_text(fmt::format(format, std::forward<Values>(values)...));

@@ -173,7 +173,7 @@ void Core::State::session_room(SessionId id, std::uint64_t bytes, Now now) {
   if (found == sessions.end()) return;
   SessionState& session = found->second;
   const bool had_room = session.has_room();
-  session.room_bytes = bytes;
+  session.room_bytes = session.room_told = bytes;
   if (had_room || !session.has_room()) return;
   serve(session, now);
 }

@@ -481,7 +481,10 @@ Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& con
       continue;
     }
     if (subscription.read_next > subscription.delivered_to_durable) {
-      ask_for_watermark(queue, consumer);
+      if (subscription.record.delivered_to < subscription.read_next) {
+        note_watermark(queue, consumer);
+        touch(queue);
+      }
       return FirstDelivery::kLater;
     }
     CHECK(subscription.current_open != nullptr, "queue {} reads a block with nothing unsettled",
@@ -494,19 +497,20 @@ Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& con
     pin(subscription.current);
     hand_over(queue, consumer, entry, message, now);
     ++subscription.read_next;
+    // What there will be room for next need not wait for a commit then.
+    if (!consumer.session->has_room()) note_watermark(queue, consumer);
     return FirstDelivery::kDone;
   }
 }
 
-// The consumer has room now, and may have none when the batch is sealed: what it could take is kept
-// in mind until then.
-void Core::State::ask_for_watermark(Queue& queue, const Consumer& consumer) {
+// The consumer may have no room when the batch is sealed: what it could take is kept in mind until
+// then.
+void Core::State::note_watermark(Queue& queue, const Consumer& consumer) {
   Subscription& subscription = queue.subscription;
-  if (subscription.record.delivered_to >= subscription.read_next) return;
-  touch(queue);
-  subscription.watermark_asked =
-      std::max(subscription.watermark_asked,
-               subscription.read_next - 1 + credit_in_messages(queue, consumer));
+  const std::uint64_t messages =
+      std::min(credit_in_messages(queue, consumer), room_in_messages(queue, *consumer.session));
+  const Sequence wanted = std::min(watermark_max(queue), subscription.read_next - 1 + messages);
+  subscription.watermark_asked = std::max(subscription.watermark_asked, wanted);
 }
 
 }  // namespace holdfast::broker

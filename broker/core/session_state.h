@@ -38,13 +38,17 @@ struct SessionState {
 
   // Bytes that may still be delivered, as room_of() counts them, since its owner told last.
   std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t room_told = room_bytes;
   // Of retries that wait for their commits; they are delivered then, whatever room there is.
   std::uint64_t starting_bytes = 0;
   // Its consumers with credit that had no room, in the order in which they were turned away.
   std::map<std::uint64_t, Consumer*> turned_away;
   std::uint64_t last_turn = 0;
   bool is_to_be_served = false;  // has room again since the last advance()
-  std::list<PeekTask> peeks;     // that wait for their turn; takes no memory while there are none
+  // While a watermark is reckoned, the so manieth: messages for which it may still count on room.
+  std::uint64_t reckoning = 0;
+  std::uint64_t messages_reckoned_with = 0;
+  std::list<PeekTask> peeks;  // that wait for their turn; takes no memory while there are none
 
   // The last message may be larger than what is left, so that each can be delivered.
   bool has_room() const { return room_bytes > starting_bytes; }

@@ -108,9 +108,10 @@ struct Core::State {
   void seal_retry(Subscription& subscription, const Outstanding& entry, Sealed& next);
   void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
-  Sequence watermark_target(const Queue& queue) const;
+  Sequence watermark_target(const Queue& queue);
   Sequence watermark_max(const Queue& queue) const;
   static std::uint64_t credit_in_messages(const Queue& queue, const Consumer& consumer);
+  static std::uint64_t room_in_messages(const Queue& queue, const SessionState& session);
   std::unique_ptr<Batch> take_batch();
   void committed(const CommitResult& result, Now now);
   void batch_committed(Sealed done, const CommitResult& result, Now now);
@@ -168,8 +169,8 @@ struct Core::State {
   FirstDelivery deliver_next(Queue& queue, Consumer& consumer, Now now);
   // How many first deliveries outstanding-max allows.
   std::uint64_t places_left(const Queue& queue) const;
-  // So that its next message can be delivered to the consumer.
-  void ask_for_watermark(Queue& queue, const Consumer& consumer);
+  // So that the next messages can be delivered to the consumer.
+  void note_watermark(Queue& queue, const Consumer& consumer);
   bool find_current(Queue& queue);
   // Makes it the block that is delivered from.
   void use_block(Queue& queue, std::shared_ptr<const Block> block);
@@ -344,6 +345,7 @@ struct Core::State {
   std::map<SessionId, SessionState> sessions;
   std::map<ConsumerId, std::unique_ptr<Consumer>> consumers;
   std::size_t consumers_ending = 0;
+  std::uint64_t reckonings = 0;   // of watermarks
   std::size_t current_bytes = 0;  // of the blocks that queues are delivered from
   std::uint64_t last_consumer = 0;
   std::uint64_t last_fetch = 0;

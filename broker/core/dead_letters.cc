@@ -349,7 +349,7 @@ void Core::State::move_task_entry(MoveTask& task, Queue& dead, const Block& bloc
     return;
   }
   if (task.redrive) {
-    Status status = redrive_one(dead, letter, task.dry_run, now);
+    Status status = redrive_one(dead, letter, task, now);
     if (!status.ok()) {
       if (task.reply.refused++ == 0) task.reply.first_refusal = std::move(status);
       return;
@@ -367,7 +367,7 @@ void Core::State::move_task_entry(MoveTask& task, Queue& dead, const Block& bloc
   seal_if_full();
 }
 
-Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, bool dry_run, Now now) {
+Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, MoveTask& task, Now now) {
   Queue* const source = find_queue(dead.record.source_queue);
   CHECK(source != nullptr, "dead-letter queue {} has no source", dead.record.name);
   const wire::Provenance* const provenance = read_provenance(letter.provenance);
@@ -378,8 +378,14 @@ Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, bool dry_
                     "to \"{}\". Export it, then discard it.",
                     letter.sequence, source->record.name)};
   }
-  Status room = check_room(*source, letter.message.size());
-  if (!room.ok() || dry_run) return room;
+  Status room = check_room(*source, letter.message.size(), task.planned);
+  if (!room.ok()) return room;
+  if (task.dry_run) {
+    ++task.planned.messages;
+    task.planned.bytes += letter.message.size();
+    task.planned.stored_bytes += stored_bytes_of(letter.message.size(), 0);
+    return {};
+  }
   append_moved(*source, now.wall, letter.message_checksum, letter.message, {});
   ++source->counters.redriven;
   return {};

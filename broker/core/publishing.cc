@@ -127,25 +127,27 @@ Status Core::State::check_publish(const Queue& queue, const PublishRequest& requ
   return check_room(queue, request.message.size());
 }
 
-Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) const {
-  if (!pipeline.has_room_for(message_bytes)) {
-    return {
-        ErrorCode::kStorageFull,
-        pipeline.space().reason.empty()
-            ? fmt::format("The message has {} bytes, and the store has room for {} more, of "
-                          "which {} wait to be stored. Publishing resumes by itself when "
-                          "messages are settled or the store is given more room (its disk, or "
-                          "disk_bytes_max).",
-                          message_bytes, pipeline.space().room_bytes, pipeline.pending_room_bytes())
-            : pipeline.space().reason};
+Status Core::State::check_room(const Queue& queue, std::size_t message_bytes,
+                               const Planned& planned) const {
+  if (!pipeline.has_room_for(planned.bytes + message_bytes)) {
+    return {ErrorCode::kStorageFull,
+            pipeline.space().reason.empty()
+                ? fmt::format("The message has {} bytes, and the store has room for {} more, of "
+                              "which {} wait to be stored. Publishing resumes by itself when "
+                              "messages are settled or the store is given more room (its disk, or "
+                              "disk_bytes_max).",
+                              message_bytes, pipeline.space().room_bytes,
+                              pipeline.pending_room_bytes() + planned.bytes)
+                : pipeline.space().reason};
   }
   const std::uint64_t messages_max = queue.setting(QueueSetting::kMaxMessages);
-  if (messages_max > 0 && queue.messages() >= messages_max) {
+  const std::uint64_t messages = queue.messages() + planned.messages;
+  if (messages_max > 0 && messages >= messages_max) {
     return {
         ErrorCode::kQueueFull,
         fmt::format("Queue \"{}\" holds {} messages, its limit (max-messages). Publish again when "
                     "some are settled.",
-                    queue.record.name, queue.messages())};
+                    queue.record.name, messages)};
   }
   const std::uint64_t bytes_max = queue.setting(QueueSetting::kMaxBytes);
   const std::uint64_t stored_bytes = stored_bytes_of(message_bytes, 0);
@@ -155,11 +157,12 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes) co
                         "(max-bytes).",
                         stored_bytes, queue.record.name, bytes_max)};
   }
-  if (bytes_max > 0 && queue.record.bytes + stored_bytes > bytes_max) {
+  const std::uint64_t bytes = queue.record.bytes + planned.stored_bytes;
+  if (bytes_max > 0 && bytes + stored_bytes > bytes_max) {
     return {ErrorCode::kQueueFull,
             fmt::format("Queue \"{}\" holds {} bytes of its limit of {} (max-bytes); the message "
                         "takes {}. Publish again when some messages are settled.",
-                        queue.record.name, queue.record.bytes, bytes_max, stored_bytes)};
+                        queue.record.name, bytes, bytes_max, stored_bytes)};
   }
   return {};
 }

@@ -34,6 +34,13 @@
 
 namespace holdfast::broker {
 
+// Messages that are not in a queue, and count as if they were.
+struct Planned {
+  std::uint64_t messages = 0;
+  std::uint64_t bytes = 0;         // of the messages
+  std::uint64_t stored_bytes = 0;  // likewise, as they would be stored
+};
+
 // A redrive or discard that is being worked on.
 struct MoveTask {
   MovedReply reply;
@@ -45,6 +52,7 @@ struct MoveTask {
   Sequence next = 1;                // with `all`
   Sequence stop = 0;                // last sequence there was when it was asked for
   std::uint32_t left = 0;           // with `all`
+  Planned planned;                  // with `dry_run`: what would be in the queue by now
 
   // The next of the sequences is not there.
   void miss() {
@@ -125,7 +133,8 @@ struct Core::State {
                       Now now);
   Status check_publish(const Queue& queue, const PublishRequest& request,
                        const WaitingPublish* waited) const;
-  Status check_room(const Queue& queue, std::size_t message_bytes) const;
+  Status check_room(const Queue& queue, std::size_t message_bytes,
+                    const Planned& planned = Planned()) const;
   // Keeps it until ids have been read.
   void put_off(Queue& queue, const PublishRequest& request, Now now);
   // Whether no more messages may wait to be stored.
@@ -270,7 +279,7 @@ struct Core::State {
   void move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task, const FetchResult& result,
                       Now now);
   void move_task_entry(MoveTask& task, Queue& dead, const Block& block, std::size_t index, Now now);
-  Status redrive_one(Queue& dead, const BlockEntry& letter, bool dry_run, Now now);
+  Status redrive_one(Queue& dead, const BlockEntry& letter, MoveTask& task, Now now);
   void finish_move_task(MoveTask& task);
 
   // ---- reading.cc ----

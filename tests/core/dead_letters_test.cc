@@ -46,6 +46,22 @@ TEST_CASE("counting dead letters took memory for each of their blocks and kept i
   CHECK(f.redrive_all("q", 1).moved == 1);
 }
 
+// Each letter was compared with the queue as it was before the first of them.
+TEST_CASE("a dry run promised more letters than the queue would take") {
+  CoreFixture f;
+  make_dead_letters(f, 40);
+  SUBCASE("by their number") { f.edit_queue("q", {{QueueSetting::kMaxMessages, 3}}); }
+  SUBCASE("by their bytes") { f.edit_queue("q", {{QueueSetting::kMaxBytes, 1'024}}); }
+  const MovedReply planned = f.redrive_all("q", 256, 0, true);
+  CHECK(f.report("q").messages == 0);
+  const MovedReply done = f.redrive_all("q");
+  CHECK(done.moved > 0);
+  CHECK(done.refused > 0);
+  CHECK(planned.moved == done.moved);
+  CHECK(planned.refused == done.refused);
+  CHECK(planned.first_refusal.message() == done.first_refusal.message());
+}
+
 TEST_CASE("a message that nobody settles is dead-lettered after exactly max-attempts deliveries") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 4}, {QueueSetting::kLease, 1'000}});

@@ -267,7 +267,7 @@ void CoreFixture::disconnect(SessionId session) {
 }
 
 MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> sequences, bool all,
-                             std::uint32_t limit, bool redrive, Sequence to) {
+                             std::uint32_t limit, bool redrive, Sequence to, bool dry_run) {
   last_moved_.reset();
   MoveRequest request;
   request.asker = ask();
@@ -276,6 +276,7 @@ MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> seq
   request.all = all;
   request.limit = limit;
   request.to = to;
+  request.dry_run = dry_run;
   if (redrive) {
     core_->redrive(request, now_);
   } else {
@@ -288,8 +289,9 @@ MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> seq
 MovedReply CoreFixture::redrive(const std::string& queue, std::vector<Sequence> sequences) {
   return move(queue, std::move(sequences), false, 0, true);
 }
-MovedReply CoreFixture::redrive_all(const std::string& queue, std::uint32_t limit, Sequence to) {
-  return move(queue, {}, true, limit, true, to);
+MovedReply CoreFixture::redrive_all(const std::string& queue, std::uint32_t limit, Sequence to,
+                                    bool dry_run) {
+  return move(queue, {}, true, limit, true, to, dry_run);
 }
 MovedReply CoreFixture::discard(const std::string& queue, std::vector<Sequence> sequences) {
   return move(queue, std::move(sequences), false, 0, false);

@@ -90,7 +90,8 @@ class CoreFixture {
   std::uint64_t unsubscribe(ConsumerId consumer, SessionId session = SessionId(2));
   void disconnect(SessionId session = SessionId(2));
   MovedReply redrive(const std::string& queue, std::vector<Sequence> sequences);
-  MovedReply redrive_all(const std::string& queue, std::uint32_t limit = 256, Sequence to = 0);
+  MovedReply redrive_all(const std::string& queue, std::uint32_t limit = 256, Sequence to = 0,
+                         bool dry_run = false);
   MovedReply discard(const std::string& queue, std::vector<Sequence> sequences);
   std::vector<PeekReply> peek(const std::string& queue, std::uint32_t limit = 100,
                               Sequence from = 0);
@@ -127,7 +128,7 @@ class CoreFixture {
   void take_batches();
   void take_effects();
   MovedReply move(const std::string& queue, std::vector<Sequence> sequences, bool all,
-                  std::uint32_t limit, bool redrive, Sequence to = 0);
+                  std::uint32_t limit, bool redrive, Sequence to = 0, bool dry_run = false);
 
   CoreOptions options_;
   Now now_;

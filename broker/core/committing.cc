@@ -177,7 +177,7 @@ void Core::State::seal_retry(Subscription& subscription, const Outstanding& entr
   record.history.assign(ended.begin(), ended.end());
   // Reckoned from a wall time that is stored beside it, so that a restart knows how long it was.
   if (entry.state == OutstandingState::kWaiting) {
-    record.due = record.history.back().ended_at + Milliseconds(entry.wait_ms);
+    record.due = record.history.back().ended_at + Milliseconds(entry.span_ms);
   }
 #ifdef HOLDFAST_BREAK_FORGET_ATTEMPT
   record.attempts = 1;

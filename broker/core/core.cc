@@ -134,9 +134,9 @@ Outstanding& Core::State::recover_attempts(Queue& queue, Sequence sequence, Retr
       // back since.
       const std::vector<AttemptRecord>& ended = entry.history->attempts;
       const Milliseconds chosen = ended.empty() ? kWaitMax : record->due - ended.back().ended_at;
-      entry.wait_ms =
+      entry.span_ms =
           static_cast<std::uint32_t>(std::clamp(chosen, Milliseconds(0), kWaitMax).count());
-      entry.deadline += std::min(record->due - now.wall, Milliseconds(entry.wait_ms));
+      entry.deadline += std::min(record->due - now.wall, Milliseconds(entry.span_ms));
     }
   }
   if (record == nullptr || record->in_flight) {

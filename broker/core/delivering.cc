@@ -354,6 +354,7 @@ void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry
                             const BlockEntry& message, Now now) {
   entry.state = OutstandingState::kInFlight;
   entry.deadline = now.monotonic + consumer.lease;
+  entry.span_ms = static_cast<std::uint32_t>(consumer.lease.count());
   entry.delivered_at = now.wall;
   consumer.link(entry);
   consumer.session->take_room(room_of(entry.bytes));

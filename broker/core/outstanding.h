@@ -45,7 +45,9 @@ struct Outstanding {
   WallTime delivered_at;       // kInFlight
   std::uint32_t bytes = 0;     // stored bytes, once the block is known
   std::uint32_t attempts = 0;  // that count, one under way included
-  std::uint32_t wait_ms = 0;   // kWaiting: from the end of the last attempt until it is due
+  // kWaiting: from the end of the last attempt until it is due; kInFlight: from the delivery until
+  // the lease ends, 49 days at most.
+  std::uint32_t span_ms = 0;
   OutstandingState state = OutstandingState::kReady;
   bool has_record = false;         // its state is, or will be, a record in the store
   bool apart = false;              // kInFlight: not in the holder's list
@@ -53,6 +55,8 @@ struct Outstanding {
   Outstanding* later = nullptr;
   std::unique_ptr<History> history;
 
+  // kInFlight: since its delivery.
+  Milliseconds age(MonotonicTime now) const { return Milliseconds(span_ms) - (deadline - now); }
   // Of the record of its attempts, about.
   std::size_t record_bytes() const { return retry_record_bytes(ended_attempts()); }
   std::span<const AttemptRecord> ended_attempts() const {

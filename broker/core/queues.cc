@@ -309,10 +309,10 @@ std::shared_ptr<const ConsumerReport> Core::State::report(const Consumer& consum
   report->lease_ms = static_cast<std::uint32_t>(consumer.lease.count());
   report->delivered = consumer.delivered;
   report->acked = consumer.acked;
-  WallTime oldest = now.wall;
+  Milliseconds oldest{0};
   consumer.for_each_in_flight(
-      [&oldest](const Outstanding& entry) { oldest = std::min(oldest, entry.delivered_at); });
-  report->oldest_lease_ms = static_cast<std::uint64_t>((now.wall - oldest).count());
+      [&](const Outstanding& entry) { oldest = std::max(oldest, entry.age(now.monotonic)); });
+  report->oldest_lease_ms = static_cast<std::uint64_t>(oldest.count());
   return report;
 }
 

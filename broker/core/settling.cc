@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "base/check.h"
 #include "core/state.h"
@@ -142,6 +143,9 @@ void Core::State::extend(const ExtendRequest& request, Now now) {
       return;
     }
     consumer->unlink(*entry);
+    const std::int64_t span_ms = (entry->age(now.monotonic) + lease).count();
+    constexpr std::int64_t kSpanMsMax = std::numeric_limits<std::uint32_t>::max();
+    entry->span_ms = static_cast<std::uint32_t>(std::min(span_ms, kSpanMsMax));
     entry->deadline = now.monotonic + lease;
     consumer->link(*entry);
     ++reply.extended;
@@ -211,7 +215,7 @@ void Core::State::end_attempt(Queue& queue, Outstanding& entry, wire::Cause caus
   }
   entry.state = OutstandingState::kWaiting;
   const Milliseconds wait = delay.value_or(backoff(queue, entry.sequence, entry.attempts));
-  entry.wait_ms = static_cast<std::uint32_t>(wait.count());
+  entry.span_ms = static_cast<std::uint32_t>(wait.count());
   entry.deadline = now.monotonic + wait;
   queue.subscription.waiting.emplace(entry.deadline, entry.sequence);
   arm(queue, entry.deadline);

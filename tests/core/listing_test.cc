@@ -86,5 +86,37 @@ TEST_CASE("consumers are listed in pages by number, of one queue or of all") {
   CHECK(only.next == 0);
 }
 
+// It was 0 when the clock had been set back, and 61 minutes when it had been set forward.
+TEST_CASE("the age of a consumer's oldest delivery followed the wall clock") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kLease, 600'000}});
+  f.publish("q", "a");
+  f.publish("q", "b");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.pass(Milliseconds(5'000));
+  f.set_credit(consumer, 2);
+  const auto oldest_ms = [&] {
+    std::uint64_t age_ms = 0;
+    f.core().list_consumers({SessionId(2), 999}, "", ConsumerId(), f.now());
+    for (const Effect& effect : f.core().effects().said) {
+      const auto* const reply = std::get_if<ConsumerReply>(&effect);
+      if (reply != nullptr) age_ms = reply->report->oldest_lease_ms;
+    }
+    f.core().effects().clear();
+    return age_ms;
+  };
+  CHECK(oldest_ms() == 5'000);
+  f.set_wall_clock(f.now().wall - Milliseconds(60'000));
+  CHECK(oldest_ms() == 5'000);
+  f.set_wall_clock(f.now().wall + Milliseconds(3'660'000));
+  CHECK(oldest_ms() == 5'000);
+  f.extend(consumer, 1, 10'000);
+  CHECK(oldest_ms() == 5'000);
+  f.pass(Milliseconds(1'000));
+  CHECK(oldest_ms() == 6'000);
+  f.ack(consumer, 1);
+  CHECK(oldest_ms() == 1'000);
+}
+
 }  // namespace
 }  // namespace holdfast::broker

@@ -259,6 +259,10 @@ void Core::State::refuse(Asker asker, ErrorCode code, std::string sentence) {
   refuse(asker, Status(code, std::move(sentence)));
 }
 
+void Core::State::refuse_when_durable(Asker asker, ErrorCode code, std::string sentence) {
+  say_after_commit(ErrorReply{asker, Status(code, std::move(sentence))});
+}
+
 Queue* Core::State::find_queue(QueueId id) const {
   const auto found = queues.find(id);
   return found == queues.end() ? nullptr : found->second.get();
@@ -277,8 +281,8 @@ Queue* Core::State::queue_or_refuse(Asker asker, std::string_view name) {
                              : check_queue_name(name).ok()
                                  ? fmt::format(". Create it first: holdfast queue create {}", name)
                                  : ".";
-    refuse(asker, ErrorCode::kQueueNotFound,
-           fmt::format("There is no queue {}{}", quoted(name), hint));
+    refuse_when_durable(asker, ErrorCode::kQueueNotFound,
+                        fmt::format("There is no queue {}{}", quoted(name), hint));
   }
   return queue;
 }

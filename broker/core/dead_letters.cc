@@ -296,8 +296,8 @@ void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask
 }
 
 void Core::State::move_task_gone(const MoveTask& task) {
-  refuse(task.reply.to, ErrorCode::kQueueNotFound,
-         "The queue was deleted while its dead letters were moved.");
+  refuse_when_durable(task.reply.to, ErrorCode::kQueueNotFound,
+                      "The queue was deleted while its dead letters were moved.");
 }
 
 void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task,

@@ -27,7 +27,7 @@ void Core::State::publish(const PublishRequest& request, Now now) {
                  fmt::format("There is no queue with the number {}: it was deleted. Open it again "
                              "by name.",
                              request.queue.value));
-    say(ErrorReply{request.asker, std::move(error), request.message.size()});
+    say_after_commit(ErrorReply{request.asker, std::move(error), request.message.size()});
     return;
   }
   if (!queue->publishes_waiting.empty() || !decide_publish(*queue, request, nullptr, now)) {
@@ -309,10 +309,10 @@ void Core::State::continue_publishes(Queue& queue, Now now) {
 
 void Core::State::refuse_waiting_publishes(Queue& queue) {
   for (const WaitingPublish& waiting : queue.publishes_waiting) {
-    say(ErrorReply{waiting.asker,
-                   Status(ErrorCode::kQueueNotFound,
-                          fmt::format("Queue \"{}\" was deleted.", queue.record.name)),
-                   waiting.message_bytes});
+    say_after_commit(ErrorReply{waiting.asker,
+                                Status(ErrorCode::kQueueNotFound,
+                                       fmt::format("Queue \"{}\" was deleted.", queue.record.name)),
+                                waiting.message_bytes});
     waiting_bytes -= waiting.message.size();
   }
   publishes_waiting -= queue.publishes_waiting.size();

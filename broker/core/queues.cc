@@ -63,9 +63,10 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
     if (request.if_not_exists) {
       say_after_commit(QueueReply{request.asker, report(*existing)});
     } else {
-      refuse(request.asker, ErrorCode::kQueueExists,
-             fmt::format("Queue \"{}\" exists already. Use --if-not-exists to accept it as it is.",
-                         name));
+      refuse_when_durable(
+          request.asker, ErrorCode::kQueueExists,
+          fmt::format("Queue \"{}\" exists already. Use --if-not-exists to accept it as it is.",
+                      name));
     }
     return;
   }

@@ -208,7 +208,8 @@ void Core::State::start_peeks() {
 
 void Core::State::peek_gone(const PeekTask& task) {
   --peeks_under_way;
-  refuse(task.asker, ErrorCode::kQueueNotFound, "The queue was deleted while it was read.");
+  refuse_when_durable(task.asker, ErrorCode::kQueueNotFound,
+                      "The queue was deleted while it was read.");
 }
 
 void Core::State::end_peek(const PeekTask& task, Sequence next) {

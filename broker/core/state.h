@@ -96,6 +96,8 @@ struct Core::State {
   void say(Effect effect) { effects.said.push_back(std::move(effect)); }
   void refuse(Asker asker, Status error);
   void refuse(Asker asker, ErrorCode code, std::string sentence);
+  // For what a queue was just created or deleted for.
+  void refuse_when_durable(Asker asker, ErrorCode code, std::string sentence);
   Queue* find_queue(QueueId id) const;
   Queue* find_queue(std::string_view name) const;  // not a deleted one
   // Answers with kQueueNotFound and returns null if there is none.

@@ -264,7 +264,6 @@ Status Session::subscribe(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<wire::Subscribe>(frame.body);
   if (table == nullptr) return malformed(frame);
   SubscribeRequest request;
-  request.asker = asker(frame);
   request.queue = view(table->queue());
   request.subscription = view(table->subscription());
   request.consumer_name = view(table->consumer_name());
@@ -275,6 +274,7 @@ Status Session::subscribe(const Frame& frame, FrameWriter& out, Now now) {
   if (status.ok()) status = check_name("subscription name", request.subscription);
   if (status.ok()) status = check_name("consumer name", request.consumer_name);
   if (!status.ok()) return refuse(frame, status, out);
+  request.asker = asker(frame, Waits::kRequest);
   context_.core.subscribe(request, now);
   return Status();
 }
@@ -533,7 +533,8 @@ Status Session::consumer_list(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", queue); !status.ok()) {
     return refuse(frame, status, out);
   }
-  context_.core.list_consumers(asker(frame), queue, ConsumerId(table->from()), now);
+  context_.core.list_consumers(asker(frame, Waits::kRequest), queue, ConsumerId(table->from()),
+                               now);
   return Status();
 }
 

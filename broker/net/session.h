@@ -108,6 +108,7 @@ class Session {
     if constexpr (requires { said.bytes; }) unconfirmed_bytes_ -= said.bytes;
   }
   void answered(const PeekReply&) {}  // more follow
+  void answered(const ConsumerReply&) {}
   // So many requests wait for their answer that the next one waits as well.
   bool waits_for_much() const {
     return waiting(Waits::kRequest) >= kWaitingMax || waiting(Waits::kPeek) >= kWaitingPeeksMax ||

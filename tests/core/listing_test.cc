@@ -118,5 +118,47 @@ TEST_CASE("the age of a consumer's oldest delivery followed the wall clock") {
   CHECK(oldest_ms() == 1'000);
 }
 
+// A crash took back what they depend on: there was no such queue after all, or there was one.
+TEST_CASE("a queue was said to be there, or not to be, before that was durable") {
+  CoreFixture f;
+  f.create_queue("old");
+  const QueueId old = f.id_of("old");
+  f.hold_commits();
+  std::uint64_t last = 1'000;
+  const auto ask = [&] { return Asker{SessionId(1), ++last}; };
+  f.core().create_queue({ask(), "new", {}, false}, f.now());
+  f.core().create_queue({ask(), "new", {}, false}, f.now());
+  const std::uint64_t exists = last;
+  f.core().delete_queue(ask(), "old", f.now());
+  std::vector<std::uint64_t> not_found;
+  f.core().open_queue(ask(), "old", f.now());
+  not_found.push_back(last);
+  f.core().delete_queue(ask(), "old", f.now());
+  not_found.push_back(last);
+  SubscribeRequest subscribe;
+  subscribe.asker = ask();
+  subscribe.queue = "old";
+  f.core().subscribe(subscribe, f.now());
+  not_found.push_back(last);
+  const std::vector<std::uint8_t> message = encode_test_message("a", "body");
+  PublishRequest publish;
+  publish.asker = ask();
+  publish.queue = old;
+  publish.id = "a";
+  publish.message = message;
+  f.core().publish(publish, f.now());
+  not_found.push_back(last);
+  f.run();
+  CHECK_FALSE(f.error_of(exists));
+  for (const std::uint64_t one : not_found) CHECK_FALSE(f.error_of(one));
+  f.release_commits();
+  REQUIRE(f.error_of(exists));
+  CHECK(f.error_of(exists)->code() == ErrorCode::kQueueExists);
+  for (const std::uint64_t one : not_found) {
+    REQUIRE(f.error_of(one));
+    CHECK(f.error_of(one)->code() == ErrorCode::kQueueNotFound);
+  }
+}
+
 }  // namespace
 }  // namespace holdfast::broker

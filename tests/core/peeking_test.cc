@@ -36,6 +36,11 @@ struct Peeking {
     take();
     return now.size();
   }
+  void commit() {
+    const Batches batches = f.core().take_batches(f.now());
+    f.core().committed(f.store.apply(batches), f.now());
+    take();
+  }
   void take() {
     Effects& effects = f.core().effects();
     asked.insert(asked.end(), effects.fetches.begin(), effects.fetches.end());
@@ -99,6 +104,8 @@ TEST_CASE("peeks that wait go with their session, or are refused with their queu
     while (!peeking.asked.empty()) reads += peeking.read();
     CHECK(reads == 2);
     CHECK(peeking.ended.empty());
+    CHECK(peeking.refused == 0);  // the deletion is not durable yet
+    peeking.commit();
     CHECK(peeking.refused >= 4);
   }
 }

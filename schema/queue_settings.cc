@@ -107,8 +107,8 @@ QueueSettings::QueueSettings() {
   for (std::size_t i = 0; i < kTable.size(); ++i) values_[i] = kTable[i].default_value;
 }
 
-QueueSettings QueueSettings::for_dead_letters() {
-  QueueSettings settings;
+QueueSettings QueueSettings::for_dead_letters(const QueueSettings& of_its_queue) {
+  QueueSettings settings = of_its_queue;
   for (const auto& [setting, value] : kOfDeadLetters) {
     const Status status = settings.set(static_cast<std::uint16_t>(setting), value);
     CHECK(status.ok(), "{}", status.message());

@@ -51,8 +51,9 @@ const QueueSettingInfo* find_queue_setting(std::string_view name);
 class QueueSettings {
  public:
   QueueSettings();  // the defaults
-  // Those of a dead-letter queue: no retry limit, no dedup, no bound on length or bytes.
-  static QueueSettings for_dead_letters();
+  // Those of a dead-letter queue: no retry limit, no dedup, no bound on length or bytes. How its
+  // messages are delivered it has from its queue.
+  static QueueSettings for_dead_letters(const QueueSettings& of_its_queue = QueueSettings());
   // False of those that are only for what is published, and of max-attempts: a dead-letter queue
   // has none of its own.
   static bool may_differ_for_dead_letters(QueueSetting setting);

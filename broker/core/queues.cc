@@ -96,7 +96,8 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
     return;
   }
   Queue& queue = add_queue(name, settings, QueueId(), now);
-  Queue& dead = add_queue(dead_name, QueueSettings::for_dead_letters(), queue.record.id, now);
+  Queue& dead =
+      add_queue(dead_name, QueueSettings::for_dead_letters(settings), queue.record.id, now);
   queue.record.dead_queue = dead.record.id;
   ++source_queues;
   say_after_commit(QueueReply{request.asker, report(queue)});

@@ -287,6 +287,28 @@ TEST_CASE("queue names, limits and settings are checked") {
   CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
 }
 
+// Whoever set a longer lease for every queue still had 30 s for dead letters.
+TEST_CASE("a dead-letter queue did not have the lease, backoff and outstanding-max of its queue") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kLease, 600'000},
+                       {QueueSetting::kBackoffMin, 7'000},
+                       {QueueSetting::kBackoffMax, 8'000},
+                       {QueueSetting::kOutstandingMax, 9},
+                       {QueueSetting::kMaxAttempts, 3},
+                       {QueueSetting::kMaxMessages, 4},
+                       {QueueSetting::kMaxMessageBytes, 5}});
+  const QueueSettings settings = f.report("q.dead").settings;
+  CHECK(settings.get(QueueSetting::kLease) == 600'000);
+  CHECK(settings.get(QueueSetting::kBackoffMin) == 7'000);
+  CHECK(settings.get(QueueSetting::kBackoffMax) == 8'000);
+  CHECK(settings.get(QueueSetting::kOutstandingMax) == 9);
+  const QueueSettings usual = QueueSettings::for_dead_letters();
+  for (const QueueSettingInfo& info : queue_setting_table()) {
+    if (QueueSettings::may_differ_for_dead_letters(info.setting)) continue;
+    CHECK(settings.get(info.setting) == usual.get(info.setting));
+  }
+}
+
 TEST_CASE("settings that a dead-letter queue does not have were taken") {
   CoreFixture f;
   f.create_queue("q");

@@ -298,7 +298,10 @@ TEST_CASE("when all ids had been given to queues, new queues took those of other
   const auto create = [&](const char* name) {
     core.create_queue({.asker = {SessionId(1), 1}, .name = name, .settings = {}}, now);
     while (std::unique_ptr<Batch> batch = core.take_batch(now)) {
-      core.committed({.number = batch->number, .space = store.space}, now);
+      CommitResult result;
+      result.number = batch->number;
+      result.space = store.space;
+      core.committed(result, now);
     }
     return std::exchange(core.effects().said, {});
   };

@@ -5,6 +5,7 @@
 // and a batch is a function of state.
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -200,9 +201,9 @@ void Core::State::seal_removal(Queue& queue, Batch& batch) {
   }
 }
 
-// As far as the credit and the room of consumers reach, so that what this batch appends can be
-// delivered as soon as it is committed; never further, because after a crash what lies up to the
-// watermark counts as delivered once.
+// As far as the credit of consumers reaches, and where there is but one attempt their room, so that
+// what this batch appends can be delivered as soon as it is committed; never further, because after
+// a crash what lies up to the watermark counts as delivered once.
 Sequence Core::State::watermark_target(const Queue& queue) {
   const Subscription& subscription = queue.subscription;
   if (draining) return subscription.record.delivered_to;
@@ -226,10 +227,6 @@ Sequence Core::State::watermark_target(const Queue& queue) {
 }
 
 namespace {
-// A session is told of room anew while the watermark still covers what it will have room for. With
-// one room a drain of 16 KiB messages waits for a commit each time, and takes a third longer.
-constexpr std::uint64_t kRoomsAhead = 4;
-
 // Of a queue's messages; 1 at least.
 std::uint64_t mean_bytes(const Queue& queue) {
   const std::uint64_t messages = std::max<std::uint64_t>(1, queue.messages());
@@ -237,10 +234,13 @@ std::uint64_t mean_bytes(const Queue& queue) {
 }
 }  // namespace
 
-// Bounds by bytes are reckoned in messages of the queue's mean size, and one more.
+// Bounds by bytes are reckoned in messages of the queue's mean size, and one more. Room is one only
+// where what was not sent would be a dead letter after a crash: elsewhere consumers need not wait
+// for a commit, which takes seconds on a slow disk, each time that they have read what there was
+// room for.
 std::uint64_t Core::State::room_in_messages(const Queue& queue, const SessionState& session) {
-  const std::uint64_t one = room_of(mean_bytes(queue));
-  return 1 + session.room_told / one * kRoomsAhead;
+  if (!queue.is_over_after(1)) return std::numeric_limits<std::uint64_t>::max();
+  return 1 + session.room_told / room_of(mean_bytes(queue));
 }
 
 std::uint64_t Core::State::credit_in_messages(const Queue& queue, const Consumer& consumer) {

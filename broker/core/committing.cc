@@ -5,7 +5,7 @@
 // and a batch is a function of state.
 
 #include <algorithm>
-#include <limits>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -204,21 +204,22 @@ void Core::State::seal_removal(Queue& queue, Batch& batch) {
 // As far as the credit of consumers reaches, and where there is but one attempt their room, so that
 // what this batch appends can be delivered as soon as it is committed; never further, because after
 // a crash what lies up to the watermark counts as delivered once.
-Sequence Core::State::watermark_target(const Queue& queue) {
+Sequence Core::State::watermark_target(const Queue& queue) const {
   const Subscription& subscription = queue.subscription;
   if (draining) return subscription.record.delivered_to;
   const Sequence furthest = watermark_max(queue);
   std::uint64_t messages = 0;
-  ++reckonings;
+  std::map<SessionId, std::uint64_t> room_left;  // in messages, where room is a bound
   for (const Consumer* consumer : subscription.available) {
     if (subscription.read_next - 1 + messages >= furthest) break;
-    SessionState& session = *consumer->session;
-    if (std::exchange(session.reckoning, reckonings) != reckonings) {
-      session.messages_reckoned_with = room_in_messages(queue, session);
+    std::uint64_t more = credit_in_messages(queue, *consumer);
+    if (room_is_a_bound(queue)) {
+      const SessionState& session = *consumer->session;
+      std::uint64_t& left =
+          room_left.try_emplace(session.id, room_in_messages(queue, session)).first->second;
+      more = std::min(more, left);
+      left -= more;
     }
-    const std::uint64_t more =
-        std::min(credit_in_messages(queue, *consumer), session.messages_reckoned_with);
-    session.messages_reckoned_with -= more;
     messages += more;
   }
   const Sequence wanted =
@@ -234,12 +235,13 @@ std::uint64_t mean_bytes(const Queue& queue) {
 }
 }  // namespace
 
-// Bounds by bytes are reckoned in messages of the queue's mean size, and one more. Room is one only
-// where what was not sent would be a dead letter after a crash: elsewhere consumers need not wait
-// for a commit, which takes seconds on a slow disk, each time that they have read what there was
-// room for.
+// Only where what was not sent would be a dead letter after a crash: elsewhere consumers need not
+// wait for a commit, which takes seconds on a slow disk, each time that they have read what there
+// was room for.
+bool Core::State::room_is_a_bound(const Queue& queue) { return queue.is_over_after(1); }
+
+// Bounds by bytes are reckoned in messages of the queue's mean size, and one more.
 std::uint64_t Core::State::room_in_messages(const Queue& queue, const SessionState& session) {
-  if (!queue.is_over_after(1)) return std::numeric_limits<std::uint64_t>::max();
   return 1 + session.room_told / room_of(mean_bytes(queue));
 }
 

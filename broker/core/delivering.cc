@@ -71,10 +71,10 @@ void Core::State::subscribe(const SubscribeRequest& request, Now now) {
   Status status = check_credit(request.credit_messages);
   if (status.ok()) status = check_lease(request.lease_ms);
   if (!status.ok()) return refuse(request.asker, std::move(status));
-  if (consumers.size() - consumers_ending >= options.consumers_max) {
-    refuse(request.asker, ErrorCode::kLimitReached,
-           fmt::format("The broker has {} consumers, its limit (consumers_max).",
-                       consumers.size() - consumers_ending));
+  if (consumer_count() >= options.consumers_max) {
+    refuse(
+        request.asker, ErrorCode::kLimitReached,
+        fmt::format("The broker has {} consumers, its limit (consumers_max).", consumer_count()));
     return;
   }
   SessionState& session = sessions.at(request.asker.session);
@@ -508,8 +508,10 @@ Core::State::FirstDelivery Core::State::deliver_next(Queue& queue, Consumer& con
 // then.
 void Core::State::note_watermark(Queue& queue, const Consumer& consumer) {
   Subscription& subscription = queue.subscription;
-  const std::uint64_t messages =
-      std::min(credit_in_messages(queue, consumer), room_in_messages(queue, *consumer.session));
+  std::uint64_t messages = credit_in_messages(queue, consumer);
+  if (room_is_a_bound(queue)) {
+    messages = std::min(messages, room_in_messages(queue, *consumer.session));
+  }
   const Sequence wanted = std::min(watermark_max(queue), subscription.read_next - 1 + messages);
   subscription.watermark_asked = std::max(subscription.watermark_asked, wanted);
 }

@@ -321,7 +321,7 @@ std::shared_ptr<const ConsumerReport> Core::State::report(const Consumer& consum
 CoreReport Core::State::report() const {
   CoreReport total;
   total.queues = source_queues;
-  total.consumers = static_cast<std::uint32_t>(consumers.size() - consumers_ending);
+  total.consumers = static_cast<std::uint32_t>(consumer_count());
   for (const auto& [name, queue] : queues_by_name) {
     const Subscription& subscription = queue->subscription;
     if (queue->is_dead_queue()) {

@@ -45,10 +45,7 @@ struct SessionState {
   std::map<std::uint64_t, Consumer*> turned_away;
   std::uint64_t last_turn = 0;
   bool is_to_be_served = false;  // has room again since the last advance()
-  // While a watermark is reckoned, the so manieth: messages for which it may still count on room.
-  std::uint64_t reckoning = 0;
-  std::uint64_t messages_reckoned_with = 0;
-  std::list<PeekTask> peeks;  // that wait for their turn; takes no memory while there are none
+  std::list<PeekTask> peeks;     // that wait for their turn; takes no memory while there are none
 
   // The last message may be larger than what is left, so that each can be delivered.
   bool has_room() const { return room_bytes > starting_bytes; }

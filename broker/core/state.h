@@ -118,9 +118,10 @@ struct Core::State {
   void seal_retry(Subscription& subscription, const Outstanding& entry, Sealed& next);
   void seal_ids(Queue& queue, Batch& batch);
   void seal_removal(Queue& queue, Batch& batch);
-  Sequence watermark_target(const Queue& queue);
+  Sequence watermark_target(const Queue& queue) const;
   Sequence watermark_max(const Queue& queue) const;
   static std::uint64_t credit_in_messages(const Queue& queue, const Consumer& consumer);
+  static bool room_is_a_bound(const Queue& queue);
   static std::uint64_t room_in_messages(const Queue& queue, const SessionState& session);
   std::unique_ptr<Batch> take_batch();
   void committed(const CommitResult& result, Now now);
@@ -201,6 +202,8 @@ struct Core::State {
   void make_available(Consumer& consumer);
   static void turn_away(Consumer& consumer);
   static void forget_turn(Consumer& consumer);
+  // Those that are not ending.
+  std::size_t consumer_count() const { return consumers.size() - consumers_ending; }
   Consumer* find_consumer(Asker asker, ConsumerId id);  // refuses if it is not the asker's
   void pin(const std::shared_ptr<const Block>& block);
 
@@ -356,7 +359,6 @@ struct Core::State {
   std::map<SessionId, SessionState> sessions;
   std::map<ConsumerId, std::unique_ptr<Consumer>> consumers;
   std::size_t consumers_ending = 0;
-  std::uint64_t reckonings = 0;   // of watermarks
   std::size_t current_bytes = 0;  // of the blocks that queues are delivered from
   std::uint64_t last_consumer = 0;
   std::uint64_t last_fetch = 0;

@@ -364,9 +364,9 @@ void Broker::advance_drain(Now now) {
     phase_ = Phase::kCommittingLast;
   }
   // What ending the sessions changed is to be committed too; what they held ends piece by piece.
-  for (bool goes_on = true; goes_on && phase_ == Phase::kCommittingLast;) {
+  while (phase_ == Phase::kCommittingLast) {
     core_.advance(now);
-    goes_on = pump_round(now);
+    if (!pump_round(now)) break;
   }
   if (link_->commit_under_way()) {
     if (!commits_wait_) return;

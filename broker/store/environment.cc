@@ -48,8 +48,7 @@ ByteSpan to_span(const MDB_val& value) {
   mdb_env_get_path(environment, &path);
   write_to_standard_error(
       fmt::format("holdfast: the data file in {} is damaged: {}. Restore the whole data directory "
-                  "from a backup; "
-                  "what can still be read is shown by `holdfast check`.\n",
+                  "from a backup; what can still be read is shown by `holdfast check`.\n",
                   path, message));
   std::_Exit(70);
 }

@@ -63,9 +63,10 @@ class [[nodiscard]] Outcome {
 
 // Whether this says that a file may not be opened as it was tried to.
 bool means_no_access(int error);
-// What is said of such a file of the store, to a broker or to a check, which only reads.
+// What to do about it in a check, which only reads.
 inline constexpr std::string_view kReadAsAnotherUser =
     "Check it as the broker's user, or as another one that may read it.";
+// What is said of such a file of the store, to a broker or to a check.
 Status no_access(const std::string& path, int error, bool read_only);
 
 class Transaction;

@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 import cli_harness
-from cli_harness import CHECK, LONG_S, Broker, Tool, expect, until
+from cli_harness import CHECK, LONG_S, Broker, Tool, expect, own_broker, until
 
 
 def damage(directory, text):
@@ -49,9 +49,7 @@ def test_bench_alone(daemon, tool_binary):
 
 
 def test_hold_at_a_broker_that_dies(daemon, tool_binary):
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        broker = Broker(daemon, os.path.join(directory, "data"))
-        tool = Tool(tool_binary, broker.address)
+    with own_broker(daemon, tool_binary) as (broker, tool, _):
         tool.make("held")
         tool.send("held", "precious")
         process = subprocess.Popen(tool.command("message", "receive", "held", "--hold"),
@@ -95,9 +93,7 @@ def test_lines_while_the_broker_is_away(daemon, tool_binary):
 
 # 256 lines said the same.
 def test_receiving_from_a_broker_that_dies(daemon, tool_binary):
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        broker = Broker(daemon, os.path.join(directory, "data"))
-        tool = Tool(tool_binary, broker.address)
+    with own_broker(daemon, tool_binary) as (broker, tool, _):
         tool.make("lost")
         tool.lines("lost", ["x" * 4000] * 300)
         tool.ok("message", "receive", "lost", "-n", "10", "--ack")
@@ -118,9 +114,7 @@ def test_receiving_from_a_broker_that_dies(daemon, tool_binary):
 
 # They were counted among those that are not stored.
 def test_lines_whose_confirms_do_not_come(daemon, tool_binary):
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        broker = Broker(daemon, os.path.join(directory, "data"))
-        tool = Tool(tool_binary, broker.address)
+    with own_broker(daemon, tool_binary) as (broker, tool, _):
         tool.make("lines", "--max-message-bytes", "10")
         process = subprocess.Popen(
             tool.command("--timeout", "1s", "message", "send", "lines", "--lines"),
@@ -142,9 +136,7 @@ def test_lines_whose_confirms_do_not_come(daemon, tool_binary):
 
 
 def test_bench_of_a_broker_that_dies(daemon, tool_binary):
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        broker = Broker(daemon, os.path.join(directory, "data"))
-        tool = Tool(tool_binary, broker.address)
+    with own_broker(daemon, tool_binary) as (broker, tool, _):
         process = subprocess.Popen(tool.command("bench", "pipe", "--count", "0", "--seconds", "60"),
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
@@ -158,10 +150,7 @@ def test_bench_of_a_broker_that_dies(daemon, tool_binary):
 
 
 def test_directory(daemon, tool_binary):
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        data = os.path.join(directory, "data")
-        broker = Broker(daemon, data)
-        tool = Tool(tool_binary, broker.address)
+    with own_broker(daemon, tool_binary) as (broker, tool, data):
         tool.make("kept")
         tool.lines("kept", [f"m{i}" for i in range(100)])
         expect(tool.run("check", data), 75, "directory_locked")
@@ -173,7 +162,7 @@ def test_directory(daemon, tool_binary):
         report = json.loads(tool.run("-o", "json", "check", data).out)
         CHECK.that(report["messages"] == 100 and report["findings"] == [], report)
         CHECK.that(report["queues"] == 2, report)
-        expect(tool.run("check", os.path.join(directory, "missing")), 65, "missing")
+        expect(tool.run("check", os.path.join(os.path.dirname(data), "missing")), 65, "missing")
 
         CHECK.that(damage(data, b"m50"), "the stored body is found in the data directory")
         damaged = tool.json("check", data)
@@ -200,10 +189,7 @@ def test_the_room_that_a_limit_leaves_was_not_shown(daemon, tool_binary):
 
 
 def test_a_damaged_message_was_said_not_to_be_there(daemon, tool_binary):
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        data = os.path.join(directory, "data")
-        broker = Broker(daemon, data)
-        tool = Tool(tool_binary, broker.address)
+    with own_broker(daemon, tool_binary) as (broker, tool, data):
         tool.make("spoilt")
         tool.lines("spoilt", ["before", "to be damaged", "after"])
         broker.stop()

@@ -3,6 +3,7 @@
 No test by itself.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -153,6 +154,18 @@ def run_all(tests, *arguments):
             CHECK.that(False, f"{name}: {traceback.format_exc()}")
 
 
+@contextlib.contextmanager
+def own_broker(daemon, tool_binary):
+    """A broker in a directory of its own, the tool for it, and where its data is."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
+        data = os.path.join(directory, "data")
+        broker = Broker(daemon, data)
+        try:
+            yield broker, Tool(tool_binary, broker.address), data
+        finally:
+            broker.stop()
+
+
 def tests_of(names):
     """The tests among the names of a file."""
     return [(name, test) for name, test in sorted(names.items()) if name.startswith("test_")]
@@ -169,13 +182,8 @@ def with_one_broker(usage, names):
     if len(sys.argv) != 3:
         print(usage)
         return 64
-    daemon, tool_binary = sys.argv[1:]
-    with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:
-        broker = Broker(daemon, os.path.join(directory, "data"))
-        try:
-            run_all(tests_of(names), Tool(tool_binary, broker.address))
-        finally:
-            broker.stop()
+    with own_broker(*sys.argv[1:]) as (_, tool, _):
+        run_all(tests_of(names), tool)
     return end()
 
 

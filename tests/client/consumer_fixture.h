@@ -105,6 +105,17 @@ inline ReceivedFrame expect_credit(FakePeer& peer, std::uint32_t credit) {
   return frame;
 }
 
+// What receive() takes as consumer 5: message 1, which is held.
+inline std::vector<Delivery> receive_one(Connected& c) {
+  auto receiving = receive_later(c, 1, std::chrono::seconds(10));
+  c.peer->subscribe(5);
+  c.peer->deliver(5, 1, "a");
+  c.peer->ok(expect_credit(*c.peer, 0).correlation);
+  Result<std::vector<Delivery>> deliveries = receiving.get();
+  REQUIRE(deliveries.ok());
+  return std::move(*deliveries);
+}
+
 // The client gives the consumer up: credit 0, then, with nothing held, Unsubscribe.
 inline void expect_end(FakePeer& peer) {
   peer.ok(expect_credit(peer, 0).correlation);

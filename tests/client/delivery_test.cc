@@ -103,13 +103,8 @@ TEST_CASE_FIXTURE(HoldsOne, "extending a settled message told of a lease that ha
 TEST_CASE("extending a settled message that was received told of a lease that had ended") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving = receive_later(c, 1, std::chrono::seconds(10));
-  c.peer->subscribe(5);
-  c.peer->deliver(5, 1, "a");
-  c.peer->ok(expect_credit(*c.peer, 0).correlation);
-  Result<std::vector<Delivery>> deliveries = receiving.get();
-  REQUIRE(deliveries.ok());
-  Delivery& delivery = deliveries->front();
+  std::vector<Delivery> deliveries = receive_one(c);
+  Delivery& delivery = deliveries.front();
   auto acked = std::async([&] { return delivery.ack(); });
   c.peer->settled(expect_settle(*c.peer).correlation, 1);
   CHECK(acked.get().ok());

@@ -71,15 +71,10 @@ TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when
 TEST_CASE("an ack after a lost lease of what was received was told of a lost connection") {
   FakeBroker broker;
   Connected c(broker);
-  auto receiving = receive_later(c, 1, std::chrono::seconds(10));
-  c.peer->subscribe(5);
-  c.peer->deliver(5, 1, "a");
-  c.peer->ok(expect_credit(*c.peer, 0).correlation);
-  Result<std::vector<Delivery>> deliveries = receiving.get();
-  REQUIRE(deliveries.ok());
+  std::vector<Delivery> deliveries = receive_one(c);
   c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
   CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
-  auto acked = std::async([&] { return deliveries->front().ack(); });
+  auto acked = std::async([&] { return deliveries.front().ack(); });
   c.peer->settled(expect_settle(*c.peer).correlation, 1, {}, 1);
   CHECK(acked.get().ok());
   c.peer->expect(wire::FrameType_Unsubscribe);

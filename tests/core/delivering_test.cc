@@ -1,19 +1,12 @@
 #include <doctest/doctest.h>
 
 #include <map>
-#include <numeric>
 #include <string>
 
 #include "support/core_fixture.h"
 
 namespace holdfast::broker {
 namespace {
-
-std::vector<Sequence> range(Sequence first, Sequence last) {
-  std::vector<Sequence> all(last - first + 1);
-  std::iota(all.begin(), all.end(), first);
-  return all;
-}
 
 TEST_CASE("first deliveries go out in sequence order") {
   CoreFixture f;

@@ -8,12 +8,6 @@ namespace holdfast::broker {
 
 namespace {
 
-std::vector<Sequence> range(Sequence first, Sequence last) {
-  std::vector<Sequence> sequences;
-  for (Sequence sequence = first; sequence <= last; ++sequence) sequences.push_back(sequence);
-  return sequences;
-}
-
 constexpr std::uint32_t kPiece = 10;
 
 CoreOptions in_pieces() {

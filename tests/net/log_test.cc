@@ -2,11 +2,9 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -14,6 +12,7 @@
 
 #include "net/log.h"
 #include "running_broker.h"
+#include "support/resource_limit.h"
 
 namespace holdfast::test {
 namespace {
@@ -87,16 +86,10 @@ TEST_CASE("a line that is cut by a full disk does not run into the next one") {
   REQUIRE(out != nullptr);
   broker::Log log(out.get());
   {
-    constexpr rlim_t kBytesMax = 10;
-    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-    rlimit before{};
-    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
-    const rlimit limit{.rlim_cur = kBytesMax, .rlim_max = before.rlim_max};
-    REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    constexpr std::uint64_t kBytesMax = 10;
+    const ResourceLimit limit(RLIMIT_FSIZE, kBytesMax);
     log.info("One.");
     log.info("Two.");
-    REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
-    std::signal(SIGXFSZ, handler);
   }
   log.info("There is room again.");
   std::rewind(out.get());

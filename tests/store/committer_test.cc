@@ -3,37 +3,15 @@
 #include "store/committer.h"
 
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 
-#include <csignal>
 #include <filesystem>
 #include <future>
 
 #include "store/store_fixture.h"
+#include "support/resource_limit.h"
 
 namespace holdfast::broker {
 namespace {
-
-// Files of this process cannot grow beyond this while it lives: writes fail with EFBIG, or fall
-// short, on a disk with plenty of room.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::uint64_t bytes) {
-    previous_handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    REQUIRE_EQ(::getrlimit(RLIMIT_FSIZE, &previous_), 0);
-    rlimit limit = previous_;
-    limit.rlim_cur = bytes;
-    REQUIRE_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &previous_);
-    std::signal(SIGXFSZ, previous_handler_);
-  }
-
- private:
-  rlimit previous_{};
-  void (*previous_handler_)(int) = nullptr;
-};
 
 std::unique_ptr<Batch> batch_with_block(std::uint64_t number, Sequence first) {
   auto batch = std::make_unique<Batch>();
@@ -58,7 +36,7 @@ TEST_CASE("a write error is fatal: it is told, and its batch is neither reported
   (*store)->start([&committed](CommitResult) { ++committed; },
                   [&failed](Status status) { failed.set_value(std::move(status)); });
   {
-    const FileSizeLimit limit(64 * 1024);
+    const test::ResourceLimit limit(RLIMIT_FSIZE, 64 * 1024);
     (*store)->commit(only(batch_with_block(2, 11)));
     std::future<Status> told = failed.get_future();
     REQUIRE((told.wait_for(std::chrono::seconds(30)) == std::future_status::ready));
@@ -83,7 +61,7 @@ TEST_CASE("what the journal holds outlives a write error of the tables") {
     fixture.commit(std::move(batch));
   }
   {
-    const FileSizeLimit limit(64 * 1024);
+    const test::ResourceLimit limit(RLIMIT_FSIZE, 64 * 1024);
     fixture.store->commit(only(batch_with_block(4, 31)));
     fixture.close();
   }
@@ -141,7 +119,7 @@ TEST_CASE("a write error takes all batches of the commit with it") {
   StoreFixture fixture;
   fixture.open();
   {
-    const FileSizeLimit limit(64 * 1024);
+    const test::ResourceLimit limit(RLIMIT_FSIZE, 64 * 1024);
     Batches batches;
     for (std::uint64_t number = 1; number <= 3; ++number) {
       batches.push_back(batch_with_block(number, number * 10));

@@ -4,7 +4,6 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +15,7 @@
 #include <map>
 
 #include "store/store_fixture.h"
+#include "support/resource_limit.h"
 
 namespace holdfast::broker {
 namespace {
@@ -57,21 +57,6 @@ void damage_overflow_pages(const StoreFixture& fixture) {
   for (const PageSeen& page : pages) damaged[page.first * 4096 + 14] = 0x10;
   write_file(data_file, damaged);
 }
-
-class AddressSpaceLimit {
- public:
-  explicit AddressSpaceLimit(std::uint64_t bytes) {
-    REQUIRE_EQ(::getrlimit(RLIMIT_AS, &before_), 0);
-    const rlimit limit{.rlim_cur = bytes, .rlim_max = before_.rlim_max};
-    REQUIRE_EQ(::setrlimit(RLIMIT_AS, &limit), 0);
-  }
-  ~AddressSpaceLimit() { ::setrlimit(RLIMIT_AS, &before_); }
-  AddressSpaceLimit(const AddressSpaceLimit&) = delete;
-  AddressSpaceLimit& operator=(const AddressSpaceLimit&) = delete;
-
- private:
-  rlimit before_{};
-};
 
 std::unique_ptr<Batch> removal_of_blocks(std::uint64_t number) {
   auto batch = std::make_unique<Batch>();
@@ -296,7 +281,7 @@ TEST_CASE("a record of free pages whose size is damaged took as much memory as i
   std::ifstream statm("/proc/self/statm");
   std::uint64_t pages_mapped = 0;
   statm >> pages_mapped;
-  const AddressSpaceLimit limit(pages_mapped * 4096 + (256u << 20));
+  const test::ResourceLimit limit(RLIMIT_AS, pages_mapped * 4096 + (256u << 20));
   const PageReport report = check_all(data_file);
   REQUIRE_FALSE(report.findings.empty());
   CHECK_NE(report.findings.front().what.find("has a value that is not where node"),

@@ -4,12 +4,10 @@
 
 #include <doctest/doctest.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -17,6 +15,7 @@
 
 #include "store/pages.h"
 #include "store/store_fixture.h"
+#include "support/resource_limit.h"
 
 namespace holdfast::broker {
 namespace {
@@ -63,26 +62,6 @@ class SmallDisk {
  private:
   TemporaryDirectory directory_;
   bool mounted_ = false;
-};
-
-// No file of this process may be larger, and a write beyond is an error as in the broker.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::uint64_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    REQUIRE_EQ(::getrlimit(RLIMIT_FSIZE, &before_), 0);
-    const rlimit limit{.rlim_cur = bytes, .rlim_max = before_.rlim_max};
-    REQUIRE_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  void (*handler_)(int);
-  rlimit before_{};
 };
 
 StoreOptions options_in(const std::string& directory, std::uint64_t size_bytes_max = 0) {
@@ -290,7 +269,7 @@ TEST_CASE("a quota that is used up does the same") {
 
 // Its writes ended in errors, and those were taken for a disk that fails.
 TEST_CASE("a limit on the size of a file (ulimit -f) stopped the broker instead of being a quota") {
-  const FileSizeLimit limit(kDiskBytes);
+  const test::ResourceLimit limit(RLIMIT_FSIZE, kDiskBytes);
   const TemporaryDirectory temporary(quick_place());
   fill_and_drain(options_in(temporary.path()), kShapes[0]);
   StoreFixture fixture(options_in(temporary.path()));
@@ -310,7 +289,7 @@ TEST_CASE(
     "under a limit on the size of a file a sound store was taken for one that was cut short") {
   for (const std::uint64_t limit_bytes : {24 * kMiB, 100 * kMiB + 1, 200 * kMiB}) {
     CAPTURE(limit_bytes);
-    const FileSizeLimit limit(limit_bytes);
+    const test::ResourceLimit limit(RLIMIT_FSIZE, limit_bytes);
     const TemporaryDirectory temporary(quick_place());
     StoreFixture fixture(options_in(temporary.path()));
     for (int start = 0; start < 3; ++start) {
@@ -374,7 +353,7 @@ TEST_CASE("a journal larger than a file may be (ulimit -f) stopped the broker at
   const std::uint64_t bytes =
       std::filesystem::file_size(fixture.options.directory + "/store/journal");
   {
-    const FileSizeLimit limit(bytes - 1);
+    const test::ResourceLimit limit(RLIMIT_FSIZE, bytes - 1);
     const Status status = Store::open(fixture.options).status();
     CHECK_EQ(status.code(), ErrorCode::kStorageFailed);
     CHECK_MESSAGE(status.message().find("ulimit -f") != std::string::npos, status.message());

@@ -1,11 +1,18 @@
 #include "support/core_fixture.h"
 
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
 #include "support/virtual_time.h"
 
 namespace holdfast::broker {
+
+std::vector<Sequence> range(Sequence first, Sequence last) {
+  std::vector<Sequence> all(last - first + 1);
+  std::iota(all.begin(), all.end(), first);
+  return all;
+}
 
 std::vector<std::uint8_t> encode_test_message(const std::string& id, const std::string& body) {
   flatbuffers::FlatBufferBuilder builder;

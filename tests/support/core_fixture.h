@@ -157,6 +157,8 @@ class CoreFixture {
   std::vector<std::vector<std::uint8_t>> kept_;  // bytes that peeked entries point into
 };
 
+// Every sequence from the first to the last.
+std::vector<Sequence> range(Sequence first, Sequence last);
 // A finished wire::Message.
 std::vector<std::uint8_t> encode_test_message(const std::string& id, const std::string& body);
 

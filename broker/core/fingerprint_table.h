@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/prefetch.h"
 #include "base/zeroed_memory.h"
 
 namespace holdfast::broker {
@@ -27,7 +28,7 @@ class FingerprintTable {
   // `place` is the id's: 64 bits scattered from its hash, in every table the same. At most ids_max
   // ids, chunks below kChunksMax.
   void insert(std::uint64_t place, std::uint32_t chunk);
-  void prefetch(std::uint64_t place) const { __builtin_prefetch(&buckets_[home(place)]); }
+  void prefetch(std::uint64_t place) const { holdfast::prefetch(&buckets_[home(place)]); }
   // Calls visit(chunk) for each chunk that may hold the id, perhaps repeatedly.
   template <typename Visit>
   void visit_chunks(std::uint64_t place, Visit visit) const {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 
 namespace holdfast::broker {
 
@@ -92,7 +93,7 @@ void RecentIds::resize(std::size_t slots) {
   // Every slot is a cache miss: they are asked for a few ids ahead.
   for (std::size_t i = 0; i < hashes_.size(); ++i) {
     const std::size_t ahead = std::min(i + kPrefetchIds, hashes_.size() - 1);
-    __builtin_prefetch(&slots_[home(tag_of(hashes_[ahead]))], 1);
+    prefetch(&slots_[home(tag_of(hashes_[ahead]))]);
     place({tag_of(hashes_[i]), static_cast<std::uint32_t>(first_position_ + i)});
   }
 }

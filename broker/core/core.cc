@@ -391,6 +391,7 @@ Batches Core::take_batches(Now now) {
   while (std::unique_ptr<Batch> batch = take_batch(now)) batches.push_back(std::move(batch));
   return batches;
 }
+std::uint64_t Core::pending_bytes() const { return state_->pipeline.pending_bytes(); }
 Effects& Core::effects() { return state_->effects; }
 
 void Core::begin_drain() {

@@ -138,6 +138,8 @@ class Core {
   std::unique_ptr<Batch> take_batch(Now now);
   // All that are to be committed together; none where take_batch() gives none.
   Batches take_batches(Now now);
+  // Of messages that are not durable yet, those under way included.
+  std::uint64_t pending_bytes() const;
   // What was said since the last call. The reference is valid until the next call of any method;
   // the caller clears it.
   Effects& effects();

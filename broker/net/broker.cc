@@ -18,6 +18,10 @@ constexpr int kPumpRoundsMax = 4;
 // So late the loop is only when something held it up.
 constexpr Milliseconds kLate{50};
 constexpr Milliseconds kTellInterval{10'000};
+// When more peers than this wait for a confirm, and fewer bytes of messages have gathered, the next
+// batch is handed over a turn later.
+constexpr std::size_t kManyUnconfirmed = 48;
+constexpr std::uint64_t kGatheredBytes = 64 * 1024;
 
 CoreOptions core_options(const BrokerOptions& options) {
   CoreOptions core = options.core;
@@ -142,11 +146,12 @@ void Broker::pump() {
   advance_core(now);
   peers_.begin_turn(now);
   tell_counted(now);
+  holds_back_ = std::exchange(has_committed_, false) && gathers_more();
   int rounds = 0;
   while (rounds < kPumpRoundsMax && pump_round(now)) ++rounds;
   if (phase_ != Phase::kServing) advance_drain(now);
   report_.reset();
-  if (rounds == kPumpRoundsMax || looks_first_) {
+  if (rounds == kPumpRoundsMax || looks_first_ || holds_back_) {
     uv_idle_start(&again_, [](uv_idle_t*) {});
   }
   arm_timer(now);
@@ -164,7 +169,7 @@ void Broker::advance_core(Now now) {
 
 bool Broker::pump_round(Now now) {
   bool did_something = false;
-  if (!link_->commit_under_way() && !hurry_) {
+  if (!link_->commit_under_way() && !hurry_ && !holds_back_) {
     if (Batches batches = core_.take_batches(now); !batches.empty()) {
       link_->commit(std::move(batches));
       did_something = true;
@@ -179,6 +184,15 @@ bool Broker::pump_round(Now now) {
     did_something = true;
   }
   return peers_.attend(now) || did_something;
+}
+
+// A batch that is handed over as soon as the one before is committed holds what some have sent;
+// what those send who are answered only then is for the next. Where many peers publish and wait,
+// twice as many commits cost more than a look at the sockets between the answers and the next batch
+// (figures: docs/PERFORMANCE.md). Where few do, that look is time lost.
+bool Broker::gathers_more() const {
+  return phase_ == Phase::kServing && peers_.unconfirmed() > kManyUnconfirmed &&
+         core_.pending_bytes() < kGatheredBytes;
 }
 
 void Broker::arm_timer(Now now) {
@@ -236,6 +250,7 @@ void Broker::tell_counted(Now now) {
 
 void Broker::on_committed(const CommitResult& result) {
   note_space(result.space);
+  has_committed_ = true;
   core_.committed(result, read_clocks());
 }
 

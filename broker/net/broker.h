@@ -98,6 +98,7 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
 
   void pump();
   bool pump_round(Now now);
+  bool gathers_more() const;
   void advance_core(Now now);
   void arm_timer(Now now);
   void note_space(const SpaceReport& space);
@@ -119,8 +120,10 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
 
   uv_prepare_t prepare_;
   uv_timer_t timer_;
-  uv_idle_t again_;           // running: the pump has more to do, so the loop does not wait
-  bool looks_first_ = false;  // at its sockets, in this turn, before the core does what is due
+  uv_idle_t again_;             // running: the pump has more to do, so the loop does not wait
+  bool looks_first_ = false;    // at its sockets, in this turn, before the core does what is due
+  bool has_committed_ = false;  // since the last turn
+  bool holds_back_ = false;     // the next batch, until the turn after this one
   uv_async_t drain_signal_;
   int handles_open_ = 0;
   std::vector<std::unique_ptr<Listener>> listeners_;

@@ -86,6 +86,7 @@ class Peers::Peer final : public ConnectionOwner {
   // What it adds to the sums.
   std::size_t output_bytes = 0;
   std::size_t input_bytes = 0;
+  bool is_unconfirmed = false;
 };
 
 Peers::Peers(uv_loop_t& loop, Log& log, SessionContext& context, const PeerLimits& limits,
@@ -328,8 +329,12 @@ void Peers::update_sums(Peer& peer) {
   const std::size_t input = closed ? 0 : peer.connection.input_bytes();
   output_bytes_ += output - peer.output_bytes;
   input_bytes_ += input - peer.input_bytes;
+  const bool unconfirmed = !closed && peer.session && peer.session->unconfirmed_bytes() > 0;
+  unconfirmed_ += unconfirmed;
+  unconfirmed_ -= peer.is_unconfirmed;
   peer.output_bytes = output;
   peer.input_bytes = input;
+  peer.is_unconfirmed = unconfirmed;
 }
 
 bool Peers::may_read(const Peer& peer) const {

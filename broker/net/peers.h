@@ -89,6 +89,8 @@ class Peers {
   std::size_t count() const { return serving_; }
   // Not yet taken by the operating system, as of the last attend().
   std::size_t output_bytes() const { return output_bytes_; }
+  // Peers that have published and not been answered, as of the last attend().
+  std::size_t unconfirmed() const { return unconfirmed_; }
   // A page of them from a connection id on; the answer tells whether to go on.
   std::size_t append_list(std::uint64_t correlation, std::uint64_t from, FrameWriter& out, Now now);
 
@@ -154,6 +156,7 @@ class Peers {
   std::size_t output_bytes_ = 0;
   std::size_t input_bytes_ = 0;
   std::uint64_t unconfirmed_bytes_ = 0;  // of those that have gone as well
+  std::size_t unconfirmed_ = 0;          // peers that have some
   bool starved_ = false;                 // some peer waits because of a sum over all
   std::optional<MonotonicTime> goodbye_deadline_;
 };

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -151,6 +152,32 @@ TEST_CASE("answers with the attempts of a message waited for a commit by their n
   for (std::uint64_t n = 2; n < 2 + kAsked; ++n) {
     CHECK(client.expect(wire::FrameType_AttemptsInfo).correlation == n);
   }
+}
+
+TEST_CASE("a batch that many publishers wait for is handed over a turn later, not forgotten") {
+  constexpr std::uint64_t kPublishers = 60;  // more than are many
+  RunningBroker broker;
+  RawClient first = broker.connect("first");
+  const std::uint32_t queue = first.create_queue("q");
+  broker.store().hold();
+  first.send_publish(1, queue, "first", "x");
+  broker.store().wait_for_commit();
+  std::deque<RawClient> publishers;
+  for (std::uint64_t i = 0; i < kPublishers; ++i) {
+    FrameWriter frames = publish_frame(1, queue, message_bytes("m" + std::to_string(i), "x"));
+    frames.append(wire::FrameType_Status, 2, {});
+    publishers.push_back(broker.connect());
+    publishers.back().send(frames);
+    // Then the broker has read the publish, too.
+    publishers.back().expect(wire::FrameType_StatusInfo);
+  }
+  broker.store().let_go();
+  first.expect(wire::FrameType_Confirm);
+  std::set<std::uint64_t> sequences;
+  for (RawClient& publisher : publishers) {
+    sequences.insert(publisher.expect(wire::FrameType_Confirm).table<wire::Confirm>().sequence());
+  }
+  CHECK(sequences.size() == kPublishers);
 }
 
 TEST_CASE("refused publishes do not count as unconfirmed") {

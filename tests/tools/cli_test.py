@@ -8,6 +8,7 @@ the loopback interface and keeps its data in a temporary directory. The last lin
 "N passed, N failed".
 """
 
+import base64
 import datetime
 import json
 import os
@@ -196,6 +197,34 @@ def test_send_lines_refused(tool):
     done = tool.json("message", "send", "small", "--lines", stdin=b"a\n" * 9)
     expect(done, 3, "queue_full", "5 of ")
     CHECK.that(tool.report("small")["messages"] == 5, "as many as fit")
+
+
+def test_send_jsonl(tool):
+    """What is exported is sent again, as it was."""
+    tool.make("failing")
+    tool.send("failing", "text", "--id", "t-1", "-H", "kind=a", "-H", "kind=b")
+    tool.ok("message", "send", "failing", "-", "--id", "t-2", stdin=bytes(range(256)))
+    tool.ok("message", "receive", "failing", "-n", "2", "--reject")
+    exported = tool.run("dlq", "export", "failing", "-").out
+    tool.make("restored")
+    done = tool.json("message", "send", "restored", "--jsonl", "-H", "again=yes",
+                     stdin=exported.encode())
+    expect(done, 0, "2 messages are stored")
+    CHECK.that([r["id"] for r in done.objects()] == ["t-1", "t-2"], done)
+    text, binary = tool.ok("message", "peek", "restored", "-n", "2")
+    CHECK.that(text["body"] == "text" and text["headers"] == {"kind": ["a", "b"], "again": "yes"},
+               text)
+    CHECK.that(binary["body_base64"] == base64.b64encode(bytes(range(256))).decode(), binary)
+    # Their ids are in the dedup window of the queue where they failed.
+    again = tool.ok("message", "send", "failing", "--jsonl", stdin=exported.encode())
+    CHECK.that(all(r["duplicate"] for r in again), again)
+    mixed = tool.json("message", "send", "restored", "--jsonl",
+                      stdin=b'{"body":"fine"}\n\n{"body":1}\n{"body":"","id":"t-3"}\n')
+    expect(mixed, 3, "lines 2 to 3: invalid_argument", "2 of 4 lines")
+    CHECK.that(tool.report("restored")["messages"] == 4, "two more")
+    expect(tool.run("message", "send", "restored", "--jsonl", "--id", "x"), 64, "--id")
+    expect(tool.run("message", "send", "restored", "--jsonl", "--lines"), 64, "--lines")
+    expect(tool.run("message", "send", "restored", '{"body":"x"}', "--jsonl"), 64, "--jsonl")
 
 
 def test_send_lines_as_they_come(tool):

@@ -63,7 +63,7 @@ std::vector<std::string> lines_of(const Directory& directory, const std::string&
   std::vector<std::string> lines;
   Input::Line line;
   for (;;) {
-    const Result<bool> more = input->read_line(line);
+    const Result<bool> more = input->read_line(line, kMessageBodyBytesMax);
     REQUIRE(more.ok());
     if (!*more) return lines;
     lines.push_back(line.text);
@@ -98,16 +98,16 @@ TEST_CASE("a line that no queue takes is passed over, the next one is read") {
   Result<Input> input = Input::open(directory.write("lines", content));
   REQUIRE(input.ok());
   Input::Line line;
-  REQUIRE(*input->read_line(line));
+  REQUIRE(*input->read_line(line, kMessageBodyBytesMax));
   CHECK(!line.is_too_long);
   CHECK(line.text.size() == kMessageBodyBytesMax);
-  REQUIRE(*input->read_line(line));
+  REQUIRE(*input->read_line(line, kMessageBodyBytesMax));
   CHECK(line.is_too_long);
   CHECK(line.number == 2);
-  REQUIRE(*input->read_line(line));
+  REQUIRE(*input->read_line(line, kMessageBodyBytesMax));
   CHECK(!line.is_too_long);
   CHECK(line.text == "c");
-  CHECK(!*input->read_line(line));
+  CHECK(!*input->read_line(line, kMessageBodyBytesMax));
 }
 
 TEST_CASE("a body is read whole up to the largest that any queue takes") {

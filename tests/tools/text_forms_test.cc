@@ -8,6 +8,7 @@
 #include "cli/cell.h"
 #include "cli/exit_code.h"
 #include "cli/json_form.h"
+#include "cli/json_message.h"
 #include "cli/table.h"
 #include "holdfast/status.h"
 
@@ -163,6 +164,70 @@ TEST_CASE("a dead letter carries where it came from and its history") {
         R"({"attempt":1,"cause":"lease_expired","consumer":"worker","error":"",)"
         R"("delivered_at":null,"ended_at":"1970-01-01T00:00:01.500Z"})");
   CHECK(json["history"][1]["error"] == "boom");
+}
+
+TEST_CASE("what is printed of a message is read again, byte for byte") {
+  StoredMessage printed = stored();
+  printed.is_dead_letter = true;
+  printed.provenance.reason = "rejected";
+  printed.headers = {{"a", "1"}, {"b", ""}, {"a", "größe"}};
+  std::string every_byte;
+  for (int i = 0; i < 256; ++i) every_byte += static_cast<char>(i);
+  for (const std::string& body : {std::string(), std::string("\x00z\n\"", 4), every_byte,
+                                  every_byte + "x", every_byte + "xy"}) {
+    printed.body = body;
+    const Result<Message> read = parse_message_json(dump(message_json(printed)));
+    REQUIRE(read.ok());
+    CHECK(read->id == printed.id);
+    CHECK(read->body == body);
+    CHECK(read->headers == Headers{{"a", "1"}, {"a", "größe"}, {"b", ""}});
+  }
+}
+
+TEST_CASE("a line with nothing but a body is a message") {
+  const Result<Message> read = parse_message_json(R"( {"body":"x"} )");
+  REQUIRE(read.ok());
+  CHECK(read->body == "x");
+  CHECK(read->id.empty());
+  CHECK(read->headers.empty());
+}
+
+TEST_CASE("a line that is no message is refused, and told why") {
+  const auto refusal = [](std::string_view text) {
+    const Result<Message> read = parse_message_json(text);
+    REQUIRE(!read.ok());
+    CHECK(read.status().code() == ErrorCode::kInvalidArgument);
+    return read.status().message();
+  };
+  CHECK(refusal("") == "It is not JSON.");
+  CHECK(refusal(R"({"body":"x"} y)") == "It is not JSON.");
+  CHECK(refusal("{\"body\":\"\xFF\"}") == "It is not JSON.");
+  CHECK(refusal("[]") == "It is not a JSON object.");
+  const std::string_view bodies = "The object must have \"body\" or \"body_base64\", and one";
+  CHECK(refusal("{}").starts_with(bodies));
+  CHECK(refusal(R"({"body":"x","body_base64":"eA=="})").starts_with(bodies));
+  CHECK(refusal(R"({"body":7})") == "\"body\" is not a text.");
+  CHECK(refusal(R"({"body_base64":null})") == "\"body_base64\" is not a text.");
+  CHECK(refusal(R"({"body":"x","id":""})").starts_with("\"id\" is not a text of at least"));
+  CHECK(refusal(R"({"body":"x","id":7})").starts_with("\"id\" is not a text of at least"));
+  CHECK(refusal(R"({"body":"x","headers":["a"]})").starts_with("\"headers\" is not an object"));
+  CHECK(refusal(R"({"body":"x","headers":{"a":1}})").starts_with("Header \"a\" is neither"));
+  CHECK(refusal(R"({"body":"x","headers":{"a":["b",1]}})").starts_with("Header \"a\" is neither"));
+  for (const std::string_view not_base64 :
+       {"eA", "eA=", "e===", "====", "eB==", "eHl=", "e-==", "=eA=", "eA==eA==", "eA==\n"}) {
+    CAPTURE(not_base64);
+    CHECK(!decode_base64(not_base64));
+  }
+  CHECK(refusal(R"({"body_base64":"eA"})").starts_with("\"body_base64\" is not Base64"));
+}
+
+TEST_CASE("what was left of a damaged message is not sent as if it were the message") {
+  StoredMessage printed = stored();
+  printed.is_dead_letter = true;
+  printed.provenance.reason = "corrupt";
+  const Result<Message> read = parse_message_json(dump(message_json(printed)));
+  REQUIRE(!read.ok());
+  CHECK(read.status().code() == ErrorCode::kMessageCorrupt);
 }
 
 TEST_CASE("a receipt is what scripts are promised") {

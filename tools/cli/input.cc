@@ -72,7 +72,7 @@ Result<std::string> Input::read_body() {
   }
 }
 
-Result<bool> Input::read_line(Line& line) {
+Result<bool> Input::read_line(Line& line, std::size_t bytes_max) {
   line.text.clear();
   line.is_too_long = false;
   if (const Status status = check_interrupt(); !status.ok()) return status;
@@ -86,7 +86,7 @@ Result<bool> Input::read_line(Line& line) {
     any = true;
     const std::size_t end = buffer_.find('\n', taken_);
     const std::size_t part_end = end == std::string::npos ? buffer_.size() : end;
-    if (line.is_too_long || line.text.size() + (part_end - taken_) > kMessageBodyBytesMax) {
+    if (line.is_too_long || line.text.size() + (part_end - taken_) > bytes_max) {
       line.is_too_long = true;
       line.text.clear();
     } else {

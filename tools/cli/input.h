@@ -30,11 +30,11 @@ class Input {
   struct Line {
     std::string text;          // without its end
     std::uint64_t number = 0;  // from 1
-    bool is_too_long = false;  // for a body; `text` is empty then, the line was passed over
+    bool is_too_long = false;  // `text` is empty then, the line was passed over
   };
-  // False at the end. A last line without an end counts; a line may be empty. kCancelled after an
-  // interrupt that was caught.
-  Result<bool> read_line(Line& line);
+  // False at the end. A last line without an end counts; a line may be empty; one of more than
+  // `bytes_max` is too long. kCancelled after an interrupt that was caught.
+  Result<bool> read_line(Line& line, std::size_t bytes_max);
 
  private:
   Input(std::string name, int file_descriptor, bool is_owner)

@@ -10,6 +10,7 @@
 #include "cli/input.h"
 #include "cli/interrupt.h"
 #include "cli/json_form.h"
+#include "cli/json_message.h"
 #include "cli/line_sender.h"
 #include "cli/session.h"
 #include "holdfast/text.h"
@@ -59,6 +60,35 @@ std::string body_path(const SendArguments& arguments) {
   return arguments.body->starts_with('@') ? arguments.body->substr(1) : std::string();
 }
 
+// Every line of the input is a message.
+bool sends_lines(const SendArguments& arguments) { return arguments.lines || arguments.jsonl; }
+
+std::size_t line_bytes_max(const SendArguments& arguments) {
+  return arguments.jsonl ? kJsonMessageBytesMax : kMessageBodyBytesMax;
+}
+
+// `typed` has the headers that all get.
+Result<Message> message_of_line(const SendArguments& arguments, const Message& typed,
+                                Input::Line& line) {
+  if (line.is_too_long) {
+    return Status(
+        ErrorCode::kMessageTooLarge,
+        fmt::format(
+            "The line has more than {} bytes, the most that {}.", line_bytes_max(arguments),
+            arguments.jsonl ? "a message of the largest size takes as JSON" : "any queue takes"));
+  }
+  if (arguments.jsonl) {
+    Result<Message> message = parse_message_json(line.text);
+    if (!message.ok()) return message;
+    message->headers.insert(message->headers.end(), typed.headers.begin(), typed.headers.end());
+    return message;
+  }
+  Message message = typed;
+  message.body = std::move(line.text);
+  if (arguments.id) message.id = fmt::format("{}-{}", *arguments.id, line.number);
+  return message;
+}
+
 constexpr std::string_view kNotRead = ". Lines after them were not read.";
 
 std::string counts_of(const LineSender::Outcome& outcome, std::uint64_t lines_read) {
@@ -87,7 +117,7 @@ ExitCode report_lines(Session& session, const LineSender::Outcome& outcome,
 }
 
 ExitCode send_lines(Session& session, const SendArguments& arguments, Input& input,
-                    Message message) {
+                    const Message& typed) {
   const Status connected = session.connect(Reconnect::kYes);
   if (!connected.ok()) return session.fail(connected);
   session.output().begin_list(
@@ -99,23 +129,15 @@ ExitCode send_lines(Session& session, const SendArguments& arguments, Input& inp
   std::uint64_t lines_read = 0;
   bool is_cut_short = false;
   while (!is_cut_short) {
-    const Result<bool> more = input.read_line(line);
+    const Result<bool> more = input.read_line(line, line_bytes_max(arguments));
     if (!more.ok()) {
       read_failure = more.status();
       break;
     }
     if (!*more) break;
-    if (line.is_too_long) {
-      is_cut_short = !sender.refuse(
-          line.number, Status(ErrorCode::kMessageTooLarge,
-                              fmt::format("The line has more than {} bytes, the most that any "
-                                          "queue takes.",
-                                          kMessageBodyBytesMax)));
-    } else {
-      message.body = line.text;
-      if (arguments.id) message.id = fmt::format("{}-{}", *arguments.id, line.number);
-      is_cut_short = !sender.send(line.number, message);
-    }
+    const Result<Message> message = message_of_line(arguments, typed, line);
+    is_cut_short = message.ok() ? !sender.send(line.number, *message)
+                                : !sender.refuse(line.number, message.status());
     if (!is_cut_short) lines_read = line.number;
   }
   const LineSender::Outcome outcome = sender.finish();
@@ -168,6 +190,11 @@ ExitCode send_one(Session& session, const SendArguments& arguments, const Messag
 ExitCode send_message(Session& session, const SendArguments& arguments) {
   const Status name = check_queue_name(arguments.queue);
   if (!name.ok()) return session.fail(name);
+  if (arguments.jsonl && (arguments.lines || arguments.id)) {
+    return session.fail(
+        Status(ErrorCode::kInvalidArgument,
+               "--jsonl goes with neither --lines nor --id: the lines have the ids."));
+  }
   Result<Message> typed = message_without_body(arguments);
   if (!typed.ok()) return session.fail(typed.status());
   Message message = std::move(typed).value();
@@ -179,10 +206,11 @@ ExitCode send_message(Session& session, const SendArguments& arguments) {
   }
   const std::string path = body_path(arguments);
   if (path.empty()) {
-    if (arguments.lines) {
+    if (sends_lines(arguments)) {
       return session.fail(Status(ErrorCode::kInvalidArgument,
-                                 "--lines takes its lines from standard input (-) or a file "
-                                 "(@FILE), not from the command line."));
+                                 fmt::format("{} takes its lines from standard input (-) or a file "
+                                             "(@FILE), not from the command line.",
+                                             arguments.jsonl ? "--jsonl" : "--lines")));
     }
     message.body = *arguments.body;
     return send_one(session, arguments, message);
@@ -192,7 +220,7 @@ ExitCode send_message(Session& session, const SendArguments& arguments) {
   }
   Result<Input> input = Input::open(path);
   if (!input.ok()) return session.fail(input.status());
-  if (arguments.lines) return send_lines(session, arguments, *input, std::move(message));
+  if (sends_lines(arguments)) return send_lines(session, arguments, *input, message);
   Result<std::string> body = input->read_body();
   if (!body.ok()) return session.fail(body.status());
   message.body = std::move(body).value();
@@ -215,6 +243,8 @@ void add_send_command(const Command& message) {
       {.name = "-H,--header", .meaning = "A header, as often as needed", .value = "NAME=VALUE"},
       arguments->headers);
   command.take_flag("--lines", arguments->lines, "Every line of the input is a message");
+  command.take_flag("--jsonl", arguments->jsonl,
+                    "Every line is a message as JSON, as peek and dlq export print it");
   command.does([arguments](Session& session) { return send_message(session, *arguments); });
 }
 

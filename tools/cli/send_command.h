@@ -16,6 +16,7 @@ struct SendArguments {
   std::optional<std::string> id;    // with lines: "ID-1", "ID-2", …
   std::vector<std::string> headers;
   bool lines = false;
+  bool jsonl = false;
 };
 
 void add_send_command(const Command& message);

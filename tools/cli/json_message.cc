@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -20,18 +21,14 @@ Status wrong(std::string sentence) {
 
 // One value, or an array of the values of a name that occurs several times.
 Status take_header(const std::string& name, const json& value, Headers& headers) {
-  if (value.is_string()) {
-    headers.emplace_back(name, value.get_ref<const std::string&>());
-    return Status();
-  }
-  const Status status =
-      wrong(fmt::format("Header {} is neither a text nor an array of texts.", quoted(name)));
-  if (!value.is_array()) return status;
-  for (const json& one : value) {
-    if (!one.is_string()) return status;
-    headers.emplace_back(name, one.get_ref<const std::string&>());
-  }
-  return Status();
+  const auto take = [&](const json& one) {
+    if (one.is_string()) headers.emplace_back(name, one.get_ref<const std::string&>());
+    return one.is_string();
+  };
+  const bool is_taken =
+      value.is_array() ? std::all_of(value.begin(), value.end(), take) : take(value);
+  if (is_taken) return Status();
+  return wrong(fmt::format("Header {} is neither a text nor an array of texts.", quoted(name)));
 }
 
 Status take_headers(const json& object, Headers& headers) {

@@ -15,6 +15,8 @@ namespace {
 
 // A subscription that was refused for a reason that may pass is asked for again after this.
 constexpr std::uint64_t kRetryMs = 1'000;
+// Deliveries whose lease was lost, before it is looked for the first time which are gone.
+constexpr std::size_t kLateMin = 64;
 // Leases are extended when this part of them has passed.
 constexpr std::uint32_t kExtendParts = 3;
 
@@ -201,10 +203,14 @@ void Subscriptions::close(std::uint64_t key) {
 
 void Subscriptions::finish_if_settled(Subscription& subscription) {
   if (!subscription.closing || !subscription.paused || !subscription.held.empty()) return;
-  for (const auto& late : subscription.late) {
-    const std::shared_ptr<DeliveryImpl> delivery = late.lock();
-    if (delivery != nullptr && delivery->may_be_acked_late()) return;
-  }
+  auto& late = subscription.late;
+  while (!late.empty() && late.back().expired()) late.pop_back();
+  // From the end: of very many that are given up one after the other, few are looked at each time.
+  const bool waits = std::any_of(late.rbegin(), late.rend(), [](const auto& one) {
+    const std::shared_ptr<DeliveryImpl> delivery = one.lock();
+    return delivery != nullptr && delivery->may_be_acked_late();
+  });
+  if (waits) return;
   if (subscription.stage == Stage::kSubscribed) {
     flatbuffers::FlatBufferBuilder builder(64);
     builder.Finish(wire::CreateUnsubscribe(builder, subscription.consumer));
@@ -377,8 +383,13 @@ void Subscriptions::release_held(Subscription& subscription, std::uint64_t seque
 void Subscriptions::lose_lease(Subscription& subscription,
                                const std::shared_ptr<DeliveryImpl>& delivery) {
   delivery->lease_lost();
-  std::erase_if(subscription.late, [](const auto& late) { return late.expired(); });
-  subscription.late.push_back(delivery);
+  auto& late = subscription.late;
+  // Not for each: a purge takes the leases of all that is held at once.
+  if (late.size() == late.capacity()) {
+    std::erase_if(late, [](const auto& one) { return one.expired(); });
+    late.reserve(std::max(kLateMin, 2 * late.size()));
+  }
+  late.push_back(delivery);
   --held_count_;
 }
 

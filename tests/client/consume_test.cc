@@ -377,6 +377,29 @@ TEST_CASE("deliveries whose lease is lost before their handler begins are not ke
   CHECK_FALSE(held.expired());
 }
 
+// For each lost lease all that had been lost before were looked at: of so many, for half a minute.
+TEST_CASE("a client that lost very many leases at once did nothing else for long") {
+  constexpr std::uint64_t kHeld = 200'000;
+  FakeBroker broker;
+  Connected c(broker);
+  std::promise<void> started;
+  std::promise<void> go_on;
+  std::atomic<int> handled{0};
+  const Consumer consumer = consume(c, ConsumeOptions(), [&](const Delivery&) {
+    if (++handled > 1) return;
+    started.set_value();
+    go_on.get_future().get();
+  });
+  for (std::uint64_t sequence = 1; sequence <= kHeld; ++sequence) c.peer->deliver(5, sequence, "x");
+  started.get_future().get();
+  c.peer->lease_lost(5, wire::Cause_Purged, {{1, kHeld}});
+  auto asked = std::async([&] { return c.client->admin().queue("orders"); });
+  const std::uint64_t correlation = c.peer->expect(wire::FrameType_QueueOpen).correlation;
+  c.peer->error(correlation, ErrorCode::kQueueNotFound, "There is no queue.");
+  CHECK(asked.get().status().code() == ErrorCode::kQueueNotFound);
+  go_on.set_value();
+}
+
 TEST_CASE("when the broker drains, what has not begun is given back and what runs may end") {
   FakeBroker broker;
   Connected c(broker);

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <optional>
+#include <string>
 
 #include "running_broker.h"
 
@@ -87,6 +89,46 @@ TEST_CASE("what was held when the drain is over ends and is stored, however many
   for (const broker::RetryRecord& record : stored->retries) {
     CHECK(record.history.back().cause == wire::Cause_ConnectionLost);
   }
+}
+
+TEST_CASE("what waits to be sent is sent before a drained broker ends") {
+  constexpr std::uint64_t kPeeks = 4;
+  broker::BrokerOptions options = loopback_options();
+  options.connection.send_buffer_bytes = 64 * 1024;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue = watcher.create_queue("q");
+  watcher.publish(queue, "large", std::string(1'000'000, 'b'));
+  RawClient slow(broker.address(), 64 * 1024);
+  slow.hello("slow");
+  for (std::uint64_t n = 1; n <= kPeeks; ++n) {
+    auto& builder = slow.builder();
+    slow.send_table(wire::FrameType_Peek, n,
+                    wire::CreatePeek(builder, builder.CreateString("q"), 0, 1));
+  }
+  // The broker has more for it than its socket takes.
+  const auto waits_to_be_sent = [&] {
+    watcher.send_empty(wire::FrameType_ConnectionList, 2);
+    bool waits = false;
+    std::optional<RawFrame> frame;
+    while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
+      const auto& info = frame->table<wire::ConnectionInfo>();
+      if (view(info.client_name()) == "slow") waits = info.output_bytes() > 0;
+    }
+    return waits;
+  };
+  while (!waits_to_be_sent()) continue;
+  broker.request_drain();
+  watcher.expect(wire::FrameType_Goodbye);
+  std::uint64_t items = 0;
+  bool said_goodbye = false;
+  for (std::optional<RawFrame> frame; (frame = slow.receive());) {
+    items += frame->type == wire::FrameType_PeekItem;
+    said_goodbye |= frame->type == wire::FrameType_Goodbye;
+  }
+  CHECK(items == kPeeks);
+  CHECK(said_goodbye);
+  CHECK(broker.wait().ok());
 }
 
 TEST_CASE("a second request ends the drain at once") {

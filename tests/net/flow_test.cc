@@ -377,6 +377,39 @@ TEST_CASE("a client that asks for much and reads nothing costs a bounded amount"
   CHECK(items == kPeeks);
 }
 
+TEST_CASE(
+    "of those that read nothing, the one with the most output is closed when it is too much") {
+  broker::BrokerOptions options = loopback_options();
+  options.connection.send_buffer_bytes = 64 * 1024;
+  options.limits.output_bytes_total_max = 2u << 20;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue =
+      watcher.create_queue("q", {{QueueSetting::kMaxMessageBytes, 4u << 20}});
+  watcher.publish(queue, "small", std::string(400'000, 'b'));
+  watcher.publish(queue, "large", std::string(1'500'000, 'b'));
+  const auto peek = [&](const std::string& name, std::uint64_t from) {
+    RawClient client(broker.address(), 64 * 1024);
+    client.hello(name);
+    auto& builder = client.builder();
+    client.send_table(wire::FrameType_Peek, 1,
+                      wire::CreatePeek(builder, builder.CreateString("q"), from, 1));
+    return client;
+  };
+  std::deque<RawClient> modest;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    modest.push_back(peek(name, 1));
+    while (look_at(watcher, name).output_bytes == 0) continue;
+  }
+  RawClient greedy = peek("greedy", 2);
+  greedy.expect_close();
+  CHECK(broker.logged().find("the most of all") != std::string::npos);
+  for (RawClient& client : modest) {
+    client.expect(wire::FrameType_PeekItem);
+    client.expect(wire::FrameType_ListEnd);
+  }
+}
+
 TEST_CASE("the retries of one commit went all at once to a connection that read nothing") {
   broker::BrokerOptions options = loopback_options();
   constexpr std::size_t kHigh = 64u << 10;

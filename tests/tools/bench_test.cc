@@ -1,10 +1,15 @@
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <future>
+#include <memory>
 #include <vector>
 
 #include "bench/figures.h"
+#include "bench/link.h"
 #include "bench/message_mold.h"
 #include "bench/plan.h"
+#include "support/fake_broker.h"
 
 namespace holdfast::bench {
 namespace {
@@ -59,6 +64,28 @@ TEST_CASE("a plan that cannot be run is refused with the option that is wrong") 
   PlanArguments slow = arguments_for("paced");
   slow.rate = 0;
   CHECK(refusal(slow).find("--rate") != std::string::npos);
+}
+
+// The time began anew with every heartbeat.
+TEST_CASE("a broker that answers nothing but keeps the connection alive was waited for for ever") {
+  test::FakeBroker broker;
+  const Result<Address> address = parse_address(broker.address());
+  REQUIRE(address.ok());
+  std::unique_ptr<Link> link;
+  auto asking = std::async([&]() -> Status {
+    auto opened = Link::open(*address, "bench", std::chrono::milliseconds(100));
+    if (!opened.ok()) return opened.status();
+    link = std::move(*opened);
+    return link->look_at_queue("q").status();
+  });
+  test::FakePeer peer = broker.accept();
+  peer.handshake();
+  FrameWriter ping;
+  ping.append_empty(wire::FrameType_Ping, 0);
+  while (asking.wait_for(std::chrono::milliseconds(5)) != std::future_status::ready) {
+    peer.send(ping);
+  }
+  CHECK(asking.get().code() == ErrorCode::kTimeout);
 }
 
 TEST_CASE("a quantile is the nearest rank") {

@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -18,7 +19,6 @@ namespace holdfast::bench {
 namespace {
 
 constexpr std::size_t kReadBytes = 256 * 1024;
-constexpr int kAnswerTimeoutMs = 60'000;
 
 Status unreachable(const Address& address, std::string_view why) {
   return Status(ErrorCode::kUnreachable,
@@ -80,10 +80,11 @@ bool is_error(const Frame& frame, ErrorCode code) {
 
 // ---- opening ----
 
-Result<std::unique_ptr<Link>> Link::open(const Address& address, std::string name) {
+Result<std::unique_ptr<Link>> Link::open(const Address& address, std::string name,
+                                         std::chrono::milliseconds timeout) {
   Result<int> connected = address.is_unix() ? connect_unix(address) : connect_tcp(address);
   if (!connected.ok()) return connected.status();
-  std::unique_ptr<Link> link(new Link(*connected));
+  std::unique_ptr<Link> link(new Link(*connected, timeout));
   if (Status status = link->shake_hands(std::move(name)); !status.ok()) return status;
   return link;
 }
@@ -111,16 +112,23 @@ void Link::ask(wire::FrameType type, ByteSpan table, OnAnswer on_answer) {
 }
 
 Status Link::wait_until(const std::function<bool()>& done) {
+  using std::chrono::steady_clock;
+  const auto answers_left = [this] { return asked_.size() + (acks_sent_ - acked_); };
+  auto deadline = steady_clock::now() + timeout_;
   while (status_.ok() && !done()) {
     flush();
     pollfd waiting{descriptor_, static_cast<short>(has_output() ? POLLIN | POLLOUT : POLLIN), 0};
-    const int ready = ::poll(&waiting, 1, kAnswerTimeoutMs);
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - steady_clock::now());
+    const int ready =
+        ::poll(&waiting, 1, static_cast<int>(std::max<std::int64_t>(0, left.count())));
     if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) {
+    const std::size_t answers_before = answers_left();
+    if (ready > 0 && (waiting.revents & ~POLLOUT) != 0) receive();
+    if (answers_left() != answers_before) {
+      deadline = steady_clock::now() + timeout_;
+    } else if (steady_clock::now() >= deadline) {
       fail(Status(ErrorCode::kTimeout,
-                  fmt::format("The broker did not answer within {} ms.", kAnswerTimeoutMs)));
-    } else if ((waiting.revents & ~POLLOUT) != 0) {
-      receive();
+                  fmt::format("The broker did not answer within {} ms.", timeout_.count())));
     }
   }
   return status_;

@@ -11,6 +11,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -34,8 +35,11 @@ struct QueueFacts {
 
 class Link {
  public:
-  // Connects and shakes hands. kUnreachable, or what the broker answers.
-  static Result<std::unique_ptr<Link>> open(const Address& address, std::string name);
+  // Connects and shakes hands. kUnreachable, or what the broker answers. Whenever it waits for
+  // answers and for so long none comes, whatever else does, that is a kTimeout.
+  static constexpr std::chrono::seconds kAnswerTimeout{60};
+  static Result<std::unique_ptr<Link>> open(const Address& address, std::string name,
+                                            std::chrono::milliseconds timeout = kAnswerTimeout);
   ~Link();
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
@@ -75,7 +79,8 @@ class Link {
  private:
   using OnAnswer = std::function<void(const Frame&)>;
 
-  explicit Link(int descriptor) : descriptor_(descriptor), reader_(kFrameBytesMax) {}
+  Link(int descriptor, std::chrono::milliseconds timeout)
+      : descriptor_(descriptor), timeout_(timeout), reader_(kFrameBytesMax) {}
   Status shake_hands(std::string name);
   // Sends a request; `on_answer` gets its answer.
   void ask(wire::FrameType type, ByteSpan table, OnAnswer on_answer);
@@ -94,6 +99,7 @@ class Link {
   void fail_with_answer(const Frame& frame);
 
   int descriptor_;
+  const std::chrono::milliseconds timeout_;
   Status status_;
   FrameReader reader_;
   FrameWriter output_;

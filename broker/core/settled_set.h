@@ -2,10 +2,11 @@
 // above it.
 //
 // In memory the part above the floor is a map of disjoint ranges. There is an unsettled message
-// between any two of them, and those are outstanding, so their number is bounded by
-// outstanding_max. On disk it is one bitmap for each chunk of 4,096 sequences that was touched, and
-// one record for a run of full chunks; collect() names the records that changed since the last
-// call.
+// between any two of them, and what was settled by consumers leaves only outstanding ones there,
+// bounded by outstanding_max. What a redrive or discard takes out of the middle of a dead-letter
+// queue was never delivered: of those ranges there may be one for each letter, about 64 bytes. On
+// disk it is one bitmap for each chunk of 4,096 sequences that was touched, and one record for a
+// run of full chunks; collect() names the records that changed since the last call.
 
 #pragma once
 

@@ -112,8 +112,9 @@ class DeliveryImpl;
 // costs no attempt, and it comes again at once. If the lease or the connection was lost, settling
 // returns kNotHeld or kConnectionLost, and the message may come again; but an ack after a lost
 // lease is still tried, also after Consumer::stop(), and succeeds if nobody else has settled the
-// message. Of a settle that was under way when the connection was lost (kConnectionLost) or the
-// client was closed (kCancelled), nobody knows whether it was done: every later settle says so with
+// message, it is not on its way to the dead-letter queue, and no 16 attempts have failed since. Of
+// a settle that was under way when the connection was lost (kConnectionLost) or the client was
+// closed (kCancelled), nobody knows whether it was done: every later settle says so with
 // kConnectionLost, and the message may have been settled, or may come again. A moved-from Delivery
 // may only be assigned to or destroyed.
 class Delivery {

@@ -12,6 +12,10 @@ namespace {
 // A batch writes pages of 4 KiB anew in two tables for each queue that it touches, however little
 // it appends to it.
 constexpr std::size_t kTouchedQueueBytes = 2 * 4096;
+// New queues have the greatest ids: their records lie side by side, in pages that stay half empty
+// when they are split.
+constexpr std::size_t kCreatedQueueBytes = 512;
+constexpr std::size_t kCreatedNameFactor = 2;
 // A commit that takes so much longer than its bytes do, a mebibyte 2 to 4 ms, is mostly the wait
 // for the device, which is the same for one batch and for many.
 constexpr std::uint64_t kSlowCommitUs = 20'000;
@@ -31,7 +35,13 @@ std::size_t growth_of(const std::deque<Sealed>& batches) {
 
 }  // namespace
 
-std::size_t Gathering::room_bytes() const { return bytes + queues.size() * kTouchedQueueBytes; }
+std::size_t created_queue_bytes(std::string_view name) {
+  return kCreatedQueueBytes + kCreatedNameFactor * name.size();
+}
+
+std::size_t Gathering::room_bytes() const {
+  return bytes + created_bytes + (queues.size() - created) * kTouchedQueueBytes;
+}
 
 void CommitPipeline::start(std::uint64_t batch_number, const SpaceReport& space) {
   number_ = batch_number + 1;
@@ -43,7 +53,8 @@ void CommitPipeline::start(std::uint64_t batch_number, const SpaceReport& space)
 // While publishes are refused the pages of the queues count, too: what acks in thousands of them
 // take must not be more than the reserve.
 bool CommitPipeline::is_full() const {
-  const std::size_t bytes = space_.publishes_allowed ? gathering_.bytes : gathering_.room_bytes();
+  const std::size_t bytes = space_.publishes_allowed ? gathering_.bytes + gathering_.created_bytes
+                                                     : gathering_.room_bytes();
   return bytes >= batch_bytes_max_;
 }
 

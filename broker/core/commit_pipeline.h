@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "core/batch.h"
@@ -39,6 +40,10 @@ struct Promises {
 inline constexpr std::size_t kReserveStepBytes = 64 * 1024;
 inline constexpr std::size_t kRetryStepBytes = kReserveStepBytes / 2;
 
+// A new queue takes at most about so much of the store's room, and more the longer its name is; its
+// dead-letter queue takes as much again.
+std::size_t created_queue_bytes(std::string_view name);
+
 // What gathers since the last batch was sealed. Whoever changes something durable adds it here.
 struct Gathering {
   std::vector<Queue*> queues;  // touched ones, in the order of touching
@@ -51,6 +56,8 @@ struct Gathering {
   std::size_t retry_bytes = 0;      // those of the records
   std::size_t rewritten_bytes = 0;  // of messages, in blocks that were rewritten
   std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
+  std::size_t created = 0;          // of the touched queues, those that are new
+  std::size_t created_bytes = 0;    // that these take
   Promises promises;
 
   bool empty() const {

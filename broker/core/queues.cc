@@ -70,25 +70,8 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
     }
     return;
   }
-  if (draining) {
-    refuse(request.asker, ErrorCode::kDraining, "The broker is shutting down.");
-    return;
-  }
-  if (source_queues >= options.queues_max) {
-    refuse(request.asker, ErrorCode::kLimitReached,
-           fmt::format("The broker has {} queues, its limit (queues_max).", source_queues));
-    return;
-  }
-  if (std::numeric_limits<std::uint32_t>::max() - next_id < kIdsOfQueue) {
-    refuse(request.asker, ErrorCode::kLimitReached,
-           fmt::format("All {} ids have been given to queues, most of them long gone. Begin a new "
-                       "data directory for new queues.",
-                       next_id - 1));
-    return;
-  }
-  if (!pipeline.space().publishes_allowed) {
-    refuse(request.asker, ErrorCode::kStorageFull, pipeline.space().reason);
-    return;
+  if (Status status = check_new_queue(name, dead_name); !status.ok()) {
+    return refuse(request.asker, std::move(status));
   }
   QueueSettings settings;
   if (Status status = apply(settings, request.settings); !status.ok()) {
@@ -101,6 +84,33 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
   queue.record.dead_queue = dead.record.id;
   ++source_queues;
   say_after_commit(QueueReply{request.asker, report(queue)});
+  seal_if_full();
+}
+
+Status Core::State::check_new_queue(std::string_view name, std::string_view dead_name) const {
+  if (draining) return {ErrorCode::kDraining, "The broker is shutting down."};
+  if (source_queues >= options.queues_max) {
+    return {ErrorCode::kLimitReached,
+            fmt::format("The broker has {} queues, its limit (queues_max).", source_queues)};
+  }
+  if (std::numeric_limits<std::uint32_t>::max() - next_id < kIdsOfQueue) {
+    return {ErrorCode::kLimitReached,
+            fmt::format("All {} ids have been given to queues, most of them long gone. Begin a new "
+                        "data directory for new queues.",
+                        next_id - 1)};
+  }
+  const SpaceReport& space = pipeline.space();
+  if (!space.publishes_allowed) return {ErrorCode::kStorageFull, space.reason};
+  const std::size_t bytes = created_queue_bytes(name) + created_queue_bytes(dead_name);
+  if (!pipeline.has_room_for(bytes)) {
+    return {ErrorCode::kStorageFull,
+            fmt::format("Queue \"{}\" takes {} bytes with its dead-letter queue, and the store has "
+                        "room for {} more, of which {} wait to be stored. Create it again when "
+                        "messages are settled or the store is given more room (its disk, or "
+                        "disk_bytes_max).",
+                        name, bytes, space.room_bytes, pipeline.pending_room_bytes())};
+  }
+  return {};
 }
 
 Queue& Core::State::add_queue(std::string name, const QueueSettings& settings, QueueId source,
@@ -123,6 +133,8 @@ Queue& Core::State::add_queue(std::string name, const QueueSettings& settings, Q
   queues_by_name.emplace(queue.record.name, &queue);
   queues.emplace(queue.record.id, std::move(owned));
   touch(queue);
+  ++pipeline.gathering().created;
+  pipeline.gathering().created_bytes += created_queue_bytes(queue.record.name);
   return queue;
 }
 

@@ -333,6 +333,8 @@ struct Core::State {
 
   // ---- queues.cc ----
   void create_queue(const CreateQueueRequest& request, Now now);
+  // Whether there may be one more.
+  Status check_new_queue(std::string_view name, std::string_view dead_name) const;
   Queue& add_queue(std::string name, const QueueSettings& settings, QueueId source, Now now);
   void edit_queue(const EditQueueRequest& request);
   void delete_queue(Asker asker, std::string_view name, Now now);

@@ -186,6 +186,22 @@ TEST_CASE("on a full disk a batch is full by the queues that it touches, too") {
   }
 }
 
+// Sixteen thousand of them were one batch, for which a small store had no room.
+TEST_CASE("a batch of new queues was never full") {
+  const std::size_t bytes = created_queue_bytes("orders");
+  Pipeline pipeline(room_of(2 * kBatchBytes));
+  std::size_t created = 0;
+  for (; !pipeline.is_full() && created < kBatchBytes; ++created) {
+    pipeline.gathering().queues.push_back(nullptr);
+    ++pipeline.gathering().created;
+    pipeline.gathering().created_bytes += bytes;
+  }
+  CHECK(created == (kBatchBytes + bytes - 1) / bytes);
+  // They take of the room, and hold up no publishes otherwise.
+  CHECK(pipeline.pending_room_bytes() == created * bytes);
+  CHECK(pipeline.pending_bytes() == 0);
+}
+
 TEST_CASE("on a full disk a batch moves and counts a step of the reserve and no more") {
   Pipeline pipeline(full_disk(1 << 20));
   CHECK(pipeline.may_move(500'000));

@@ -116,7 +116,7 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
     seal_if_full();
   }
   for (Outstanding* entry : exhausted) {
-    start_move(queue, *entry, wire::Cause_RetryLimit, "", nullptr, now);
+    start_move(queue, *entry, wire::Cause_RetryLimit, entry->last_error(), nullptr, now);
   }
 }
 

@@ -218,14 +218,6 @@ void Core::State::deliver_all(Queue& queue, Now now) {
   }
 }
 
-namespace {
-// Of the attempt that ended last.
-std::string last_error(const Outstanding& entry) {
-  const std::span<const AttemptRecord> ended = entry.ended_attempts();
-  return ended.empty() ? std::string() : ended.back().error;
-}
-}  // namespace
-
 bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
   Subscription& subscription = queue.subscription;
   // Those that are left find their turn when the commit is done, which the others have asked for.
@@ -240,7 +232,7 @@ bool Core::State::start_retry(Queue& queue, Consumer& consumer, Now now) {
     // The limit may have been lowered since its last attempt ended.
     if (queue.is_over_after(entry.attempts)) {
       subscription.ready.erase(place.sequence);
-      start_move(queue, entry, wire::Cause_RetryLimit, last_error(entry), nullptr, now);
+      start_move(queue, entry, wire::Cause_RetryLimit, entry.last_error(), nullptr, now);
       seal_if_full();
       has_moved = true;
       continue;

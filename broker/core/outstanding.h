@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/batch.h"
@@ -62,6 +63,10 @@ struct Outstanding {
   std::span<const AttemptRecord> ended_attempts() const {
     if (!history) return {};
     return history->attempts;
+  }
+  // Of the attempt that ended last.
+  std::string last_error() const {
+    return ended_attempts().empty() ? std::string() : ended_attempts().back().error;
   }
   History& ensure_history() {
     if (!history) history = std::make_unique<History>();

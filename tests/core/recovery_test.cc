@@ -78,6 +78,20 @@ TEST_CASE("a message whose attempts are used up, the last one ended, is dead aft
   CHECK(f.dead_letters("q").size() == 1);
 }
 
+TEST_CASE("a dead letter of a restart had lost the error of its last attempt") {
+  CoreFixture f;
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "no such order", Milliseconds(60'000));
+  f.edit_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.restart();
+  const auto letters = f.dead_letters("q");
+  REQUIRE(letters.size() == 1);
+  CHECK(letters[0].reason == wire::Cause_RetryLimit);
+  CHECK(letters[0].error == "no such order");
+}
+
 TEST_CASE("settings, counts and order are the same after a restart") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 7}, {QueueSetting::kLease, 5'000}});

@@ -279,6 +279,34 @@ TEST_CASE("a corrupt message is set aside with its raw bytes while its neighbour
   CHECK(f.redrive("q", {1}).first_refusal.code() == ErrorCode::kMessageCorrupt);
 }
 
+TEST_CASE("a message whose stored bytes are damaged stays with the consumer that has good ones") {
+  CoreOptions options;
+  options.cache_bytes_max = 1;  // so that its block is read again for its neighbour's retry
+  CoreFixture f(options);
+  f.create_queue("q");
+  f.hold_commits();
+  for (const char* id : {"alone", "held", "neighbour"}) f.publish("q", id);
+  f.release_commits();
+  f.publish("q", "last");
+  REQUIRE(f.store.block_count() == 3);
+  const ConsumerId consumer = f.subscribe("q", 4);
+  REQUIRE(f.delivered() == range(1, 4));
+  f.store.flip_bit_in_message(f.id_of("q"), 2);
+  const std::size_t read_before = f.fetches();
+  f.settle(consumer, wire::SettleKind_Nack, {{3, 3}}, "", Milliseconds(1));
+  f.pass(Milliseconds(2));
+  CHECK(f.delivered() == range(3, 3));
+  CHECK(f.fetches() > read_before);
+  CHECK(f.report("q").counters.corrupt == 0);
+  f.ack(consumer, 2);
+  CHECK(f.last_settled().settled == 1);
+  CHECK(f.last_settled().late == 0);
+  f.settle(consumer, wire::SettleKind_Ack, {{1, 1}, {3, 4}});
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q").counters.corrupt == 0);
+  CHECK(f.dead_letters("q").empty());
+}
+
 TEST_CASE("a block whose header is damaged costs its messages, counted, and nothing else") {
   CoreFixture f;
   f.create_queue("q");

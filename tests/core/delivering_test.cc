@@ -297,6 +297,25 @@ TEST_CASE("outstanding messages are bounded by outstanding-max") {
   CHECK(f.delivered() == range(6, 6));
 }
 
+TEST_CASE("one consumer more than there may be is refused until one has gone") {
+  CoreOptions options;
+  options.consumers_max = 1;
+  CoreFixture f(options);
+  f.create_queue("q");
+  f.publish("q", "a");
+  const ConsumerId first = f.subscribe("q", 1);
+  CHECK(f.delivered() == range(1, 1));
+  CHECK(f.subscribe("q", 1, 0, SessionId(3)) == ConsumerId());
+  CHECK(f.last_error().code() == ErrorCode::kLimitReached);
+  CHECK(f.last_error().message() == "The broker has 1 consumers, its limit (consumers_max).");
+  SUBCASE("as it wished") {
+    f.ack(first, 1);
+    f.unsubscribe(first);
+  }
+  SUBCASE("with its connection") { f.disconnect(); }
+  CHECK(f.subscribe("q", 1, 0, SessionId(3)) != ConsumerId());
+}
+
 TEST_CASE("an unknown subscription is refused by name") {
   CoreFixture f;
   f.create_queue("q");

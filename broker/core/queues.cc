@@ -226,7 +226,7 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
     empty_queue(*going);
     while (!going->subscription.consumers.empty()) {
       Consumer& consumer = *going->subscription.consumers.back();
-      say(ConsumerEndedNotice{
+      say_after_commit(ConsumerEndedNotice{
           consumer.session->id, consumer.id,
           Status(ErrorCode::kQueueNotFound,
                  fmt::format("Queue \"{}\" was deleted.", going->record.name))});

@@ -59,6 +59,40 @@ TEST_CASE("a disk that is fast again is so with the next commit") {
   }
 }
 
+// A crash in between left the queue, and consumers that had ended for good.
+TEST_CASE("a consumer was told that its queue was deleted before that was stored") {
+  CoreFixture core;
+  core.create_queue("orders");
+  const ConsumerId consumer = core.subscribe("orders", 10);
+  const ConsumerId undertaker = core.subscribe("orders.dead", 10);
+  core.hold_commits();
+  core.delete_queue("orders");
+  CHECK(core.ended_consumers().empty());
+  // It is not one any more, though, whoever says what of it.
+  core.set_credit(consumer, 20);
+  CHECK(core.last_error().code() == ErrorCode::kConsumerNotFound);
+  SUBCASE("and is told when it is stored") {
+    core.release_commits();
+    const std::vector<ConsumerEndedNotice> ended = core.ended_consumers();
+    REQUIRE(ended.size() == 2);
+    CHECK(ended[0].consumer == consumer);
+    CHECK(ended[0].session == SessionId(2));
+    CHECK(ended[0].why.code() == ErrorCode::kQueueNotFound);
+    CHECK(ended[0].why.message() == "Queue \"orders\" was deleted.");
+    CHECK(ended[1].consumer == undertaker);
+  }
+  SUBCASE("and is not told when a crash undoes it") {
+    core.crash();
+    CHECK(core.ended_consumers().empty());
+    CHECK(core.subscribe("orders", 10) != ConsumerId());
+  }
+  SUBCASE("and has gone when it is stored") {
+    core.disconnect();
+    core.release_commits();
+    CHECK(core.store.queue_count() == 0);
+  }
+}
+
 // One that finds no room would keep the others waiting.
 TEST_CASE("where there is little room, each batch has a commit of its own") {
   Waiting waiting(kSlowUs);

@@ -436,7 +436,7 @@ void World::delete_queue() {
   const std::string name = queues_known().at(*id);
   const Asker asker = ask(session(0));
   note("request {} deletes queue {}", asker.correlation, id->value);
-  model_.ask_delete(asker.correlation, asker.session, *id);
+  model_.ask_delete(asker.correlation, asker.session, *id, now_);
   std::erase_if(listed_, [&](const QueueReport& report) { return report.id == *id; });
   core_->delete_queue(asker, name, now_);
 }

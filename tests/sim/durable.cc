@@ -33,6 +33,7 @@ void Model::apply_queue(const QueueRecord& record) {
     if (record.deleted && !at->second.delete_asked) {
       find("lost", fmt::format("queue {} is deleted and nobody asked", record.name));
     }
+    at->second.delete_stored = at->second.delete_stored || record.deleted;
     return;
   }
   at->second.name = record.name;

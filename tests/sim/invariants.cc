@@ -30,7 +30,7 @@ void Model::said(const Effect& effect, Now now) {
   } else if (const auto* moved = std::get_if<MovedReply>(&effect)) {
     on(*moved);
   } else if (const auto* ended = std::get_if<ConsumerEndedNotice>(&effect)) {
-    on(*ended, now);
+    on(*ended);
   } else if (const auto* listed = std::get_if<ListEndReply>(&effect)) {
     answered(listed->to, true);
   } else if (const auto* queue_reply = std::get_if<QueueReply>(&effect)) {
@@ -43,6 +43,7 @@ void Model::said(const Effect& effect, Now now) {
   } else if (const auto* ok = std::get_if<OkReply>(&effect)) {
     const std::optional<Pending> pending = answered(ok->to, true);
     if (!pending || pending->kind != Kind::kDelete) return;
+    check_all_told(pending->queue);
     for (auto& [id, of] : queues_) {
       if (id != pending->queue && of.source != pending->queue) continue;
       of.deleted = true;
@@ -248,8 +249,11 @@ void Model::on(const ExtendedReply& reply) {
 
 void Model::on(const LeaseLostNotice& notice, Now now) {
   const auto found = consumers_.find(notice.consumer);
-  if (found == consumers_.end()) return find("held", "a lease of no consumer was lost");
-  ConsumerModel& consumer = found->second;
+  const auto ending = ending_.find(notice.consumer);
+  if (found == consumers_.end() && ending == ending_.end()) {
+    return find("held", "a lease of no consumer was lost");
+  }
+  ConsumerModel& consumer = found == consumers_.end() ? ending->second : found->second;
   for (const SequenceRange& range : notice.ranges) {
     for (Sequence sequence = range.first; sequence <= range.last; ++sequence) {
       if (consumer.held.erase(sequence) == 0) {
@@ -383,9 +387,25 @@ void Model::on(const MovedReply& reply) {
   }
 }
 
-void Model::on(const ConsumerEndedNotice& notice, Now now) {
-  if (!consumers_.contains(notice.consumer)) return find("held", "a consumer ended twice");
-  end_consumer(notice.consumer, now);
+void Model::on(const ConsumerEndedNotice& notice) {
+  const auto found = ending_.find(notice.consumer);
+  if (found == ending_.end()) return find("held", "a consumer ended twice");
+  const QueueModel& of = queues_.at(found->second.queue);
+  if (!of.delete_stored) {
+    find("early",
+         fmt::format("a consumer is told that {} was deleted before that is stored", of.name));
+  }
+  ending_.erase(found);
+}
+
+void Model::check_all_told(QueueId id) {
+  for (const auto& [consumer_id, consumer] : ending_) {
+    const QueueModel& of = queues_.at(consumer.queue);
+    if (consumer.queue != id && of.source != id) continue;
+    if (ended_sessions_.contains(consumer.session)) continue;
+    find("answers", fmt::format("{} was deleted, and its consumer {} is not told", of.name,
+                                consumer_id.value));
+  }
 }
 
 void Model::advanced(Now now) {

@@ -135,9 +135,17 @@ void Model::ask_purge(std::uint64_t correlation, SessionId session, QueueId id, 
   ask(correlation, std::move(pending));
 }
 
-void Model::ask_delete(std::uint64_t correlation, SessionId session, QueueId id) {
+void Model::ask_delete(std::uint64_t correlation, SessionId session, QueueId id, Now now) {
   for (auto& [other_id, other] : queues_) {
     if (other_id == id || other.source == id) other.delete_asked = true;
+  }
+  std::vector<ConsumerId> ended;
+  for (const auto& [consumer_id, consumer] : consumers_) {
+    if (queues_.at(consumer.queue).delete_asked) ended.push_back(consumer_id);
+  }
+  for (const ConsumerId consumer : ended) {
+    ending_.emplace(consumer, consumers_.at(consumer));
+    end_consumer(consumer, now);
   }
   Pending pending;
   pending.kind = Kind::kDelete;
@@ -228,6 +236,7 @@ void Model::crashed(bool gracefully) {
   }
   pending_.clear();
   consumers_.clear();
+  ending_.clear();
   ended_sessions_.clear();
   draining_ = false;
   for (auto& [id, of] : queues_) {

@@ -76,6 +76,7 @@ struct QueueModel {
   Sequence last_first_delivery = 0;
   std::set<Sequence> purges_asked;  // up to where; those that perhaps were done
   bool delete_asked = false;
+  bool delete_stored = false;
   bool deleted = false;
   std::uint64_t messages_at_start = 0;  // of this run of the broker; 0: made since
   // As the core has them now, and the extremes they ever had.
@@ -168,7 +169,7 @@ class Model {
   void ask_settle(std::uint64_t correlation, Pending pending, std::optional<Milliseconds> delay,
                   Now now);
   void ask_purge(std::uint64_t correlation, SessionId session, QueueId queue, Sequence to);
-  void ask_delete(std::uint64_t correlation, SessionId session, QueueId queue);
+  void ask_delete(std::uint64_t correlation, SessionId session, QueueId queue, Now now);
   void ask_attempts(std::uint64_t correlation, Pending pending, Sequence sequence, Now now);
   void ask_move(std::uint64_t correlation, Pending pending, bool all, bool dry_run);
   void ask_edit(QueueId queue, const std::vector<SettingChange>& settings);
@@ -248,7 +249,9 @@ class Model {
   void on(const AttemptsReply& reply);
   void check_not_told(const Pending& pending, const Status& error);
   void on(const MovedReply& reply);
-  void on(const ConsumerEndedNotice& notice, Now now);
+  void on(const ConsumerEndedNotice& notice);
+  // Of the queue and its dead-letter queue.
+  void check_all_told(QueueId queue);
   // Null, and a finding, when nobody asked.
   std::optional<Pending> answered(Asker to, bool last);
   Message* message(QueueId queue, Sequence sequence);
@@ -269,6 +272,8 @@ class Model {
   bool was_full_ever_ = false;
   std::map<QueueId, QueueModel> queues_;
   std::map<ConsumerId, ConsumerModel> consumers_;
+  // Those of queues whose deletion was asked for, until they are told.
+  std::map<ConsumerId, ConsumerModel> ending_;
   std::map<SessionId, std::uint64_t> rooms_;  // bytes, of those that were told
   std::set<SessionId> ended_sessions_;
   std::map<std::uint64_t, Pending> pending_;

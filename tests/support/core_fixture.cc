@@ -47,6 +47,7 @@ void CoreFixture::crash() {
   open_sessions_.clear();
   deliveries_.clear();
   lost_leases_.clear();
+  ended_consumers_.clear();
   start();
 }
 
@@ -130,6 +131,8 @@ void CoreFixture::take_effects() {
                              !delivery->entry.provenance.empty()});
     } else if (auto* lost = std::get_if<LeaseLostNotice>(&effect)) {
       lost_leases_.push_back(*lost);
+    } else if (auto* ended = std::get_if<ConsumerEndedNotice>(&effect)) {
+      ended_consumers_.push_back(*ended);
     } else if (auto* error = std::get_if<ErrorReply>(&effect)) {
       errors_[error->to.correlation] = error->error;
       last_error_ = error->error;
@@ -374,6 +377,10 @@ std::optional<Status> CoreFixture::error_of(std::uint64_t correlation) const {
 }
 
 std::vector<LeaseLostNotice> CoreFixture::lost_leases() { return std::exchange(lost_leases_, {}); }
+
+std::vector<ConsumerEndedNotice> CoreFixture::ended_consumers() {
+  return std::exchange(ended_consumers_, {});
+}
 
 QueueReport CoreFixture::report(const std::string& queue) {
   const Asker asker = ask();

@@ -108,6 +108,7 @@ class CoreFixture {
   std::optional<Status> error_of(std::uint64_t correlation) const;
   bool is_ok(std::uint64_t correlation) const { return oks_.contains(correlation); }
   std::vector<LeaseLostNotice> lost_leases();
+  std::vector<ConsumerEndedNotice> ended_consumers();
   SettledReply last_settled() const { return last_settled_; }
   Status last_error() const { return last_error_; }
   QueueReport report(const std::string& queue);
@@ -145,6 +146,7 @@ class CoreFixture {
   Batches held_;
   std::vector<Received> deliveries_;
   std::vector<LeaseLostNotice> lost_leases_;
+  std::vector<ConsumerEndedNotice> ended_consumers_;
   std::vector<ConfirmReply> confirms_;
   std::map<std::uint64_t, Status> errors_;
   std::set<std::uint64_t> oks_;

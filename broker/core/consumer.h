@@ -88,6 +88,10 @@ struct Consumer {
     entry.earlier = entry.later = nullptr;
   }
 
+  // No lease of it ends before then: it stands so among its subscription's holders. max(): it does
+  // not stand there, because nothing is in flight or it is ending.
+  MonotonicTime look_at = MonotonicTime::max();
+
   // Leases mostly end in the order in which they began: a list, added to near its end. One that
   // would come far from there stands apart.
   Outstanding* first = nullptr;

@@ -348,7 +348,7 @@ void Core::State::hand_over(Queue& queue, Consumer& consumer, Outstanding& entry
   entry.deadline = now.monotonic + consumer.lease;
   entry.span_ms = static_cast<std::uint32_t>(consumer.lease.count());
   entry.delivered_at = now.wall;
-  consumer.link(entry);
+  hold(consumer, entry);
   consumer.session->take_room(room_of(entry.bytes));
   ++consumer.delivered;
   ++queue.counters.delivered;

@@ -21,6 +21,8 @@ constexpr std::uint32_t kCommitUsMax = 1'000'000;
 // Retries of one queue that become ready in one go; it takes some 0.3 µs each.
 constexpr int kWaitsMax = 16'384;
 constexpr Milliseconds kWaitsPause{1};
+// Consumers of one queue that are looked at in one go for leases that are over.
+constexpr int kLooksMax = 4'096;
 }  // namespace
 
 // ---- when ----
@@ -60,12 +62,28 @@ void Core::State::renew_ends(std::uint32_t commit_us) {
   ends_left = std::max(options.ends_max, std::min(commit_us, kCommitUsMax) / kCommitUsPerEnd);
 }
 
+// Where the lease that ends first is taken back, the consumer stays where it is until it is looked
+// at: it would have to be moved with each message otherwise.
+void Core::State::hold(Consumer& consumer, Outstanding& entry) {
+  consumer.link(entry);
+  if (entry.deadline < consumer.look_at) look_at(consumer, entry.deadline);
+}
+
+void Core::State::look_at(Consumer& consumer, MonotonicTime when) {
+  auto& holders = consumer.queue->subscription.holders;
+  if (consumer.look_at == when) return;
+  holders.erase({consumer.look_at, consumer.id});
+  consumer.look_at = when;
+  if (when != MonotonicTime::max()) holders.emplace(std::pair(when, consumer.id), &consumer);
+}
+
 // ---- what ----
 
 void Core::State::leave(Consumer& consumer) {
   if (std::exchange(consumer.ending, true)) return;
   forget_turn(consumer);
   leave_line(consumer);
+  look_at(consumer, MonotonicTime::max());
   Subscription& subscription = consumer.queue->subscription;
   subscription.watermark_asked = 0;  // others ask again
   std::vector<Consumer*>& among = subscription.consumers;
@@ -109,24 +127,36 @@ void Core::State::forget_consumer(Consumer& consumer) {
   if (session.is_closed && session.consumers.empty()) sessions.erase(SessionId(session.id));
 }
 
+// A queue may have very many consumers, and most of its wakes have nothing to do with their leases:
+// only those are looked at of which one may be over.
 bool Core::State::end_leases(Queue& queue, Now now) {
-  for (Consumer* consumer : queue.subscription.consumers) {
-    LeaseLostNotice notice{consumer->session->id, consumer->id, wire::Cause_LeaseExpired, {}};
-    Outstanding* entry = consumer->earliest();
-    for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer->earliest()) {
-      if (ends_left == 0) break;
-      --ends_left;
-      add_to_ranges(notice.ranges, entry->sequence);
-      ++queue.counters.leases_expired;
-      end_attempt(queue, *entry, wire::Cause_LeaseExpired, "", std::nullopt, nullptr, now);
-      seal_if_full();
+  const auto& holders = queue.subscription.holders;
+  for (int left = kLooksMax; !holders.empty(); --left) {
+    const MonotonicTime next = holders.begin()->first.first;
+    if (next > now.monotonic) {
+      arm(queue, next);
+      break;
     }
-    if (!notice.ranges.empty()) say(std::move(notice));
-    if (entry == nullptr) continue;
-    if (entry->deadline <= now.monotonic) return false;
-    arm(queue, entry->deadline);
+    if (left == 0 || !end_leases_of(*holders.begin()->second, now)) return false;
   }
   return true;
+}
+
+bool Core::State::end_leases_of(Consumer& consumer, Now now) {
+  Queue& queue = *consumer.queue;
+  LeaseLostNotice notice{consumer.session->id, consumer.id, wire::Cause_LeaseExpired, {}};
+  Outstanding* entry = consumer.earliest();
+  for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer.earliest()) {
+    if (ends_left == 0) break;
+    --ends_left;
+    add_to_ranges(notice.ranges, entry->sequence);
+    ++queue.counters.leases_expired;
+    end_attempt(queue, *entry, wire::Cause_LeaseExpired, "", std::nullopt, nullptr, now);
+    seal_if_full();
+  }
+  if (!notice.ranges.empty()) say(std::move(notice));
+  look_at(consumer, entry == nullptr ? MonotonicTime::max() : entry->deadline);
+  return consumer.look_at > now.monotonic;
 }
 
 void Core::State::end_waits(Queue& queue, Now now) {

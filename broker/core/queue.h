@@ -78,7 +78,9 @@ struct Subscription {
   std::vector<Consumer*> consumers;  // each knows its place
   std::list<Consumer*> ending;       // no longer among them, and perhaps still holding something
   std::list<Consumer*> available;    // those that may have credit, next in turn first
-  std::uint64_t in_flight = 0;       // starting included
+  // Those with something in flight, and perhaps some that had, each under its look_at.
+  std::map<std::pair<MonotonicTime, ConsumerId>, Consumer*> holders;
+  std::uint64_t in_flight = 0;  // starting included
 
   std::size_t starts = 0;  // retries chosen for consumers since the last commit
 

@@ -147,7 +147,7 @@ void Core::State::extend(const ExtendRequest& request, Now now) {
     constexpr std::int64_t kSpanMsMax = std::numeric_limits<std::uint32_t>::max();
     entry->span_ms = static_cast<std::uint32_t>(std::min(span_ms, kSpanMsMax));
     entry->deadline = now.monotonic + lease;
-    consumer->link(*entry);
+    hold(*consumer, *entry);
     ++reply.extended;
   });
   if (reply.extended > 0) arm(queue, now.monotonic + lease);

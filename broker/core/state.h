@@ -210,6 +210,9 @@ struct Core::State {
   // ---- due.cc ----
   void arm(Queue& queue, MonotonicTime when);
   void disarm(Queue& queue);
+  // The consumer has it in flight, until its deadline at most.
+  static void hold(Consumer& consumer, Outstanding& entry);
+  static void look_at(Consumer& consumer, MonotonicTime when);
   // The consumer takes part in nothing any more; what it holds is taken from it when its queue sees
   // it off.
   void leave(Consumer& consumer);
@@ -221,6 +224,7 @@ struct Core::State {
   // These return whether nothing of that is left.
   bool end_consumers(Queue& queue, Now now);
   bool end_leases(Queue& queue, Now now);
+  bool end_leases_of(Consumer& consumer, Now now);
   void end_waits(Queue& queue, Now now);
   void forget_consumer(Consumer& consumer);
   // After a commit that took so long.

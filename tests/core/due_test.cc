@@ -129,6 +129,56 @@ TEST_CASE("while a commit hung, the retries of all queues waited for it") {
   CHECK(in_flight(f) == 0);
 }
 
+// Idle or not, and whatever the queue was woken for: the others waited for that, a second for each
+// few hundred wakes.
+TEST_CASE("each retry that fell due cost a look at all consumers of its queue") {
+  constexpr std::uint32_t kConsumers = 99'000;
+  constexpr std::uint32_t kRetries = 50'000;
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kOutstandingMax, 1'048'576}});
+  f.hold_commits();
+  for (std::uint32_t i = 0; i < kConsumers / 2 + kRetries; ++i) f.publish("q", std::to_string(i));
+  f.release_commits();
+  for (std::uint32_t i = 0; i < kConsumers; ++i) f.subscribe("q", i % 2, 3'600'000);
+  const ConsumerId last = f.subscribe("q", kRetries, 3'600'000);
+  const std::vector<Received> received = f.deliveries();
+  REQUIRE(received.size() == kConsumers / 2 + kRetries);
+  f.set_credit(last, 0);
+  f.hold_commits();
+  for (std::uint32_t i = 0; i < kRetries; ++i) {
+    const Sequence sequence = received[kConsumers / 2 + i].sequence;
+    f.settle(last, wire::SettleKind_Nack, {{sequence, sequence}}, "", Milliseconds(1 + i));
+  }
+  f.release_commits();
+  REQUIRE(f.report("q").waiting == kRetries);
+  f.pass(Milliseconds(kRetries));
+  CHECK(f.report("q").waiting == 0);
+  CHECK(f.report("q").in_flight == kConsumers / 2);
+}
+
+// They ended in the order of their consumers, however long one of them had been over.
+TEST_CASE("of leases that are over, the one that was to end first ends first") {
+  CoreFixture f(in_pieces());
+  const ConsumerId many = hold_35(f, 5'500);
+  f.set_credit(many, 0);
+  for (std::uint32_t i = 0; i <= kPiece; ++i) f.publish("q", "n" + std::to_string(i));
+  const ConsumerId other = f.subscribe("q", 1, 5'100);
+  f.set_credit(other, 0);
+  f.subscribe("q", kPiece, 0, SessionId(3));
+  REQUIRE(f.delivered() == range(36, 46));
+  f.hold_commits();
+  f.pass(Milliseconds(5'050));
+  f.disconnect(SessionId(3));  // and nothing more may end within this second
+  f.pass(Milliseconds(900));
+  REQUIRE(in_flight(f) == 36);
+  f.pass(Milliseconds(60));
+  const std::vector<LeaseLostNotice> lost = f.lost_leases();
+  REQUIRE(lost.size() == 2);
+  CHECK(lost[0].consumer == other);
+  CHECK(lost[1].consumer == many);
+  CHECK(in_flight(f) == 26);
+}
+
 TEST_CASE("a commit that hung for a minute lets no more end at once than one of a second") {
   CoreOptions options = in_pieces();
   CoreFixture f(options);

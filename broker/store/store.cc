@@ -5,6 +5,7 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -518,6 +519,9 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
   if (!directory) return directory.status();
   Result<std::unique_ptr<Environment>> environment =
       Environment::open({.directory = (*directory)->store_path(), .map_bytes = options.map_bytes});
+#ifdef HOLDFAST_BREAK_ABORT_ON_DAMAGE
+  if (!environment) std::abort();
+#endif
   if (!environment) return environment.status();
 #ifndef HOLDFAST_BREAK_SKIP_START_SYNC
   // Before anything is served: a commit that only reached the page cache before the last process

@@ -53,7 +53,8 @@ class Run {
     fmt::print(
         "{} trials, {} hit used pages; the check found {}, {} were harmless; of {} inside blocks "
         "only what was hit was lost; {} refused at the start, {} stopped by the store, {} by a "
-        "signal with a sentence; messages set aside in {}; attempts rolled back in {}\n",
+        "signal after the start, with a sentence; messages set aside in {}; attempts rolled back "
+        "in {}\n",
         sum_.trials, sum_.used_pages_hit, sum_.found_by_check, sum_.harmless, sum_.inside_blocks,
         sum_.refused_at_start, sum_.stopped_by_status, sum_.stopped_by_signal, sum_.losses_counted,
         sum_.rolled_back);

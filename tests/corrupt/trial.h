@@ -5,7 +5,9 @@
 //   bytes    what is delivered was published, to that queue, byte for byte (or is set aside as a
 //            dead letter that says so); an id answered as a duplicate names its first message
 //   end      the check and the broker end by themselves within a minute; where they end early they
-//            say why in a sentence that names the data directory
+//            say why in a sentence that names the data directory. No signal ends them, but for
+//            SIGBUS and SIGSEGV a broker that has started: on the pages of LMDB that a start does
+//            not read, and where its file is cut while it runs
 //   told     if the check finds nothing, the broker serves exactly what the sound image owes:
 //            nothing is missing, nothing that was settled comes again, no attempt is forgotten.
 //            A stale page may roll back the count of attempts, which nothing else in the file
@@ -33,7 +35,7 @@ struct TrialCounts {
   std::uint64_t harmless = 0;  // served whole, and the check finds nothing
   std::uint64_t refused_at_start = 0;
   std::uint64_t stopped_by_status = 0;  // while it served
-  std::uint64_t stopped_by_signal = 0;  // with a sentence
+  std::uint64_t stopped_by_signal = 0;  // likewise, with a sentence
   std::uint64_t losses_counted = 0;     // trials in which messages were set aside
   std::uint64_t inside_blocks = 0;      // trials of which `rest` was asked
   std::uint64_t rolled_back = 0;        // attempts forgotten by a stale page
@@ -65,7 +67,8 @@ class Trials {
   Ending in_child(const Body& body);
   std::optional<std::string> judge(const Damage& damage, const Ending& check,
                                    const Ending& serving);
-  std::optional<std::string> judge_ending(std::string_view who, const Ending& ending) const;
+  std::optional<std::string> judge_ending(std::string_view who, const Ending& ending,
+                                          bool signal_allowed) const;
   std::optional<std::string> judge_bytes() const;
   std::optional<std::string> judge_losses(bool stopped) const;
   std::optional<std::string> judge_rest(const Cost& cost) const;

@@ -22,9 +22,6 @@ constexpr std::chrono::seconds kSpaceLookInterval{1};
 // Counting tens of millions of free pages takes a while, in which a batch has to wait: so many
 // times as long it is not done again.
 constexpr int kSpaceLookPause = 20;
-constexpr std::chrono::minutes kReaderCheckInterval{1};
-// After so long without a batch the tables catch up with the journal.
-constexpr std::chrono::milliseconds kCatchUpInterval{100};
 // A larger batch goes to the tables at once: its bytes cost more than a flush.
 constexpr std::size_t kJournaledBytesMax = 256 * 1024;
 
@@ -41,6 +38,8 @@ Committer::Committer(const CommitterParts& parts, const ProgressRecord& progress
       space_(parts.space),
       journal_(parts.journal),
       journaled_(parts.journaled),
+      catch_up_interval_(parts.catch_up_interval),
+      reader_check_interval_(parts.reader_check_interval),
       progress_(progress),
       table_progress_(progress),
       writer_(std::move(owners)),
@@ -97,9 +96,9 @@ void Committer::run() {
 }
 
 Batches Committer::wait_for_batches() {
-  steady_clock::duration longest = kReaderCheckInterval;
+  steady_clock::duration longest = reader_check_interval_;
   if (look_due()) longest = kSpaceLookInterval;
-  if (catching_up_due()) longest = kCatchUpInterval;
+  if (catching_up_due()) longest = catch_up_interval_;
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait_for(lock, longest, [this] { return !mailbox_.empty() || stopping_; });
   busy_ = !mailbox_.empty();
@@ -107,7 +106,7 @@ Batches Committer::wait_for_batches() {
 }
 
 void Committer::do_idle_work() {
-  if (steady_clock::now() - readers_checked_ >= kReaderCheckInterval) {
+  if (steady_clock::now() - readers_checked_ >= reader_check_interval_) {
     readers_checked_ = steady_clock::now();
     // A slot that stays taken only delays the reuse of free pages.
     static_cast<void>(environment_->check_readers().ok());

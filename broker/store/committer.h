@@ -53,6 +53,8 @@ struct CommitterParts {
   Space* space;
   Journal* journal;  // null: there is none
   JournaledRecords* journaled;
+  std::chrono::milliseconds catch_up_interval;  // as StoreOptions has them
+  std::chrono::milliseconds reader_check_interval;
 };
 
 class Committer {
@@ -111,6 +113,8 @@ class Committer {
   Space* space_;
   Journal* journal_;
   JournaledRecords* journaled_;
+  const std::chrono::milliseconds catch_up_interval_;
+  const std::chrono::milliseconds reader_check_interval_;
   CommitterCallbacks callbacks_;
 
   // The thread's, all of them.

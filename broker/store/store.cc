@@ -5,6 +5,7 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -235,7 +236,9 @@ class LmdbStore : public Store {
         space_(environment_.get(), {.directory = options.directory,
                                     .map_bytes = options.map_bytes,
                                     .size_bytes_max = options.size_bytes_max,
-                                    .preallocate_bytes = options.preallocate_bytes}) {}
+                                    .preallocate_bytes = options.preallocate_bytes}),
+        catch_up_interval_(options.catch_up_interval),
+        reader_check_interval_(options.reader_check_interval) {}
   ~LmdbStore() override { close(); }
 
   Result<StoredState> load() override;
@@ -263,6 +266,8 @@ class LmdbStore : public Store {
   std::unique_ptr<Journal> journal_;  // null: there is none
   JournaledRecords journaled_;
   Space space_;
+  const std::chrono::milliseconds catch_up_interval_;
+  const std::chrono::milliseconds reader_check_interval_;
   std::optional<ProgressRecord> progress_;  // once loaded
   OwnerSums owners_;                        // likewise, until the committer has them
   std::unique_ptr<Committer> committer_;
@@ -380,9 +385,14 @@ Result<std::uint64_t> LmdbStore::load_dedup(const DedupLoader& loader) {
 void LmdbStore::start(std::function<void(CommitResult)> committed,
                       std::function<void(Status)> fatal, std::function<void(SpaceReport)> space) {
   CHECK(progress_.has_value() && committer_ == nullptr, "start() without load(), or twice");
-  committer_ = std::make_unique<Committer>(
-      CommitterParts{environment_.get(), &space_, journal_.get(), &journaled_}, *progress_,
-      std::move(owners_));
+  committer_ =
+      std::make_unique<Committer>(CommitterParts{.environment = environment_.get(),
+                                                 .space = &space_,
+                                                 .journal = journal_.get(),
+                                                 .journaled = &journaled_,
+                                                 .catch_up_interval = catch_up_interval_,
+                                                 .reader_check_interval = reader_check_interval_},
+                                  *progress_, std::move(owners_));
   committer_->start(
       {.committed = std::move(committed), .fatal = std::move(fatal), .space = std::move(space)});
 }

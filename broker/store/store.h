@@ -18,6 +18,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -36,6 +37,12 @@ struct StoreOptions {
   std::uint64_t preallocate_bytes = 64ull << 20;  // step in which the data file is claimed
   std::uint64_t journal_bytes = 16ull << 20;      // at most, of a store that is created; 0: none
   bool allow_network_file_system = false;
+  // After so long without a batch the tables catch up with the journal; what else is done at rest
+  // comes after that.
+  std::chrono::milliseconds catch_up_interval{100};
+  // So often a store at rest frees the slots of dead readers, and looks whether its files are
+  // there.
+  std::chrono::milliseconds reader_check_interval{60'000};
 };
 
 // Called at start for each run of ids in the dedup window, by queue, then oldest first.

@@ -86,9 +86,11 @@ TEST_CASE("what was published was confirmed though the data directory had been r
   }
 }
 
-// It wakes after commits have ended, and once a minute.
+// It wakes after commits have ended, and where it looks for dead readers.
 TEST_CASE("a broker at rest did not notice that its data directory had been removed") {
-  StoreFixture fixture;
+  StoreOptions options;
+  options.reader_check_interval = std::chrono::milliseconds(10);
+  StoreFixture fixture(options);
   fixture.open();
   fixture.commit({});
   std::filesystem::remove_all(fixture.options.directory + "/store");

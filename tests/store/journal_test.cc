@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -26,12 +27,20 @@ Batch batch_with(Sequence first, Sequence last) {
   return batch;
 }
 
+// Of a store whose tables do not catch up with the journal by themselves, however long a commit is
+// not followed by another.
+StoreOptions lagging_tables() {
+  StoreOptions options;
+  options.catch_up_interval = std::chrono::hours(1);
+  return options;
+}
+
 // The directory that a kill leaves of a store with batches 1 to `batches`, each with one block of
 // ten messages, in one page of the journal.
 class KilledStore {
  public:
   explicit KilledStore(std::uint64_t batches) {
-    StoreFixture fixture;
+    StoreFixture fixture(lagging_tables());
     fixture.open();
     for (std::uint64_t i = 0; i < batches; ++i) {
       fixture.commit(batch_with(i * 10 + 1, i * 10 + 10));
@@ -124,7 +133,7 @@ TEST_CASE("what only the journal holds is there after a kill, and after the next
 TEST_CASE("an id that was given away in a journaled batch is not given again after a kill") {
   const TemporaryDirectory copy;
   {
-    StoreFixture fixture;
+    StoreFixture fixture(lagging_tables());
     fixture.open();
     Batch batch;
     batch.next_id = 5;
@@ -159,7 +168,7 @@ TEST_CASE("what an entry does not fill of its last page is zero, not of the entr
   constexpr std::size_t kPage = 4096;
   const TemporaryDirectory killed;
   {
-    StoreFixture fixture;
+    StoreFixture fixture(lagging_tables());
     fixture.open();
     fixture.commit(batch_with(1, 100));
     fixture.commit(batch_with(101, 101));
@@ -196,7 +205,7 @@ TEST_CASE("a record that got shorter where it stood is not taken for damage") {
     }
     return record;
   };
-  StoreFixture fixture;
+  StoreFixture fixture(lagging_tables());
   fixture.open();
   // Two pages of a value and then one, within one transaction.
   for (const std::size_t error_bytes : {250u, 150u}) {
@@ -326,7 +335,7 @@ TEST_CASE("older entries behind the last one are not applied again") {
 }
 
 TEST_CASE("blocks in the journal and in the tables are read as one") {
-  StoreFixture fixture;
+  StoreFixture fixture(lagging_tables());
   fixture.open();
   Batch first;
   for (Sequence at = 1; at <= 91; at += 10)
@@ -377,7 +386,7 @@ TEST_CASE("blocks in the journal and in the tables are read as one") {
 }
 
 TEST_CASE("a journaled block is read although the tables' block before it is not legible") {
-  StoreFixture fixture;
+  StoreFixture fixture(lagging_tables());
   fixture.open();
   Batch first;
   first.blocks = {block_of(kQueue, range(1, 10)), block_of(kQueue, range(11, 20), 3000)};
@@ -400,7 +409,7 @@ TEST_CASE("a journaled block is read although the tables' block before it is not
 }
 
 TEST_CASE("ids in the journal and in the tables are read as one") {
-  StoreFixture fixture;
+  StoreFixture fixture(lagging_tables());
   fixture.open();
   fixture.commit(batch_with(1, 10));
   fixture.reopen();
@@ -419,7 +428,7 @@ TEST_CASE("random batches give the same contents with a journal, without one, an
   StoreOptions none;
   none.journal_bytes = 0;
   StoreFixture plain(none);
-  StoreFixture journaled;
+  StoreFixture journaled(lagging_tables());
   plain.open();
   journaled.open();
   RandomBatches batches(seed);

@@ -15,8 +15,9 @@
 // Failures: without space the transaction is aborted, `space` is told once that commits wait, and
 // it is tried again every 200 ms, beginning with what the journal holds, until it succeeds or
 // stop() is called. Any other error is final: `fatal` is called, and nothing is committed or
-// reported from then on, because it is not known what the disk holds. So is a file that somebody
-// has removed: what was confirmed from then on would be lost with it.
+// reported from then on, what is handed over later neither, because it is not known what the disk
+// holds. So is a file that somebody has removed: what was confirmed from then on would be lost with
+// it.
 //
 // start(), commit() and stop() belong to one thread, the owner.
 
@@ -136,6 +137,7 @@ class Committer {
   std::condition_variable changed_;
   Batches mailbox_;        // under mutex_
   bool busy_ = false;      // under mutex_: batches were taken and not yet reported
+  bool gave_up_ = false;   // under mutex_: `fatal` is about to be called, or was
   bool stopping_ = false;  // under mutex_
   std::thread thread_;
 };

@@ -123,6 +123,7 @@ bool Life::open() {
     const NotWatched guard;
     log_.append({.kind = EntryKind::kCommitted});
     std::unique_lock lock(mutex_);
+    if (failed_) return;  // which must not be: nobody waits for it any more
     committed_ = std::move(result);
     space_.reset();  // of before this commit
     changed_.notify_all();
@@ -194,17 +195,32 @@ void Life::settle_down() {
 }
 
 void Life::commit(Batches batches) {
+  const std::uint64_t number = batches.front()->number;
   store_->commit(std::move(batches));
   std::unique_lock lock(mutex_);
   const bool answered =
       changed_.wait_for(lock, kPatience, [this] { return committed_ || failed_; });
   CHECK(answered, "the store has not answered a commit for {} s", kPatience.count());
-  if (failed_) return end(EntryKind::kFailed, *failed_);
+  if (failed_) {
+    end(EntryKind::kFailed, *failed_);
+    lock.unlock();
+    return commit_after_failure(number);
+  }
   if (disk_is_slow_) committed_->duration_us = kSlowUs;
   core_->committed(*committed_, now_);
   take_effects();
   committed_.reset();
   changed_.notify_all();
+}
+
+void Life::commit_after_failure(std::uint64_t number) {
+  auto batch = std::make_unique<Batch>();
+  batch->number = number;
+  Batches batches;
+  batches.push_back(std::move(batch));
+  store_->commit(std::move(batches));
+  const Watched guard;
+  store_->close();
 }
 
 void Life::take_effects() {

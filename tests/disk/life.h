@@ -72,6 +72,9 @@ class Life {
   void end(EntryKind kind, const Status& why);
   void settle_down();  // until nothing is to be read or committed
   void commit(broker::Batches batches);
+  // Hands over one more, with this number, and waits for the committer's end: that it reports it is
+  // logged, and must not be.
+  void commit_after_failure(std::uint64_t number);
   void take_effects();
   void take(const broker::Effect& effect);
   void take_settled(const broker::SettledReply& reply);

@@ -196,10 +196,13 @@ std::optional<std::string> Trial::judge_end(int status, TrialResult& result) con
 
 std::optional<std::string> Trial::judge_log() const {
   bool final_fault = false;
+  bool failed = false;
   for (const disk::Entry* entry : log_.entries()) {
     if (entry->kind == EntryKind::kFault) final_fault |= is_final(fault_.kind, *entry);
-    if (final_fault && is_promise(entry->kind)) {
-      return fmt::format("After the fault something was promised: {}", disk::describe(*entry));
+    failed |= entry->kind == EntryKind::kFailed;
+    if ((final_fault || failed) && is_promise(entry->kind)) {
+      return fmt::format("After the {} something was promised: {}",
+                         failed ? "store failed," : "fault", disk::describe(*entry));
     }
   }
   return std::nullopt;

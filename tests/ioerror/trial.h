@@ -2,8 +2,9 @@
 // of power could have left it; then another life without faults, and the same again.
 //
 // What must hold: a store that failed for good says so in a sentence, and nothing is confirmed
-// after the fault; a disk that is full is waited for; every promise is kept. Without memory a
-// process may end on the spot, and no promise may be broken by it.
+// after the fault, one more commit that is handed over neither; a disk that is full is waited for;
+// every promise is kept. Without memory a process may end on the spot, and no promise may be broken
+// by it.
 
 #pragma once
 

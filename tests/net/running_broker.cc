@@ -161,8 +161,12 @@ void RunningBroker::start(BrokerOptions options) {
   on_loop_signal_.data = this;
   uv_async_init(&loop_, &on_loop_signal_, [](uv_async_t* signal) {
     auto* const self = static_cast<RunningBroker*>(signal->data);
-    const std::scoped_lock lock(self->on_loop_mutex_);
-    if (self->on_loop_work_) std::exchange(self->on_loop_work_, nullptr)();
+    std::function<void()> work;
+    {
+      const std::scoped_lock lock(self->on_loop_mutex_);
+      work = std::exchange(self->on_loop_work_, nullptr);
+    }
+    if (work) work();
   });
   auto broker = Broker::start(loop_, *store_, log_, std::move(options));
   if (!broker.ok()) throw std::runtime_error(broker.status().to_string());

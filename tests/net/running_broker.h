@@ -89,7 +89,8 @@ class RunningBroker {
   // One that has not.
   RawClient connect_silently() { return RawClient(address_); }
   void request_drain() { broker_->request_drain(); }
-  // The loop's thread does nothing but this, between looking at its sockets and at its clock.
+  // The loop's thread does nothing but this, between looking at its sockets and at its clock. What
+  // it does may call this again: that is done in the next turn.
   void on_loop(std::function<void()> work);
   // Waits until run() has returned, and gives what it returned.
   Status wait();

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -83,6 +84,12 @@ void RawClient::send(const FrameWriter& frames) { send_bytes({frames.data(), fra
 std::size_t RawClient::send_some(ByteSpan bytes) {
   const ssize_t sent = ::send(descriptor_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   return sent < 0 ? 0 : static_cast<std::size_t>(sent);
+}
+
+std::size_t RawClient::bytes_waiting() const {
+  int bytes = 0;
+  if (ioctl(descriptor_, FIONREAD, &bytes) != 0) fail("cannot look at what has come");
+  return static_cast<std::size_t>(bytes);
 }
 
 void RawClient::expect_close() {

@@ -51,6 +51,8 @@ class RawClient {
   void send(const FrameWriter& frames);
   // Sends what the socket takes at once; returns how many bytes that was.
   std::size_t send_some(ByteSpan bytes);
+  // How many bytes have come that nobody has read.
+  std::size_t bytes_waiting() const;
   // Waits until the broker has closed the connection; frames that still come are dropped.
   void expect_close();
 

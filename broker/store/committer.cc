@@ -55,7 +55,7 @@ void Committer::commit(Batches batches) {
   CHECK(!batches.empty());
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    CHECK(gave_up_ || (mailbox_.empty() && !busy_), "batch {} before the last one was committed",
+    CHECK(failed_ || (mailbox_.empty() && !busy_), "batch {} before the last one was committed",
           batches.front()->number);
     mailbox_ = std::move(batches);
   }
@@ -349,10 +349,6 @@ void Committer::fail(const Outcome& outcome, std::uint64_t batch_number) {
 
 void Committer::fail(Status status) {
   failed_ = true;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    gave_up_ = true;
-  }
   callbacks_.fatal(std::move(status));
 }
 

@@ -23,6 +23,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -125,7 +126,6 @@ class Committer {
   JournalEntry entry_;
   std::optional<Transaction> catching_up_;  // holds all that is journaled
   std::uint64_t bytes_changed_ = 0;         // in it, at most; a journal's worth or two
-  bool failed_ = false;
   bool waiting_for_space_ = false;
   bool publishes_refused_;
   std::chrono::steady_clock::time_point began_;
@@ -133,11 +133,12 @@ class Committer {
   std::chrono::steady_clock::time_point next_look_;
   std::uint64_t freed_up_to_ = 0;  // what this batch freed is usable
 
+  std::atomic<bool> failed_ = false;  // the thread's to set, before it calls `fatal`
+
   std::mutex mutex_;
   std::condition_variable changed_;
   Batches mailbox_;        // under mutex_
   bool busy_ = false;      // under mutex_: batches were taken and not yet reported
-  bool gave_up_ = false;   // under mutex_: `fatal` is about to be called, or was
   bool stopping_ = false;  // under mutex_
   std::thread thread_;
 };

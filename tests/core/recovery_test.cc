@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <string>
+
 #include "support/core_fixture.h"
 
 namespace holdfast::broker {
@@ -29,12 +31,18 @@ TEST_CASE("what was never delivered has its first attempt after a crash") {
   }
 }
 
+// A message of queue q that was nacked, and waits for its retry for a minute.
+void let_one_wait(CoreFixture& f, const std::string& error) {
+  f.publish("q", "a");
+  const ConsumerId consumer = f.subscribe("q", 1);
+  CHECK(f.deliveries().size() == 1);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, error, Milliseconds(60'000));
+}
+
 TEST_CASE("what waits for a retry waits on after a restart") {
   CoreFixture f;
   f.create_queue("q");
-  f.publish("q", "a");
-  const ConsumerId consumer = f.subscribe("q", 1);
-  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "later", Milliseconds(60'000));
+  let_one_wait(f, "later");
   f.pass(Milliseconds(20'000));
   f.restart();
   f.subscribe("q", 1);
@@ -65,10 +73,7 @@ TEST_CASE("crashes count towards the retry limit and are in the history") {
 TEST_CASE("a message whose attempts are used up, the last one ended, is dead after a restart") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 3}});
-  f.publish("q", "a");
-  const ConsumerId consumer = f.subscribe("q", 1);
-  CHECK(f.deliveries().size() == 1);
-  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "no", Milliseconds(60'000));
+  let_one_wait(f, "no");
   // As if a crash had come between the record of the last attempt's end and the move.
   f.edit_queue("q", {{QueueSetting::kMaxAttempts, 1}});
   f.restart();
@@ -81,9 +86,7 @@ TEST_CASE("a message whose attempts are used up, the last one ended, is dead aft
 TEST_CASE("a dead letter of a restart had lost the error of its last attempt") {
   CoreFixture f;
   f.create_queue("q");
-  f.publish("q", "a");
-  const ConsumerId consumer = f.subscribe("q", 1);
-  f.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "no such order", Milliseconds(60'000));
+  let_one_wait(f, "no such order");
   f.edit_queue("q", {{QueueSetting::kMaxAttempts, 1}});
   f.restart();
   const auto letters = f.dead_letters("q");

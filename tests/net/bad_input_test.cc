@@ -381,14 +381,8 @@ TEST_CASE("a request with a wrong value is refused with its code, and the connec
   SUBCASE("a delay of eight days") {
     settle(wire::SettleKind_Nack, {{1, 1}}, "", 8LL * 86'400'000);
   }
-  SUBCASE("peeking at nothing") {
-    client.send_table(wire::FrameType_Peek, 4,
-                      wire::CreatePeek(builder, builder.CreateString("q"), 0, 0));
-  }
-  SUBCASE("peeking at too much") {
-    client.send_table(wire::FrameType_Peek, 4,
-                      wire::CreatePeek(builder, builder.CreateString("q"), 0, 1'001));
-  }
+  SUBCASE("peeking at nothing") { client.send_peek(4, "q", 0, 0); }
+  SUBCASE("peeking at too much") { client.send_peek(4, "q", 0, 1'001); }
   SUBCASE("moving nothing") {
     client.send_table(wire::FrameType_Redrive, 4,
                       wire::CreateRedrive(builder, builder.CreateString("q")));

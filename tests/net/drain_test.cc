@@ -102,22 +102,10 @@ TEST_CASE("what waits to be sent is sent before a drained broker ends") {
   RawClient slow(broker.address(), 64 * 1024);
   slow.hello("slow");
   for (std::uint64_t n = 1; n <= kPeeks; ++n) {
-    auto& builder = slow.builder();
-    slow.send_table(wire::FrameType_Peek, n,
-                    wire::CreatePeek(builder, builder.CreateString("q"), 0, 1));
+    slow.send_peek(n, "q", 0, 1);
   }
   // The broker has more for it than its socket takes.
-  const auto waits_to_be_sent = [&] {
-    watcher.send_empty(wire::FrameType_ConnectionList, 2);
-    bool waits = false;
-    std::optional<RawFrame> frame;
-    while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
-      const auto& info = frame->table<wire::ConnectionInfo>();
-      if (view(info.client_name()) == "slow") waits = info.output_bytes() > 0;
-    }
-    return waits;
-  };
-  while (!waits_to_be_sent()) continue;
+  while (look_at(watcher, "slow").output_bytes == 0) continue;
   broker.request_drain();
   watcher.expect(wire::FrameType_Goodbye);
   std::uint64_t items = 0;

@@ -24,25 +24,6 @@ std::string path_in_tmp() {
   return std::string(mkdtemp(name)) + "/broker.sock";
 }
 
-// What ConnectionList says of the connection with this name.
-struct SeenConnection {
-  bool reading = true;
-  std::uint64_t output_bytes = 0;
-  std::uint64_t unconfirmed_bytes = 0;
-  std::uint64_t frames_in = 0;
-};
-SeenConnection look_at(RawClient& watcher, std::string_view name) {
-  watcher.send_empty(wire::FrameType_ConnectionList, 2);
-  SeenConnection seen;
-  std::optional<RawFrame> frame;
-  while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
-    const auto& info = frame->table<wire::ConnectionInfo>();
-    if (view(info.client_name()) == name) {
-      seen = {info.reading(), info.output_bytes(), info.unconfirmed_bytes(), info.frames_in()};
-    }
-  }
-  return seen;
-}
 // Looks until the broker holds this connection back.
 SeenConnection wait_until_held(RawClient& watcher, std::string_view name) {
   SeenConnection seen = look_at(watcher, name);
@@ -356,9 +337,7 @@ TEST_CASE("a client that asks for much and reads nothing costs a bounded amount"
   RawClient curious = broker.connect("curious");
   constexpr std::uint64_t kPeeks = 200;
   for (std::uint64_t n = 1; n <= kPeeks; ++n) {
-    auto& builder = curious.builder();
-    curious.send_table(wire::FrameType_Peek, n,
-                       wire::CreatePeek(builder, builder.CreateString("q"), 0, 1));
+    curious.send_peek(n, "q", 0, 1);
   }
   CHECK(wait_until_held(watcher, "curious").output_bytes < 8u << 20);
   // Several are read at a time, so that they may overtake one another.
@@ -391,9 +370,7 @@ TEST_CASE(
   const auto peek = [&](const std::string& name, std::uint64_t from) {
     RawClient client(broker.address(), 64 * 1024);
     client.hello(name);
-    auto& builder = client.builder();
-    client.send_table(wire::FrameType_Peek, 1,
-                      wire::CreatePeek(builder, builder.CreateString("q"), from, 1));
+    client.send_peek(1, "q", from, 1);
     return client;
   };
   std::deque<RawClient> modest;
@@ -450,9 +427,7 @@ TEST_CASE("a broker that is stopped in the middle of reads ends in order") {
         client.create_queue("q", {{QueueSetting::kMaxMessageBytes, 4u << 20}});
     client.publish(queue, "large", std::string(1u << 20, 'b'));
     for (std::uint64_t n = 1; n <= 50; ++n) {
-      auto& builder = client.builder();
-      client.send_table(wire::FrameType_Peek, n,
-                        wire::CreatePeek(builder, builder.CreateString("q"), 0, 1));
+      client.send_peek(n, "q", 0, 1);
     }
     client.expect(wire::FrameType_PeekItem);
   }

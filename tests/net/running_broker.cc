@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -216,6 +217,19 @@ RawClient RunningBroker::connect(std::string_view name, std::uint32_t heartbeat_
 Status RunningBroker::wait() {
   thread_.join();
   return outcome_;
+}
+
+SeenConnection look_at(RawClient& watcher, std::string_view name) {
+  watcher.send_empty(wire::FrameType_ConnectionList, 2);
+  SeenConnection seen;
+  std::optional<RawFrame> frame;
+  while ((frame = watcher.receive()) && frame->type == wire::FrameType_ConnectionInfo) {
+    const auto& info = frame->table<wire::ConnectionInfo>();
+    if (view(info.client_name()) == name) {
+      seen = {info.reading(), info.output_bytes(), info.unconfirmed_bytes(), info.frames_in()};
+    }
+  }
+  return seen;
 }
 
 }  // namespace holdfast::test

@@ -6,12 +6,14 @@
 #include <uv.h>
 
 #include <condition_variable>
+#include <cstdint>
 #include <cstdio>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "net/broker.h"
@@ -113,5 +115,14 @@ class RunningBroker {
   std::thread thread_;
   Status outcome_;
 };
+
+// What ConnectionList says of the connection with this name.
+struct SeenConnection {
+  bool reading = true;
+  std::uint64_t output_bytes = 0;
+  std::uint64_t unconfirmed_bytes = 0;
+  std::uint64_t frames_in = 0;
+};
+SeenConnection look_at(RawClient& watcher, std::string_view name);
 
 }  // namespace holdfast::test

@@ -215,6 +215,13 @@ void RawClient::send_settle(std::uint64_t correlation, std::uint64_t consumer,
              wire::CreateSettle(to, consumer, static_cast<std::uint8_t>(kind), vector));
 }
 
+void RawClient::send_peek(std::uint64_t correlation, std::string_view queue, std::uint64_t from,
+                          std::uint32_t count) {
+  auto& to = builder();
+  const auto name = to.CreateString(queue);
+  send_table(wire::FrameType_Peek, correlation, wire::CreatePeek(to, name, from, count));
+}
+
 std::vector<std::uint8_t> message_bytes(std::string_view id, std::string_view body) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(id);

@@ -95,6 +95,8 @@ class RawClient {
   std::uint64_t subscribe(std::string_view queue, std::uint32_t credit);
   void send_settle(std::uint64_t correlation, std::uint64_t consumer, wire::SettleKind kind,
                    const std::vector<wire::SequenceRange>& ranges);
+  void send_peek(std::uint64_t correlation, std::string_view queue, std::uint64_t from,
+                 std::uint32_t count);
 
  private:
   int descriptor_ = -1;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <string>
 
+#include "cli/base64.h"
 #include "cli/cell.h"
 #include "cli/exit_code.h"
 #include "cli/json_form.h"

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cli/base64.h"
 #include "cli/cell.h"
 #include "holdfast/text.h"
 
@@ -59,24 +60,6 @@ void add_provenance(const Provenance& provenance, Json& json) {
 }
 
 }  // namespace
-
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kAlphabet =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  out.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::string_view group = bytes.substr(i, 3);
-    std::uint32_t bits = 0;
-    for (std::size_t j = 0; j < 3; ++j) {
-      bits = bits << 8 | (j < group.size() ? static_cast<unsigned char>(group[j]) : 0u);
-    }
-    for (std::size_t j = 0; j < 4; ++j) {
-      out += j <= group.size() ? kAlphabet[bits >> (18 - 6 * j) & 63] : '=';
-    }
-  }
-  return out;
-}
 
 std::chrono::system_clock::time_point published_at(const StoredMessage& message) {
   return message.is_dead_letter ? message.provenance.published_at : message.published_at;

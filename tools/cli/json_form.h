@@ -16,9 +16,6 @@ namespace holdfast::cli {
 // Keeps the order in which fields are set.
 using Json = nlohmann::ordered_json;
 
-// Standard alphabet with padding. RFC 4648, section 4.
-std::string base64(std::string_view bytes);
-
 // Of a dead letter that of its source; the epoch if it is not known.
 std::chrono::system_clock::time_point published_at(const StoredMessage& message);
 

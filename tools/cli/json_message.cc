@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
 #include <utility>
 
+#include "cli/base64.h"
 #include "holdfast/text.h"
 
 namespace holdfast::cli {
@@ -80,19 +81,6 @@ bool is_damaged(const json& object) {
   return reason != object.end() && *reason == "corrupt" && object.contains("dead_at");
 }
 
-// 0 to 63; 64: not in the alphabet.
-constexpr std::array<std::uint8_t, 256> kBase64Values = [] {
-  std::array<std::uint8_t, 256> values{};
-  values.fill(64);
-  std::uint8_t next = 0;
-  for (char c = 'A'; c <= 'Z'; ++c) values[static_cast<unsigned char>(c)] = next++;
-  for (char c = 'a'; c <= 'z'; ++c) values[static_cast<unsigned char>(c)] = next++;
-  for (char c = '0'; c <= '9'; ++c) values[static_cast<unsigned char>(c)] = next++;
-  values['+'] = next++;
-  values['/'] = next++;
-  return values;
-}();
-
 }  // namespace
 
 Result<Message> parse_message_json(std::string_view text) {
@@ -109,30 +97,6 @@ Result<Message> parse_message_json(std::string_view text) {
   if (status.ok()) status = take_body(object, message.body);
   if (!status.ok()) return status;
   return message;
-}
-
-std::optional<std::string> decode_base64(std::string_view text) {
-  if (text.size() % 4 != 0) return std::nullopt;
-  std::size_t padding = 0;
-  while (padding < 2 && padding < text.size() && text[text.size() - 1 - padding] == '=') ++padding;
-  std::string bytes;
-  bytes.reserve(text.size() / 4 * 3);
-  for (std::size_t i = 0; i < text.size(); i += 4) {
-    const std::size_t given = i + 4 == text.size() ? 4 - padding : 4;
-    std::uint32_t bits = 0;
-    for (std::size_t j = 0; j < 4; ++j) {
-      const std::uint8_t value =
-          j < given ? kBase64Values[static_cast<unsigned char>(text[i + j])] : 0;
-      if (value == 64) return std::nullopt;
-      bits = bits << 6 | value;
-    }
-    // What the padding leaves over must be nothing.
-    if ((bits & ((1u << 8 * (4 - given)) - 1)) != 0) return std::nullopt;
-    for (std::size_t j = 0; j + 1 < given; ++j) {
-      bytes += static_cast<char>(bits >> (16 - 8 * j) & 0xFF);
-    }
-  }
-  return bytes;
 }
 
 }  // namespace holdfast::cli

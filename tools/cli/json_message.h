@@ -3,8 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
-#include <string>
 #include <string_view>
 
 #include "holdfast/message.h"
@@ -21,8 +19,5 @@ inline constexpr std::size_t kJsonMessageBytesMax = 6 * kMessageBodyBytesMax + (
 // client chooses one. kInvalidArgument if it is no such object, kMessageCorrupt if it is the
 // dead letter of a damaged message.
 Result<Message> parse_message_json(std::string_view text);
-
-// Standard alphabet with padding (RFC 4648, section 4), nothing between; nullopt if it is not that.
-std::optional<std::string> decode_base64(std::string_view text);
 
 }  // namespace holdfast::cli

@@ -33,6 +33,10 @@ constexpr std::uint64_t kPageBytesMin = 4096;
 // Half of it is more than what one transaction can take: two journals' worth and a batch, or
 // several of no more bytes.
 constexpr std::uint64_t kFileAheadBytes = 128ull << 20;
+// The keeper: the first record of every table from its creation on, without a value, which no
+// cursor shows. LMDB gives up the last page of a table that becomes empty, and still writes it: a
+// queue whose messages are consumed one by one would cost a page for each of them.
+constexpr std::array<std::uint8_t, 1> kKeeperKey = {0};
 
 // LMDB's interface takes pointers to what it does not change.
 MDB_val to_value(ByteSpan bytes) {
@@ -116,6 +120,10 @@ bool ascends(ByteSpan key, ByteSpan next) {
   return std::lexicographical_compare(key.begin(), key.end(), next.begin(), next.end());
 }
 
+bool is_keeper(const MDB_val& key, const MDB_val& value) {
+  return value.mv_size == 0 && std::ranges::equal(to_span(key), kKeeperKey);
+}
+
 }  // namespace
 
 std::string_view table_name(Table table) { return kTableNames[static_cast<std::size_t>(table)]; }
@@ -170,6 +178,10 @@ bool Cursor::move(int operation, ByteSpan key) {
   // In a damaged tree a walk may come by the same page again, for ever.
   if (code == 0 && operation == MDB_NEXT && !ascends(key_, to_span(key_value))) {
     code = MDB_CORRUPTED;
+  }
+  if (code == 0 && is_keeper(key_value, data)) {
+    const bool backwards = operation == MDB_LAST || operation == MDB_PREV;
+    code = backwards ? MDB_NOTFOUND : mdb_cursor_get(cursor_, &key_value, &data, MDB_NEXT);
   }
   outcome_ = Outcome(code == MDB_NOTFOUND ? 0 : code);
   if (code != 0) {
@@ -298,6 +310,11 @@ Status Environment::open_tables(bool create) {
   for (std::size_t i = 0; i < kTableCount; ++i) {
     code =
         mdb_dbi_open(transaction, kTableNames[i].data(), create ? MDB_CREATE : 0, &file_.tables[i]);
+    if (code == 0 && create) {
+      MDB_val key = to_value(kKeeperKey);
+      MDB_val value{};
+      code = mdb_put(transaction, file_.tables[i], &key, &value, 0);
+    }
     if (code == 0) continue;
     mdb_txn_abort(transaction);
     if (code == MDB_NOTFOUND || code == MDB_INCOMPATIBLE) {

@@ -110,6 +110,28 @@ TEST_CASE("what is published behind one that waits is stored behind it") {
   CHECK(core.core().drained());
 }
 
+TEST_CASE("what waits for ids is decided by those that were known when it came") {
+  CoreOptions options = forgetful();
+  options.dedup.ids_max = 150;
+  CoreFixture core(options);
+  core.create_queue("q");
+  core.create_queue("other");
+  publish_hundred(core);
+  core.pass(Milliseconds(1'000));  // now "q" is known as the queue with the most ids
+  core.hold_reads();
+  const auto again = core.publish("q", "m0");
+  // Together they are too many; the oldest of "q" would go first.
+  for (int i = 0; i < 60; ++i) core.publish("other", "o" + std::to_string(i));
+  CHECK(core.report("q").dedup_ids == 100);
+  core.release_reads();
+  REQUIRE(core.confirm_of(again).has_value());
+  CHECK(core.confirm_of(again)->duplicate);
+  CHECK(core.confirm_of(again)->sequence == 1);
+  // When nothing waits there, they do.
+  core.publish("other", "one more");
+  CHECK(core.report("q").dedup_ids < 100);
+}
+
 TEST_CASE("an older id is forgotten after the window") {
   CoreFixture core(forgetful());
   core.create_queue("q", {{QueueSetting::kDedupWindow, 60'000}});

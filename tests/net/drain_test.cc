@@ -42,6 +42,28 @@ TEST_CASE("a draining broker waits for what is in flight and refuses what is new
   CHECK(broker.wait().ok());
 }
 
+TEST_CASE("who says Hello to a draining broker is told that it ends") {
+  RunningBroker broker;
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "m", "x");
+  const std::uint64_t consumer = client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  RawClient late = broker.connect_silently();
+  while (count_connections(client) < 2) continue;
+  broker.request_drain();
+  client.expect(wire::FrameType_Goodbye);
+  late.hello();
+  const RawFrame frame = late.expect(wire::FrameType_Goodbye);
+  const auto& goodbye = frame.table<wire::Goodbye>();
+  CHECK(goodbye.code() == static_cast<std::uint16_t>(ErrorCode::kDraining));
+  CHECK(goodbye.deadline_ms() <= 4'000);
+  client.send_settle(6, consumer, wire::SettleKind_Ack, {{1, 1}});
+  client.expect(wire::FrameType_Settled);
+  late.expect_close();
+  CHECK(broker.wait().ok());
+}
+
 TEST_CASE("a draining broker answers what was published before") {
   RunningBroker broker;
   RawClient client = broker.connect();

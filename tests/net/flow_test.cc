@@ -266,12 +266,6 @@ TEST_CASE("a client that settles ahead of the commits is not read on, and goes o
   }
 }
 
-// How many connections the broker has.
-std::uint32_t count_connections(RawClient& watcher) {
-  watcher.send_empty(wire::FrameType_Status, 2);
-  return watcher.expect(wire::FrameType_StatusInfo).table<wire::StatusInfo>().connections();
-}
-
 TEST_CASE("parts of frames of up to 256 KiB were kept beyond the limit on all of them") {
   broker::BrokerOptions options = loopback_options();
   options.limits.input_bytes_total_max = 1u << 20;
@@ -385,6 +379,40 @@ TEST_CASE(
     client.expect(wire::FrameType_PeekItem);
     client.expect(wire::FrameType_ListEnd);
   }
+}
+
+// While much is to be sent to all peers together, one with little of it is held as well.
+TEST_CASE("a peer that was held because of what waited for others goes on when they have gone") {
+  broker::BrokerOptions options = loopback_options();
+  options.connection.send_buffer_bytes = 64 * 1024;
+  options.limits.output_bytes_high = 16u << 20;
+  options.limits.output_bytes_low = 8u << 20;
+  options.limits.output_bytes_total_max = 16u << 20;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  RawClient consumer = broker.connect("consumer");
+  const std::uint32_t other = watcher.create_queue("other");
+  consumer.subscribe("other", 1);
+  const std::uint32_t queue =
+      watcher.create_queue("q", {{QueueSetting::kMaxMessageBytes, 10u << 20}});
+  watcher.publish(queue, "small", std::string(1u << 20, 'b'));
+  watcher.publish(queue, "large", std::string(9u << 20, 'b'));
+  const auto peek = [&](RawClient& client, std::uint64_t from, std::string_view name) {
+    client.hello(name);
+    client.send_peek(1, "q", from, 1);
+    while (look_at(watcher, name).output_bytes == 0) continue;
+  };
+  RawClient modest(broker.address(), 64 * 1024);
+  peek(modest, 1, "modest");
+  {
+    RawClient greedy(broker.address(), 64 * 1024);
+    peek(greedy, 2, "greedy");
+    modest.send_empty(wire::FrameType_Ping, 2);
+    wait_until_held(watcher, "modest");
+    modest.send_publish(3, other, "m", "x");
+  }
+  // It reads nothing all the time: that the other has gone is why it is read again.
+  consumer.expect(wire::FrameType_Deliver);
 }
 
 TEST_CASE("the retries of one commit went all at once to a connection that read nothing") {

@@ -232,4 +232,9 @@ SeenConnection look_at(RawClient& watcher, std::string_view name) {
   return seen;
 }
 
+std::uint32_t count_connections(RawClient& watcher) {
+  watcher.send_empty(wire::FrameType_Status, 2);
+  return watcher.expect(wire::FrameType_StatusInfo).table<wire::StatusInfo>().connections();
+}
+
 }  // namespace holdfast::test

@@ -124,5 +124,7 @@ struct SeenConnection {
   std::uint64_t frames_in = 0;
 };
 SeenConnection look_at(RawClient& watcher, std::string_view name);
+// How many connections the broker has.
+std::uint32_t count_connections(RawClient& watcher);
 
 }  // namespace holdfast::test

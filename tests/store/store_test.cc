@@ -163,6 +163,29 @@ TEST_CASE("what a batch removes is gone after a restart") {
   CHECK_EQ(dedup[0].first, 21);
 }
 
+// A damaged record, for instance, is removed at the next start, and may be written anew with it.
+TEST_CASE("acks and retries that one batch removes and writes are there after a restart") {
+  StoreFixture fixture;
+  fixture.open();
+  fixture.commit(first_batch());
+  Batch batch;
+  batch.acks_removed = {{kSubscription, 0}};
+  batch.acks = {{.subscription = kSubscription, .chunk = 0}};
+  batch.acks[0].bitmap[0] = 0x70;
+  batch.retries_removed = {{kSubscription, 6}};
+  batch.retries.resize(1);
+  batch.retries[0].subscription = kSubscription;
+  batch.retries[0].sequence = 6;
+  batch.retries[0].attempts = 3;
+  fixture.commit(std::move(batch));
+  fixture.reopen();
+  REQUIRE_EQ(fixture.state.acks.size(), 2);
+  CHECK_EQ(fixture.state.acks[0].chunk, 0);
+  CHECK_EQ(fixture.state.acks[0].bitmap[0], 0x70);
+  REQUIRE_EQ(fixture.state.retries.size(), 1);
+  CHECK_EQ(fixture.state.retries[0].attempts, 3);
+}
+
 TEST_CASE("a block is replaced by its rewritten form in one batch") {
   StoreFixture fixture;
   fixture.open();

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "base/check.h"
-#include "schema/field_limits.h"
 
 namespace holdfast::client {
 
@@ -268,7 +267,7 @@ void Connection::flush() {
                        fmt::format("Writing to the broker failed: {}.", uv_strerror(sent))),
                 false);
   }
-  sent_at_ms_ = loop_.now_ms();
+  heartbeat_.said(loop_.now_ms());
   if (static_cast<std::size_t>(sent) == output_.size()) {
     if (output_.size() > kOutputBytesKept) {
       output_.release();
@@ -294,7 +293,7 @@ void Connection::flush() {
 void Connection::write_finished(int failure) {
   socket_->write_memory.reset();
   socket_->write_bytes = 0;
-  sent_at_ms_ = loop_.now_ms();
+  heartbeat_.said(loop_.now_ms());
   if (failure == 0) return;
   lose(Status(ErrorCode::kConnectionLost,
               fmt::format("Writing to the broker failed: {}.", uv_strerror(failure))),
@@ -310,8 +309,7 @@ void Connection::read_finished(std::int64_t bytes) {
                                                                options_.address.to_string(), why)),
                 false);
   }
-  received_at_ms_ = loop_.now_ms();
-  overdue_ = false;
+  heartbeat_.heard(loop_.now_ms());
   Socket* const socket = socket_;  // lives at least until the next turn, even if it is given up
   socket->reader.commit(static_cast<std::size_t>(bytes));
   while (socket->owner != nullptr) {
@@ -364,14 +362,13 @@ void Connection::welcome(const Frame& frame) {
   }
   frame_bytes_max_ = welcome->frame_bytes_max() == 0 ? kFrameBytesMax : welcome->frame_bytes_max();
   unconfirmed_bytes_max_ = welcome->unconfirmed_bytes_max();
-  heartbeat_ms_ = welcome->heartbeat_ms() == 0 ? kHeartbeatMsDefault : welcome->heartbeat_ms();
+  heartbeat_.set_interval(welcome->heartbeat_ms() == 0 ? kHeartbeatMsDefault
+                                                       : welcome->heartbeat_ms());
   stage_ = Stage::kReady;
-  overdue_ = false;
-  const std::uint64_t tick_ms = std::max<std::uint64_t>(1, heartbeat_ms_ / 4);
   uv_timer_start(
       &timers_->pace,
-      [](uv_timer_t* timer) { static_cast<Timers*>(timer->data)->owner->heartbeat(); }, tick_ms,
-      tick_ms);
+      [](uv_timer_t* timer) { static_cast<Timers*>(timer->data)->owner->look_at_heartbeat(); },
+      heartbeat_.look_ms(), heartbeat_.look_ms());
   events_.connected();
 }
 
@@ -387,21 +384,20 @@ void Connection::broker_error(const Frame& frame) {
   }
 }
 
-// Time passed. A client whose thread was held up (a stopped process, a slow callback) may find the
-// broker's bytes only after this: so silence counts when it was found twice, with a poll between.
-void Connection::heartbeat() {
+void Connection::look_at_heartbeat() {
   const std::uint64_t now = loop_.now_ms();
-  if (now - received_at_ms_ >= kHeartbeatsMissedMax * heartbeat_ms_) {
-    if (overdue_) {
-      return lose(Status(ErrorCode::kConnectionLost,
-                         fmt::format("The broker at {} has been silent for {} ms.",
-                                     options_.address.to_string(), now - received_at_ms_)),
-                  false);
-    }
-    overdue_ = true;
-  }
-  if (now - sent_at_ms_ + heartbeat_ms_ / 4 >= heartbeat_ms_ && unsent_bytes() == 0) {
-    output_.append_empty(wire::FrameType_Ping, 0);
+  switch (heartbeat_.look(now)) {
+    case Heartbeat::Due::kNothing:
+      break;
+    case Heartbeat::Due::kPing:
+      if (unsent_bytes() == 0) output_.append_empty(wire::FrameType_Ping, 0);
+      break;
+    case Heartbeat::Due::kSilent:
+      lose(Status(ErrorCode::kConnectionLost,
+                  fmt::format("The broker at {} has been silent for {} ms.",
+                              options_.address.to_string(), heartbeat_.silent_ms(now))),
+           false);
+      break;
   }
 }
 

@@ -19,6 +19,7 @@
 #include <random>
 #include <string>
 
+#include "heartbeat.h"
 #include "holdfast/status.h"
 #include "io_loop.h"
 #include "schema/address.h"
@@ -111,7 +112,7 @@ class Connection {
   void receive(const Frame& frame);
   void welcome(const Frame& frame);
   void broker_error(const Frame& frame);
-  void heartbeat();
+  void look_at_heartbeat();
   void lose(const Status& why, bool final);
   void abandon_attempt();
   void abandon_socket();
@@ -131,10 +132,7 @@ class Connection {
   std::size_t addresses_failed_ = 0;
   std::size_t frame_bytes_max_ = 0;
   std::uint64_t unconfirmed_bytes_max_ = 0;
-  std::uint64_t heartbeat_ms_ = 0;
-  std::uint64_t sent_at_ms_ = 0;
-  std::uint64_t received_at_ms_ = 0;
-  bool overdue_ = false;  // the broker was found silent once
+  Heartbeat heartbeat_;
   std::uint64_t pause_ms_ = 0;
   std::minstd_rand jitter_;
 };

@@ -304,13 +304,7 @@ bool Subscriptions::on_deliver(const Frame& frame) {
   if (subscription->held.empty() || extend_at_ms < subscription->extend_at_ms) {
     subscription->extend_at_ms = extend_at_ms;
   }
-  auto& held = subscription->held[delivery->sequence()];
-  if (held == nullptr) {
-    ++held_count_;
-  } else {
-    held->lease_lost();  // the same message came again: the delivery before is over
-  }
-  held = delivery;
+  hold(*subscription, delivery);
   if (subscription->closing || draining_) {
     delivery->release();
   } else {
@@ -320,6 +314,16 @@ bool Subscriptions::on_deliver(const Frame& frame) {
   return true;
 }
 
+void Subscriptions::hold(Subscription& subscription, std::shared_ptr<DeliveryImpl> delivery) {
+  auto& held = subscription.held[delivery->sequence()];
+  if (held == nullptr) {
+    ++held_count_;
+  } else {
+    held->lease_lost();  // the same message came again: the delivery before is over
+  }
+  held = std::move(delivery);
+}
+
 void Subscriptions::nack_damaged(Subscription& subscription, std::uint64_t sequence,
                                  const Status& why) {
   StoredMessage message;
@@ -327,9 +331,7 @@ void Subscriptions::nack_damaged(Subscription& subscription, std::uint64_t seque
   message.sequence = sequence;
   auto delivery =
       std::make_shared<DeliveryImpl>(client_(), origin_of(subscription), std::move(message));
-  auto& held = subscription.held[sequence];
-  if (held == nullptr) ++held_count_;
-  held = delivery;
+  hold(subscription, delivery);
   delivery->settle(wire::SettleKind_Nack, why.message(), std::nullopt, {});
 }
 

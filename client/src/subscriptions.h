@@ -147,6 +147,7 @@ class Subscriptions {
   void send_settle(Group group, const SequenceRanges& ranges);
   void settle_finished(const Group& group, const wire::Settled* settled, const Status& failure);
   void unknown_to_broker(std::uint64_t key, std::uint64_t consumer);
+  void hold(Subscription& subscription, std::shared_ptr<DeliveryImpl> delivery);
   void release_held(Subscription& subscription, std::uint64_t sequence,
                     const DeliveryImpl* delivery);
   // What is held is lost in this way.

@@ -239,66 +239,6 @@ TEST_CASE_FIXTURE(HoldsOne, "a settle was told of a lost connection when the que
   CHECK(deliveries[0].state() == DeliveryState::kLost);
 }
 
-TEST_CASE_FIXTURE(HoldsTwo,
-                  "leases are extended while a delivery is held, and one that cannot be is lost") {
-  ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
-  CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
-  CHECK(extend.table<wire::Extend>().lease_ms() == 60);
-  c.peer->extended(extend.correlation, 1, {{2, 2}});
-  extend = c.peer->expect(wire::FrameType_Extend);
-  CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 1}});
-  CHECK(deliveries[1].state() == DeliveryState::kLost);
-  CHECK(deliveries[0].state() == DeliveryState::kHeld);
-}
-
-// They were extended at a third of the lease that the queue once had.
-TEST_CASE_FIXTURE(HoldsOne, "a lease that was made shorter is extended in time") {
-  c.peer->deliver(5, 2, "x", 1, 60);
-  const std::vector<Delivery> more = kept.take(1);
-  const ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
-  CHECK(ranges_of(extend.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
-  CHECK(extend.table<wire::Extend>().lease_ms() == 60);
-}
-
-// They were made as long as all others.
-TEST_CASE_FIXTURE(HoldsTwo, "a lease that the program made longer is not made shorter") {
-  const auto extend = [&](std::chrono::seconds lease) {
-    auto extended = std::async([this, lease] { return deliveries[0].extend(lease); });
-    // Others may be extended before it.
-    ReceivedFrame frame = c.peer->expect(wire::FrameType_Extend);
-    while (frame.table<wire::Extend>().lease_ms() == 60) {
-      frame = c.peer->expect(wire::FrameType_Extend);
-    }
-    CHECK(frame.table<wire::Extend>().lease_ms() == lease.count() * 1000);
-    CHECK(ranges_of(frame.table<wire::Extend>().ranges()) == Ranges{{1, 1}});
-    c.peer->extended(frame.correlation, 1);
-    CHECK(extended.get().ok());
-    return c.peer->expect(wire::FrameType_Extend);
-  };
-  ReceivedFrame next = extend(std::chrono::seconds(600));
-  CHECK(ranges_of(next.table<wire::Extend>().ranges()) == Ranges{{2, 2}});
-  CHECK(next.table<wire::Extend>().lease_ms() == 60);
-  next = extend(std::chrono::seconds(0));
-  CHECK(ranges_of(next.table<wire::Extend>().ranges()) == Ranges{{1, 2}});
-}
-
-TEST_CASE("without extend_leases a lease is extended only when it is asked for") {
-  FakeBroker broker;
-  Connected c(broker);
-  Kept kept;
-  ConsumeOptions options;
-  options.extend_leases = false;
-  const Consumer consumer = consume(c, options, kept.handler(), 5, 30);
-  c.peer->deliver(5, 1, "x");
-  std::vector<Delivery> deliveries = kept.take(1);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(40)));
-  auto extended = std::async([&] { return deliveries[0].extend(std::chrono::seconds(5)); });
-  const ReceivedFrame extend = c.peer->expect(wire::FrameType_Extend);
-  CHECK(extend.table<wire::Extend>().lease_ms() == 5000);
-  c.peer->extended(extend.correlation, 0, {{1, 1}});
-  CHECK(extended.get().code() == ErrorCode::kNotHeld);
-}
-
 TEST_CASE_FIXTURE(
     HoldsOne,
     "when the connection is lost, what was held is lost and the consumer subscribes again") {
@@ -587,22 +527,37 @@ TEST_CASE("consuming a queue that does not exist is queue_not_found") {
         ErrorCode::kInvalidArgument);
 }
 
+namespace {
+
+void deliver_damaged(FakePeer& peer, std::uint64_t sequence) {
+  const std::vector<std::uint8_t> message = message_bytes("m", "hello");
+  FrameWriter frames;
+  append_message(frames, wire::FrameType_Deliver, 0, 5, sequence, 1, message);
+  std::vector<std::uint8_t> bytes(frames.data(), frames.data() + frames.size());
+  bytes[kFrameHeaderBytes + sizeof(wire::DeliverEnvelope) + message.size() / 2] ^= 1;
+  peer.send_bytes(bytes.data(), bytes.size());
+}
+
+}  // namespace
+
 TEST_CASE("a delivery that was damaged on the way is nacked, and its neighbours are delivered") {
   FakeBroker broker;
   Connected c(broker);
   Kept kept;
   const Consumer consumer = consume(c, ConsumeOptions(), kept.handler());
-  const std::vector<std::uint8_t> message = message_bytes("m1", "hello");
-  FrameWriter frames;
-  append_message(frames, wire::FrameType_Deliver, 0, 5, 1, 1, message);
-  std::vector<std::uint8_t> bytes(frames.data(), frames.data() + frames.size());
-  bytes[kFrameHeaderBytes + sizeof(wire::DeliverEnvelope) + message.size() / 2] ^= 1;
-  c.peer->send_bytes(bytes.data(), bytes.size());
+  deliver_damaged(*c.peer, 1);
   c.peer->deliver(5, 2, "fine");
   const Settling settle = expect_settle(*c.peer);
   CHECK(settle.kind == wire::SettleKind_Nack);
   CHECK(settle.ranges == Ranges{{1, 1}});
   CHECK(kept.take(1)[0].body() == "fine");
+}
+
+// The one before could be settled still, which settled the new one.
+TEST_CASE_FIXTURE(HoldsOne, "when a message comes again damaged, its delivery before was held on") {
+  deliver_damaged(*c.peer, 1);
+  CHECK(expect_settle(*c.peer).kind == wire::SettleKind_Nack);
+  CHECK(deliveries[0].state() == DeliveryState::kLost);
 }
 
 // What came after the consumer was stopped was lost with the connection, which cost an attempt.

@@ -68,21 +68,6 @@ struct HoldsOne {
   std::vector<Delivery> deliveries;
 };
 
-// Likewise two, whose leases last 60 ms.
-struct HoldsTwo {
-  HoldsTwo() {
-    c.peer->deliver(5, 1, "x", 1, 60);
-    c.peer->deliver(5, 2, "x", 1, 60);
-    deliveries = kept.take(2);
-  }
-
-  FakeBroker broker;
-  Connected c{broker};
-  Kept kept;
-  Consumer consumer = consume(c, ConsumeOptions(), kept.handler(), 5, 60);
-  std::vector<Delivery> deliveries;
-};
-
 struct Settling {
   std::uint64_t correlation = 0;
   wire::SettleKind kind = wire::SettleKind_Ack;

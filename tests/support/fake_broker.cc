@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "schema/queue_settings.h"
@@ -143,8 +144,8 @@ void FakePeer::send_bytes(const void* bytes, std::size_t count) {
 
 void FakePeer::send(const FrameWriter& frames) { send_bytes(frames.data(), frames.size()); }
 
-void FakePeer::send(wire::FrameType type, std::uint64_t correlation,
-                    const flatbuffers::FlatBufferBuilder& builder) {
+void BrokerVoice::send(wire::FrameType type, std::uint64_t correlation,
+                       const flatbuffers::FlatBufferBuilder& builder) {
   FrameWriter frames;
   frames.append(type, correlation, {builder.GetBufferPointer(), builder.GetSize()});
   send(frames);
@@ -162,14 +163,14 @@ void FakePeer::handshake(std::uint32_t heartbeat_ms, std::uint32_t frame_bytes_m
   send(wire::FrameType_Welcome, hello.correlation, builder);
 }
 
-void FakePeer::ok(std::uint64_t correlation) {
+void BrokerVoice::ok(std::uint64_t correlation) {
   FrameWriter frames;
   frames.append_empty(wire::FrameType_Ok, correlation);
   send(frames);
 }
 
-void FakePeer::error(std::uint64_t correlation, ErrorCode code, std::string_view message,
-                     bool fatal) {
+void BrokerVoice::error(std::uint64_t correlation, ErrorCode code, std::string_view message,
+                        bool fatal) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(message.data(), message.size());
   builder.Finish(wire::CreateError(builder, static_cast<std::uint16_t>(code),
@@ -177,15 +178,15 @@ void FakePeer::error(std::uint64_t correlation, ErrorCode code, std::string_view
   send(wire::FrameType_Error, correlation, builder);
 }
 
-void FakePeer::confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count,
-                       bool duplicate) {
+void BrokerVoice::confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count,
+                          bool duplicate) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(wire::CreateConfirm(builder, sequence, count, duplicate));
   send(wire::FrameType_Confirm, correlation, builder);
 }
 
-void FakePeer::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
-                          std::uint64_t dedup_window_ms, std::uint64_t ready) {
+void BrokerVoice::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
+                             std::uint64_t dedup_window_ms, std::uint64_t ready) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(name.data(), name.size());
   const std::vector<wire::SettingValue> settings{
@@ -212,44 +213,45 @@ ReceivedFrame FakePeer::subscribe(std::uint64_t consumer, std::uint32_t lease_ms
   return subscribe;
 }
 
-void FakePeer::subscribed(std::uint64_t correlation, std::uint64_t consumer,
-                          std::uint32_t lease_ms) {
+void BrokerVoice::subscribed(std::uint64_t correlation, std::uint64_t consumer,
+                             std::uint32_t lease_ms) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(wire::CreateSubscribed(builder, consumer, 1, lease_ms));
   send(wire::FrameType_Subscribed, correlation, builder);
 }
 
-void FakePeer::deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,
-                       std::uint32_t attempt, std::uint32_t lease_ms) {
+void BrokerVoice::deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,
+                          std::uint32_t attempt, std::uint32_t lease_ms) {
   FrameWriter frames;
   append_message(frames, wire::FrameType_Deliver, 0, consumer, sequence, attempt,
                  message_bytes(fmt::format("m{}", sequence), body), lease_ms);
   send(frames);
 }
 
-void FakePeer::settled(std::uint64_t correlation, std::uint32_t count, const Ranges& refused,
-                       std::uint32_t late) {
+void BrokerVoice::settled(std::uint64_t correlation, std::uint32_t count, const Ranges& refused,
+                          std::uint32_t late) {
   flatbuffers::FlatBufferBuilder builder;
   const auto list = builder.CreateVectorOfStructs(wire_ranges(refused));
   builder.Finish(wire::CreateSettled(builder, count, late, list));
   send(wire::FrameType_Settled, correlation, builder);
 }
 
-void FakePeer::extended(std::uint64_t correlation, std::uint32_t count, const Ranges& refused) {
+void BrokerVoice::extended(std::uint64_t correlation, std::uint32_t count, const Ranges& refused) {
   flatbuffers::FlatBufferBuilder builder;
   const auto list = builder.CreateVectorOfStructs(wire_ranges(refused));
   builder.Finish(wire::CreateExtended(builder, count, list));
   send(wire::FrameType_Extended, correlation, builder);
 }
 
-void FakePeer::lease_lost(std::uint64_t consumer, wire::Cause cause, const Ranges& ranges) {
+void BrokerVoice::lease_lost(std::uint64_t consumer, wire::Cause cause, const Ranges& ranges) {
   flatbuffers::FlatBufferBuilder builder;
   const auto list = builder.CreateVectorOfStructs(wire_ranges(ranges));
   builder.Finish(wire::CreateLeaseLost(builder, consumer, static_cast<std::uint8_t>(cause), list));
   send(wire::FrameType_LeaseLost, 0, builder);
 }
 
-void FakePeer::consumer_ended(std::uint64_t consumer, ErrorCode code, const std::string& message) {
+void BrokerVoice::consumer_ended(std::uint64_t consumer, ErrorCode code,
+                                 const std::string& message) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(message);
   builder.Finish(
@@ -257,7 +259,7 @@ void FakePeer::consumer_ended(std::uint64_t consumer, ErrorCode code, const std:
   send(wire::FrameType_ConsumerEnded, 0, builder);
 }
 
-void FakePeer::goodbye(std::uint32_t deadline_ms) {
+void BrokerVoice::goodbye(std::uint32_t deadline_ms) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString("The broker is shutting down.");
   builder.Finish(wire::CreateGoodbye(builder, static_cast<std::uint16_t>(ErrorCode::kDraining),
@@ -265,8 +267,8 @@ void FakePeer::goodbye(std::uint32_t deadline_ms) {
   send(wire::FrameType_Goodbye, 0, builder);
 }
 
-void FakePeer::consumer_info(std::uint64_t correlation, std::uint64_t consumer,
-                             std::uint32_t in_flight) {
+void BrokerVoice::consumer_info(std::uint64_t correlation, std::uint64_t consumer,
+                                std::uint32_t in_flight) {
   flatbuffers::FlatBufferBuilder builder;
   wire::ConsumerInfoBuilder info(builder);
   info.add_consumer(consumer);
@@ -283,7 +285,7 @@ void FakePeer::nothing_is_coming(std::uint64_t consumer) {
   list_end(list.correlation, 1);
 }
 
-void FakePeer::list_end(std::uint64_t correlation, std::uint32_t count, std::uint64_t next) {
+void BrokerVoice::list_end(std::uint64_t correlation, std::uint32_t count, std::uint64_t next) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(wire::CreateListEnd(builder, count, next));
   send(wire::FrameType_ListEnd, correlation, builder);
@@ -320,7 +322,19 @@ FakePeer FakeBroker::accept() {
   return FakePeer(accepted);
 }
 
-// ---- messages ----
+// ---- frames and messages ----
+
+std::vector<ReceivedFrame> frames_in(const FrameWriter& written) {
+  FrameReader reader(kFrameBytesMax);
+  std::copy_n(written.data(), written.size(), reader.prepare(written.size()).begin());
+  reader.commit(written.size());
+  std::vector<ReceivedFrame> frames;
+  for (auto next = reader.next(); next.ok() && next->has_value(); next = reader.next()) {
+    const Frame& frame = **next;
+    frames.push_back({frame.type, frame.correlation, {frame.body.begin(), frame.body.end()}});
+  }
+  return frames;
+}
 
 std::vector<std::uint8_t> message_bytes(std::string_view id, std::string_view body) {
   flatbuffers::FlatBufferBuilder builder;

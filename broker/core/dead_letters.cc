@@ -117,7 +117,7 @@ void Core::State::finish_moves(Queue& queue, const Block& block, Now now) {
 
 void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntry& message,
                                Now now) {
-  const PendingMove move = queue.subscription.moves.at(entry.sequence);
+  const PendingMove& move = queue.subscription.moves.at(entry.sequence);
   DeadLetter letter;
   letter.source = queue.record.name;
   letter.source_sequence = entry.sequence;
@@ -136,7 +136,6 @@ void Core::State::move_to_dead(Queue& queue, Outstanding& entry, const BlockEntr
   append_moved(dead_queue_of(queue), now.wall, message.message_checksum, message.message, story);
   ++queue.counters.dead_lettered;
   finish(queue, entry);
-  moves_done(move.operation);
   seal_if_full();
 }
 
@@ -206,14 +205,8 @@ void Core::State::drop_unreadable(Queue& queue, Sequence sequence, std::size_t s
     settle_sequence(queue, sequence, stored_bytes);
     return;
   }
-  std::shared_ptr<SettleOperation> operation;
-  if (const auto move = queue.subscription.moves.find(sequence);
-      move != queue.subscription.moves.end()) {
-    operation = move->second.operation;
-  }
   if (entry->block == nullptr) entry->bytes = static_cast<std::uint32_t>(stored_bytes);
   finish(queue, *entry);
-  moves_done(operation);
 }
 
 void Core::State::append_corrupt(Queue& queue, Sequence sequence, ByteSpan raw,

@@ -22,6 +22,11 @@ bool held_by(const Consumer& consumer, const Outstanding& entry) {
   return entry.holder == &consumer && entry.state == OutstandingState::kInFlight;
 }
 
+bool is_rejected(const Subscription& subscription, const Outstanding& entry) {
+  return entry.state == OutstandingState::kMoving &&
+         subscription.moves.at(entry.sequence).reason == wire::Cause_Rejected;
+}
+
 Status check_delay(const SettleRequest& request) {
   if (!request.delay) return {};
   const std::int64_t delay_ms = request.delay->count();
@@ -103,10 +108,11 @@ void Core::State::settle_one(Consumer& consumer, Outstanding& entry, const Settl
 }
 
 // The work was done, though the lease had ended: whoever held the message once may still ack it. A
-// consumer that holds it meanwhile is told.
+// consumer that holds it meanwhile is told. What waits to be a dead letter is not one yet, unless
+// it was rejected: that is answered when it is one.
 bool Core::State::accept_late_ack(Consumer& consumer, Outstanding& entry) {
   Queue& queue = *consumer.queue;
-  if (!entry.history || entry.state == OutstandingState::kMoving) return false;
+  if (!entry.history || is_rejected(queue.subscription, entry)) return false;
   const std::vector<ConsumerId>& holders = entry.history->past_holders;
   if (std::find(holders.begin(), holders.end(), consumer.id) == holders.end()) return false;
   if (entry.holder != nullptr) {
@@ -258,12 +264,13 @@ void Core::State::finish(Queue& queue, Outstanding& entry) {
   Subscription& subscription = queue.subscription;
   const Sequence sequence = entry.sequence;
   const std::size_t stored_bytes = entry.bytes;
+  std::shared_ptr<SettleOperation> operation;
   if (entry.state == OutstandingState::kReady) {
     subscription.ready.erase(sequence);
   } else if (entry.state == OutstandingState::kWaiting) {
     subscription.waiting.erase({entry.deadline, sequence});
   } else if (entry.state == OutstandingState::kMoving) {
-    subscription.moves.erase(sequence);
+    operation = std::move(subscription.moves.extract(sequence).mapped().operation);
   }
   if (entry.has_record) subscription.touched_retries.push_back(sequence);
   OpenBlock* const block = entry.block;
@@ -271,6 +278,7 @@ void Core::State::finish(Queue& queue, Outstanding& entry) {
   subscription.settled.settle(sequence);
   take_off_bytes(queue, stored_bytes);
   if (block != nullptr) settled_in_block(queue, *block, stored_bytes);
+  moves_done(operation);
 }
 
 // Whatever was estimated: an empty queue has no bytes.

@@ -250,7 +250,8 @@ struct Core::State {
   void give_back(Queue& queue, Outstanding& entry, Now now);
   Milliseconds backoff(const Queue& queue, Sequence sequence, std::uint32_t attempts) const;
   void touch_retry(Queue& queue, Outstanding& entry);
-  // The entry's message is done: out of every structure, its block removed if it was the last.
+  // The entry's message is done: out of every structure, its block removed if it was the last. If
+  // it was moving, whoever waited for that may be answered.
   void finish(Queue& queue, Outstanding& entry);
   // Likewise for a message that need not be outstanding; its block is open unless it is lost.
   void settle_sequence(Queue& queue, Sequence sequence, std::size_t stored_bytes);

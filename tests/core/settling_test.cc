@@ -136,6 +136,138 @@ TEST_CASE("a late ack takes the message from its new holder, who is told") {
   CHECK(f.report("q").messages == 0);
 }
 
+// Message 1 has two attempts, and failed in the one that a slow consumer had; another holds it for
+// the last time, on a full disk.
+struct LastAttempt : CoreFixture {
+  LastAttempt() {
+    create_queue("q", {{QueueSetting::kMaxAttempts, 2}});
+    publish("q", "a");
+    slow = subscribe("q", 1, 1'000);
+    pass(Milliseconds(1'001));
+    set_credit(slow, 0);
+    last = subscribe("q", 1, 5'000);
+    pass(Milliseconds(1'300));
+    REQUIRE(delivered().size() == 2);
+    no_room();
+  }
+  void no_room() {
+    store.space.publishes_allowed = false;
+    store.space.reserve_room_bytes = 0;
+    tell_space();
+  }
+  void room() {
+    store.space = MemoryStore().space;
+    tell_space();
+    run();
+  }
+  // What it came to, of the two things that it can have come to.
+  void check_end(std::uint64_t dead_letters) {
+    room();
+    for (int i = 0; i < 2; ++i) {
+      CHECK(report("q").messages == 0);
+      CHECK(report("q").moving == 0);
+      CHECK(report("q.dead").messages == dead_letters);
+      crash();
+    }
+  }
+
+  ConsumerId slow;
+  ConsumerId last;
+};
+
+TEST_CASE_FIXTURE(LastAttempt,
+                  "a late ack was refused on a full disk, and its message became a dead letter") {
+  bool room_comes_first = false;
+  SUBCASE("after its last lease had ended") { pass(Milliseconds(5'000)); }
+  SUBCASE("after its last attempt was nacked") { nack(last, 1); }
+  SUBCASE("with room before the ack was durable") {
+    pass(Milliseconds(5'000));
+    room_comes_first = true;
+  }
+  CHECK(report("q").moving == 1);
+  hold_commits();
+  ack(slow, 1);
+  CHECK(last_settled().settled == 0);
+  if (room_comes_first) room();
+  release_commits();
+  CHECK(last_settled().settled == 1);
+  CHECK(last_settled().late == 1);
+  CHECK(report("q").counters.acked == 1);
+  CHECK(report("q").counters.late_acks == 1);
+  CHECK(report("q").counters.dead_lettered == 0);
+  CHECK(store.retry_count() == 0);
+  check_end(0);
+}
+
+TEST_CASE_FIXTURE(LastAttempt, "a nack does not wait for a dead letter that was acked late") {
+  room();
+  edit_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  publish("q", "b");
+  set_credit(last, 2);
+  no_room();
+  settle(last, wire::SettleKind_Nack, {{1, 2}});
+  CHECK(report("q").moving == 2);
+  ack(slow, 1);
+  CHECK(last_settled().late == 1);
+  CHECK(report("q").moving == 1);
+  room();
+  CHECK(last_settled().settled == 2);
+  CHECK(last_settled().late == 0);
+  check_end(1);
+}
+
+TEST_CASE_FIXTURE(LastAttempt, "a late ack of a dead letter to be that a crash undid") {
+  pass(Milliseconds(5'000));
+  hold_commits();
+  ack(slow, 1);
+  crash();
+  release_commits();
+  CHECK(report("q").messages == 1);
+  check_end(1);
+}
+
+TEST_CASE_FIXTURE(LastAttempt, "what was rejected is not acked late, for that was decided") {
+  settle(last, wire::SettleKind_Reject, {{1, 1}});
+  CHECK(report("q").moving == 1);
+  ack(slow, 1);
+  CHECK(last_settled().refused == std::vector<SequenceRange>{{1, 1}});
+  CHECK(report("q").moving == 1);
+  check_end(1);
+}
+
+TEST_CASE_FIXTURE(LastAttempt, "a dead letter that is not durable yet is not acked late") {
+  room();
+  hold_commits();
+  pass(Milliseconds(5'000));
+  CHECK(report("q").moving == 0);
+  ack(slow, 1);
+  CHECK(last_settled().refused.empty());
+  release_commits();
+  CHECK(last_settled().refused == std::vector<SequenceRange>{{1, 1}});
+  check_end(1);
+}
+
+TEST_CASE("a message that is acked late while it is read to be moved is not moved") {
+  CoreOptions options;
+  options.cache_bytes_max = 1;
+  CoreFixture f(options);
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  for (int i = 0; i < 10; ++i) f.publish("q", std::to_string(i));
+  const ConsumerId consumer = f.subscribe("q", 10, 1'000);
+  f.hold_fetches();
+  f.settle(consumer, wire::SettleKind_Ack, {{3, 10}});
+  f.pass(Milliseconds(1'001));
+  CHECK(f.report("q").moving == 2);
+  f.ack(consumer, 1);
+  CHECK(f.last_settled().late == 1);
+  f.release_fetches();
+  f.run();
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.report("q").counters.corrupt == 0);
+  CHECK(f.report("q").counters.dead_lettered == 1);
+  CHECK(f.dead_letters("q").size() == 1);
+}
+
 TEST_CASE("an ack by someone who never held the message is not a late ack") {
   CoreFixture f;
   f.create_queue("q");

@@ -210,6 +210,11 @@ void Model::on(const SettledReply& reply) {
     if (ack && known != nullptr && known->acks_pending > 0) --known->acks_pending;
     if (refused) {
       if (held) find("held", where + " was held and may not be settled");
+      // What came before, the move that made it a dead letter perhaps, is durable by now.
+      if (ack && pending->late_acks.contains(sequence) && known->end == End::kNone &&
+          !perhaps_gone(of, sequence, *known)) {
+        find("held", where + " was held once, is still there and may not be acked");
+      }
       continue;
     }
     ++settled;
@@ -218,6 +223,7 @@ void Model::on(const SettledReply& reply) {
       find("held", where + " was settled by one that did not hold it");
     } else if (ack) {
       if (known->end != End::kNone) find("final", where + " was acked after its end");
+      if (known->rejected_in_run) find("final", where + " was acked after it was rejected");
       end(of, sequence, End::kAcked);
       ++counts_.acked;
     } else if (pending->settle == wire::SettleKind_Reject && known->end == End::kNone &&
@@ -262,6 +268,7 @@ void Model::on(const LeaseLostNotice& notice, Now now) {
       }
       consumer.past.insert(sequence);
       Message& lost = *message(consumer.queue, sequence);
+      consumer.failed[sequence] = lost.attempts;
       if (notice.cause == wire::Cause_LeaseExpired && lost.lease_end > now.monotonic) {
         find("held", fmt::format("the lease of message {} ended early", sequence));
       }

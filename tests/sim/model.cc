@@ -103,9 +103,11 @@ void Model::ask_settle(std::uint64_t correlation, Pending pending,
     if (found == of.messages.end()) continue;
     Message& message = found->second;
     if (pending.settle == wire::SettleKind_Ack) ++message.acks_pending;
+    if (may_ack_late(consumer, sequence, message)) pending.late_acks.insert(sequence);
     if (consumer.held.erase(sequence) == 0) continue;
     pending.held.insert(sequence);
     consumer.past.insert(sequence);
+    if (pending.settle == wire::SettleKind_Nack) consumer.failed[sequence] = message.attempts;
     let_go(of, message, now, delay);
     if (pending.settle == wire::SettleKind_Release) {
       message.not_before = MonotonicTime::min();
@@ -259,6 +261,12 @@ void Model::crashed(bool gracefully) {
     }
   }
   was_short_of_room_ = false;
+}
+
+bool Model::may_ack_late(const ConsumerModel& consumer, Sequence sequence, const Message& message) {
+  const auto failed = consumer.failed.find(sequence);
+  return failed != consumer.failed.end() && message.attempts < failed->second + kHistoryMax &&
+         !message.rejected_in_run;
 }
 
 bool Model::perhaps_gone(const QueueModel& of, Sequence sequence, const Message& message) const {

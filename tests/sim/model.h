@@ -102,6 +102,7 @@ struct ConsumerModel {
   std::uint64_t credit_bytes = 0;  // 0: no bound
   std::set<Sequence> held;
   std::set<Sequence> past;
+  std::map<Sequence, std::uint32_t> failed;  // which attempt, the last one that failed here
 };
 
 struct Publish {
@@ -136,7 +137,8 @@ struct Pending {
   QueueId queue;
   wire::SettleKind settle = wire::SettleKind_Ack;
   std::vector<Sequence> sequences;
-  std::set<Sequence> held;  // of those, when it was asked
+  std::set<Sequence> held;       // of those, when it was asked
+  std::set<Sequence> late_acks;  // of those, likewise: not held, and to be accepted
   Sequence purge_to = 0;
   // kAttempts: the message as it was known then, none if it was not; when its lease was to end.
   std::optional<Message> asked_about;
@@ -260,6 +262,9 @@ class Model {
   void let_go(QueueModel& queue, Message& message, Now now, std::optional<Milliseconds> delay);
   std::size_t held_count(QueueId queue) const;
   std::uint64_t held_bytes(const ConsumerModel& consumer) const;
+  // Of what it held once, whose work may have been done.
+  static bool may_ack_late(const ConsumerModel& consumer, Sequence sequence,
+                           const Message& message);
   bool perhaps_gone(const QueueModel& queue, Sequence sequence, const Message& message) const;
 
   const Leeway leeway_;

@@ -15,14 +15,18 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <latch>
 #include <memory>
 #include <random>
 #include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
+#include <vector>
 
 #include "base/standard_streams.h"
 #include "config.h"
@@ -47,6 +51,7 @@ constexpr int kExitTryAgain = 75;
 
 // Descriptors that are not connections: listeners, store, logs, the loop's own.
 constexpr std::size_t kDescriptorsReserved = 64;
+constexpr std::size_t kWorkerThreads = 4;  // of libuv's pool
 
 int exit_code_of(const Status& status) {
   switch (status.code()) {
@@ -100,6 +105,27 @@ Result<std::size_t> raise_descriptor_limit(std::size_t connections_max) {
                     descriptors, kDescriptorsReserved + 1, kDescriptorsReserved));
   }
   return std::min(connections_max, descriptors - kDescriptorsReserved);
+}
+
+// Whether the system gives the threads that the broker has beside its loop: as many as libuv's
+// pool, which reads for it and would abort, and those of the committer and the trimmer.
+Status check_threads() {
+  setenv("UV_THREADPOOL_SIZE", fmt::format("{}", kWorkerThreads).c_str(), 1);
+  std::latch tried(1);
+  std::vector<std::jthread> threads;
+  Status status;
+  try {
+    while (threads.size() < kWorkerThreads + 2) threads.emplace_back([&tried] { tried.wait(); });
+  } catch (const std::system_error& refused) {
+    status = Status(ErrorCode::kLimitReached,
+                    fmt::format("The system gives the broker {} threads beside its first and "
+                                "refuses the next ({}); {} are needed. Raise the limit on "
+                                "processes (ulimit -u), or TasksMax of its unit or the limit on "
+                                "pids of its container.",
+                                threads.size(), refused.code().message(), kWorkerThreads + 2));
+  }
+  tried.count_down();
+  return status;
 }
 
 HashKey random_hash_key() {
@@ -190,6 +216,7 @@ int serve(const Config& config) {
   if (!connections_max.ok()) return fail(connections_max.status());
   BrokerOptions options = options_of(config);
   options.limits.connections_max = *connections_max;
+  if (Status status = check_threads(); !status.ok()) return fail(status);
   explain_faults("holdfastd", config.data);
   Result<std::unique_ptr<Store>> store = Store::open(store_options_of(config));
   if (!store.ok()) return fail(store.status());
@@ -205,6 +232,10 @@ int serve(const Config& config) {
     return fail(Status(ErrorCode::kInternal,
                        fmt::format("The event loop cannot be made: {}.", uv_strerror(error))));
   }
+  // The pool would be made with the first read, when there may be no thread left.
+  uv_work_t nothing;
+  uv_queue_work(
+      &loop, &nothing, [](uv_work_t*) {}, [](uv_work_t*, int) {});
   int exit_code = kExitDone;
   {
     Result<std::unique_ptr<Broker>> broker = Broker::start(loop, **store, log, std::move(options));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -277,8 +278,10 @@ Outcome Committer::try_commit_to_tables(const Batches& batches, TrimsLeft* left)
 void Committer::report_committed(std::uint64_t number, std::size_t bytes, TrimsLeft left) {
   CommitResult result;
   result.number = number;
+  const auto duration =
+      std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - began_);
   result.duration_us = static_cast<std::uint32_t>(
-      std::chrono::duration_cast<std::chrono::microseconds>(steady_clock::now() - began_).count());
+      std::min<std::int64_t>(duration.count(), std::numeric_limits<std::uint32_t>::max()));
   result.blocks_left = std::move(left.blocks);
   result.dedup_left = std::move(left.dedup);
   // What was counted while it waited is of before all that was journaled.

@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdlib>
+#include <exception>
 
 #include "store/directory.h"
 #include "store/environment.h"
@@ -27,6 +29,7 @@ struct Fault {
 };
 std::array<Fault, 4> faults{
     {{SIGBUS, "SIGBUS"}, {SIGSEGV, "SIGSEGV"}, {SIGFPE, "SIGFPE"}, {SIGABRT, "SIGABRT"}}};
+std::string_view program_name;
 
 extern "C" void on_fault(int signal, siginfo_t* information, void*) {
   for (const Fault& fault : faults) {
@@ -38,6 +41,33 @@ extern "C" void on_fault(int signal, siginfo_t* information, void*) {
     // What the program did is done again when this returns; what was sent is not.
     if (information->si_code <= 0) raise(signal);
   }
+}
+
+// Writes without memory, of which there may be none.
+void say_stopped_by_exception(std::string_view what) {
+  for (const std::string_view part :
+       {program_name, std::string_view(": Stopped by an exception, "), what,
+        std::string_view(". If the system lacks memory or threads, give it more; else it is a "
+                         "fault of this program.\n")}) {
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, part.data(), part.size());
+  }
+}
+
+// What SIGABRT would say suspects the data file.
+[[noreturn]] void on_terminate() {
+  if (const std::exception_ptr exception = std::current_exception()) {
+    for (const Fault& fault : faults) {
+      if (fault.signal == SIGABRT) sigaction(SIGABRT, &fault.before, nullptr);
+    }
+    try {
+      std::rethrow_exception(exception);
+    } catch (const std::exception& known) {
+      say_stopped_by_exception(known.what());
+    } catch (...) {
+      say_stopped_by_exception("of an unknown kind");
+    }
+  }
+  std::abort();
 }
 
 std::string sentence_of(const Fault& fault, std::string_view program, std::string_view data_file) {
@@ -56,6 +86,8 @@ std::string sentence_of(const Fault& fault, std::string_view program, std::strin
 }  // namespace
 
 void explain_faults(std::string_view program, const std::string& data_directory) {
+  program_name = program;
+  std::set_terminate(on_terminate);
   const std::string data_file =
       fmt::format("{}/{}/{}", data_directory, kStoreName, kDataFileName).substr(0, kPathBytesMax);
   for (Fault& fault : faults) {

@@ -31,7 +31,7 @@ ERROR = 6
 
 class Broker:
     def __init__(self, *arguments, open_files=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                 prepare=None):
+                 prepare=None, binary=None):
         """`prepare` is done in the new process before the broker is. It begins as from a terminal,
         whatever this was started with."""
         def begin():
@@ -41,8 +41,8 @@ class Broker:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
             if prepare:
                 prepare()
-        self.process = subprocess.Popen([BINARY, *arguments], stderr=stderr, stdout=stdout, text=True,
-                                        preexec_fn=begin)
+        self.process = subprocess.Popen([binary or BINARY, *arguments], stderr=stderr, stdout=stdout,
+                                        text=True, preexec_fn=begin)
         self.lines = []
 
     def ready(self):
@@ -332,6 +332,34 @@ def test_connections_were_promised_that_the_open_files_do_not_hold(directory):
             client.close()
         code, _, err = broker.end(signal.SIGTERM)
         check(code == 0 and "allows 6 connections" in err, err)
+
+
+def test_without_threads_it_aborted_at_the_first_read_and_blamed_the_data_file(directory):
+    if os.getuid() != 0:
+        return  # the limit counts what else the user runs, and root alone can become another
+    user = 61_234  # who runs nothing else
+    binary = shutil.copy(BINARY, directory)
+    os.chmod(directory, 0o755)
+    os.mkdir(directory + "/data", 0o700)
+    os.chown(directory + "/data", user, user)
+
+    def with_threads(count):
+        def prepare():
+            resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+        return {"prepare": prepare, "binary": binary}
+
+    arguments = ("--data", directory + "/data", "--listen", "127.0.0.1:0")
+    for count in (1, 6):
+        check_refused(run(*arguments, **with_threads(count)), 70,
+                      f"gives the broker {count - 1} threads beside its first", "6 are needed",
+                      "ulimit -u")
+        check(os.listdir(directory + "/data") == [], "it made a store")
+    with Broker(*arguments, **with_threads(7)) as broker:
+        broker.ready()
+        threads = os.listdir(f"/proc/{broker.process.pid}/task")
+        check(len(threads) == 7, f"{len(threads)} threads: some are still to be made")
 
 
 def test_running_out_of_open_files_is_survived(directory):

@@ -12,6 +12,11 @@ namespace {
 // A batch writes pages of 4 KiB anew in two tables for each queue that it touches, however little
 // it appends to it.
 constexpr std::size_t kTouchedQueueBytes = 2 * 4096;
+// The pages that a batch writes anew are free for the second commit after its own, and an ack may
+// take twice as many as are counted, one in each table: so four times as much has to be left. The
+// smallest reserve has room for the least.
+constexpr std::uint64_t kRoomToTouch = 4;
+constexpr std::uint64_t kUnaskedBytesMin = 4 * kReserveStepBytes;
 // New queues have the greatest ids: their records lie side by side, in pages that stay half empty
 // when they are split.
 constexpr std::size_t kCreatedQueueBytes = 512;
@@ -43,6 +48,25 @@ std::size_t Gathering::room_bytes() const {
   return bytes + created_bytes + (queues.size() - created) * kTouchedQueueBytes;
 }
 
+std::size_t Gathering::unasked_bytes() const {
+  const std::size_t asked = std::min(queues.size(), created + appended);
+  return (queues.size() - asked) * kTouchedQueueBytes;
+}
+
+void Weight::add(const Weight& other) {
+  bytes += other.bytes;
+  room += other.room;
+  unasked += other.unasked;
+  reread += other.reread;
+}
+
+void Weight::take_off(const Weight& other) {
+  bytes -= other.bytes;
+  room -= other.room;
+  unasked -= other.unasked;
+  reread -= other.reread;
+}
+
 void CommitPipeline::start(std::uint64_t batch_number, const SpaceReport& space) {
   number_ = batch_number + 1;
   space_ = space;
@@ -50,21 +74,28 @@ void CommitPipeline::start(std::uint64_t batch_number, const SpaceReport& space)
 
 // ---- gathering and sealing ----
 
-// While publishes are refused the pages of the queues count, too: what acks in thousands of them
-// take must not be more than the reserve.
 bool CommitPipeline::is_full() const {
-  const std::size_t bytes = space_.publishes_allowed ? gathering_.bytes + gathering_.created_bytes
-                                                     : gathering_.room_bytes();
-  return bytes >= batch_bytes_max_;
+  if (gathering_.bytes + gathering_.created_bytes >= batch_bytes_max_) return true;
+  const std::size_t unasked = gathering_.unasked_bytes();
+  return unasked >= kUnaskedBytesMin && unasked >= unasked_bytes_max();
+}
+
+// Of what others take for pages alone they give back as much, two commits later.
+std::uint64_t CommitPipeline::unasked_bytes_max() const {
+  const std::uint64_t asked =
+      pending_room_bytes() - gathering_.unasked_bytes() - on_their_way_.unasked;
+  const std::uint64_t left = space_.reserve_room_bytes - std::min(space_.reserve_room_bytes, asked);
+  return std::max<std::uint64_t>(kUnaskedBytesMin, left / kRoomToTouch);
 }
 
 Sealed CommitPipeline::begin_sealing() {
   Sealed next;
   next.batch = std::make_unique<Batch>();
   next.number = next.batch->number = number_;
-  next.bytes = gathering_.bytes;
-  next.room_bytes = gathering_.room_bytes();
-  next.reread = gathering_.reread_bytes();
+  next.weight = {.bytes = gathering_.bytes,
+                 .room = gathering_.room_bytes(),
+                 .unasked = gathering_.unasked_bytes(),
+                 .reread = gathering_.reread_bytes()};
   next.batch->next_id = gathering_.next_id;
   next.batch->blocks_removed = std::move(gathering_.blocks_removed);
   next.batch->blocks = std::move(gathering_.blocks_rewritten);
@@ -80,6 +111,7 @@ bool CommitPipeline::end_sealing(Sealed& next) {
   if (next.batch->empty()) return false;
   ++number_;
   next.growth = next.batch->bytes();
+  on_their_way_.add(next.weight);
   sealed_.push_back(std::move(next));
   return true;
 }
@@ -97,7 +129,7 @@ bool CommitPipeline::may_take() const { return under_way_.empty() || may_join();
 
 bool CommitPipeline::may_join() const {
   return disk_is_slow_ && space_.publishes_allowed &&
-         pending_bytes() < space_.room_bytes / kRoomToJoin;
+         pending_room_bytes() < space_.room_bytes / kRoomToJoin;
 }
 
 std::unique_ptr<Batch> CommitPipeline::take() {
@@ -113,6 +145,7 @@ std::unique_ptr<Batch> CommitPipeline::take() {
 std::deque<Sealed> CommitPipeline::committed(const CommitResult& result) {
   std::deque<Sealed> done;
   while (!under_way_.empty() && under_way_.front().number <= result.number) {
+    on_their_way_.take_off(under_way_.front().weight);
     done.push_back(std::move(under_way_.front()));
     under_way_.pop_front();
   }
@@ -139,23 +172,16 @@ std::vector<std::uint32_t> CommitPipeline::commit_durations_us() const {
 
 // ---- room ----
 
-std::uint64_t CommitPipeline::on_their_way(std::size_t Sealed::*bytes) const {
-  std::uint64_t sum = 0;
-  for (const Sealed& waiting : under_way_) sum += waiting.*bytes;
-  for (const Sealed& waiting : sealed_) sum += waiting.*bytes;
-  return sum;
-}
-
 std::uint64_t CommitPipeline::pending_bytes() const {
-  return gathering_.bytes + on_their_way(&Sealed::bytes);
+  return gathering_.bytes + on_their_way_.bytes;
 }
 
 std::uint64_t CommitPipeline::pending_room_bytes() const {
-  return gathering_.room_bytes() + on_their_way(&Sealed::room_bytes);
+  return gathering_.room_bytes() + on_their_way_.room;
 }
 
 bool CommitPipeline::lags() const {
-  return on_their_way(&Sealed::reread) >= kBatchesAhead * batch_bytes_max_;
+  return on_their_way_.reread >= kBatchesAhead * batch_bytes_max_;
 }
 
 bool CommitPipeline::has_room_for(std::size_t bytes) const {

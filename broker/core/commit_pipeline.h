@@ -58,6 +58,7 @@ struct Gathering {
   std::size_t moved_bytes = 0;      // likewise, moved to a dead-letter queue or back
   std::size_t created = 0;          // of the touched queues, those that are new
   std::size_t created_bytes = 0;    // that these take
+  std::size_t appended = 0;         // of the touched queues, those that something is appended to
   Promises promises;
 
   bool empty() const {
@@ -66,16 +67,28 @@ struct Gathering {
   std::size_t reread_bytes() const { return rewritten_bytes + moved_bytes; }
   // Of the store's room that it takes, at most.
   std::size_t room_bytes() const;
+  // Of that, what nobody asks room for: the pages of queues in which messages are only settled or
+  // purged, or which are edited or deleted.
+  std::size_t unasked_bytes() const;
+};
+
+// What a batch weighs, or several of them.
+struct Weight {
+  std::size_t bytes = 0;    // of messages, and of records of attempts
+  std::size_t room = 0;     // of the store's room that it takes, at most
+  std::size_t unasked = 0;  // of that, what nobody asked room for
+  std::size_t reread = 0;   // bytes of messages that were moved or rewritten
+
+  void add(const Weight& other);
+  void take_off(const Weight& other);
 };
 
 // A batch on its way: sealed, then under way.
 struct Sealed {
   std::unique_ptr<Batch> batch;
   std::uint64_t number = 0;
-  std::size_t bytes = 0;       // of messages, and of records of attempts
-  std::size_t room_bytes = 0;  // of the store's room that it takes, at most
-  std::size_t growth = 0;      // of the store by it, in bytes, about
-  std::size_t reread = 0;      // bytes of messages that were moved or rewritten
+  Weight weight;
+  std::size_t growth = 0;  // of the store by it, in bytes, about
   // Of records of attempts, that it still takes in while it is sealed; the last one may be more.
   std::size_t retry_bytes_left = 0;
   Promises promises;
@@ -103,7 +116,8 @@ class CommitPipeline {
   const Gathering& gathering() const { return gathering_; }
   // Of the batch that gathers.
   std::uint64_t number() const { return number_; }
-  // Whether it has grown to the size of a batch.
+  // Whether it has grown to the size of a batch, or touches more queues than one may: what takes
+  // messages away is never refused, so it is here that it is kept from outgrowing what is left.
   bool is_full() const;
   // The batch with what gathers. Between the two, what the touched queues have is put into it; at
   // the end it waits for its commit. False: it stayed empty, and `next` keeps its promises
@@ -156,14 +170,15 @@ class CommitPipeline {
  private:
   // Whether batches may be committed together with those that were taken.
   bool may_join() const;
-  // Of all batches that are sealed or under way.
-  std::uint64_t on_their_way(std::size_t Sealed::*bytes) const;
+  // What a batch may take that nobody asks room for.
+  std::uint64_t unasked_bytes_max() const;
 
   const std::size_t batch_bytes_max_;
   Gathering gathering_;
   std::uint64_t number_ = 1;
   std::deque<Sealed> sealed_;     // oldest first
   std::deque<Sealed> under_way_;  // likewise: one commit's
+  Weight on_their_way_;           // of both; there may be very many
   SpaceReport space_;
   std::uint64_t commits_ = 0;
   std::array<std::uint32_t, 1024> durations_us_{};

@@ -303,6 +303,7 @@ void Core::State::batch_committed(Sealed done, const CommitResult& result, Now n
             subscription.read_next + queue->setting(QueueSetting::kOutstandingMax)) {
       cache.insert(advance.block);
     }
+    seal_if_full();
   }
   for (const StartedRetry& started : done.promises.started) send_started(started, done.number, now);
   for (const Sealed::Advance& advance : done.advances) {

@@ -70,6 +70,7 @@ void Core::State::load(const StoredState& state, Now now) {
       touch(*queue);
     }
     recover_outstanding(*queue, std::move(retries[queue.get()]), now);
+    seal_if_full();
   }
 }
 
@@ -220,6 +221,7 @@ void Core::State::once_a_second(Now now) {
     if (queue == nullptr) return true;
     queue->tick_rates();
     expire_dedup(*queue, now);
+    seal_if_full();
     if (queue->dedup.size() > ids) {
       ids = queue->dedup.size();
       most_ids = id;
@@ -306,12 +308,13 @@ void Core::load_dedup(QueueId queue, std::uint64_t time_ms, Sequence first,
   if (IdKey(time_ms, first) < found->dedup_begin()) {
     found->trim_dedup = true;
     state_->touch(*found);
-    return;
+  } else {
+    state_->enliven(*found);
+    found->dedup.load(hashes, first, time_ms);
+    found->dedup.age(found->committed_to);
+    state_->expire_dedup(*found, now);
   }
-  state_->enliven(*found);
-  found->dedup.load(hashes, first, time_ms);
-  found->dedup.age(found->committed_to);
-  state_->expire_dedup(*found, now);
+  state_->seal_if_full();
 }
 
 void Core::session_opened(SessionId session, std::string_view client_name) {
@@ -405,6 +408,7 @@ void Core::begin_drain() {
     subscription.record.delivered_to = subscription.read_next - 1;
     queue->subscription_touched = true;
     state_->touch(*queue);
+    state_->seal_if_full();
   }
 }
 bool Core::drained() const {

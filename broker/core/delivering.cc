@@ -195,6 +195,7 @@ Consumer* Core::State::next_consumer(Subscription& subscription) {
 void Core::State::pump(Queue& queue, Now now) {
   if (draining || queue.record.deleted) return;
   deliver_all(queue, now);
+  seal_if_full();
   if (current_bytes > kCurrentPerCacheByte * options.cache_bytes_max) let_go_of_block(queue);
 }
 

@@ -170,6 +170,7 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes,
 Sequence Core::State::append(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                              ByteSpan message, ByteSpan provenance) {
   const Sequence sequence = queue.record.next_sequence++;
+  if (queue.builder.empty()) ++pipeline.gathering().appended;
   const std::size_t before = queue.builder.size();
   queue.builder.append(sequence, published_at, message_checksum, message, provenance);
   BlockEntry entry;

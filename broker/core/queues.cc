@@ -156,6 +156,7 @@ void Core::State::edit_queue(const EditQueueRequest& request) {
   queue->record_touched = true;
   touch(*queue);
   say_after_commit(QueueReply{request.asker, report(*queue)});
+  seal_if_full();
 }
 
 void Core::State::purge_queue(Asker asker, std::string_view name) {
@@ -166,6 +167,7 @@ void Core::State::purge_queue(Asker asker, std::string_view name) {
   reply.moved = empty_queue(*queue);
   queue->counters.purged += reply.moved;
   say_after_commit(std::move(reply));
+  seal_if_full();
 }
 
 std::uint64_t Core::State::empty_queue(Queue& queue) {
@@ -243,6 +245,7 @@ void Core::State::delete_queue(Asker asker, std::string_view name, Now now) {
   }
   --source_queues;
   say_after_commit(OkReply{asker});
+  seal_if_full();
 }
 
 // ---- reports ----

@@ -101,6 +101,18 @@ TEST_CASE("commits of a slow disk are not joined where room is short") {
   CHECK_FALSE(pipeline.may_take());  // 400 bytes wait, and there is not room for four times that
 }
 
+TEST_CASE("commits of a slow disk that touched many queues were joined where room was short") {
+  Pipeline pipeline(room_of(64 << 10));
+  for (std::uint32_t id = 1; id <= 3; ++id) {
+    pipeline.gathering().queues.push_back(nullptr);
+    pipeline.seal_one(id);
+  }
+  CHECK(pipeline.take_one() == 1);
+  pipeline.commit(kStoredBatch + 1, kSlowUs);
+  CHECK(pipeline.take_one() == 2);
+  CHECK_FALSE(pipeline.may_take());
+}
+
 TEST_CASE("all batches of a commit are durable with it, and what each promised") {
   Pipeline pipeline;
   for (std::uint32_t id = 1; id <= 3; ++id) pipeline.seal_one(id);
@@ -176,14 +188,43 @@ TEST_CASE("on a full disk nothing has room, and the reserve is shared with what 
   CHECK(pipeline.retry_bytes_max() == 0);  // less than a step is left
 }
 
-TEST_CASE("on a full disk a batch is full by the queues that it touches, too") {
-  for (const bool is_disk_full : {false, true}) {
-    Pipeline pipeline(is_disk_full ? full_disk(100'000) : room_of(100'000));
-    pipeline.gathering().queues.push_back(nullptr);
-    CHECK(pipeline.is_full() == is_disk_full);
-    pipeline.gathering().bytes = kBatchBytes;
-    CHECK(pipeline.is_full());
+// Acks in thousands of queues were one batch while publishes were taken, for which a small store
+// had no room.
+TEST_CASE("a batch is full by the queues that it touches, the sooner the less is left") {
+  constexpr std::size_t kLeft = 4 << 20;
+  std::size_t touched_max = 32;
+  SUBCASE("when nothing is left") {}
+  SpaceReport space = full_disk(0);
+  SUBCASE("when some of the reserve is") {
+    space = full_disk(kLeft);
+    touched_max = kLeft / 4 / 8192;
   }
+  SUBCASE("when there is room") {
+    space = room_of(kLeft);
+    touched_max = space.reserve_room_bytes / 4 / 8192;
+  }
+  Pipeline pipeline(space);
+  for (std::size_t i = 0; i < touched_max; ++i) {
+    CHECK_FALSE(pipeline.is_full());
+    pipeline.gathering().queues.push_back(nullptr);
+  }
+  CHECK(pipeline.is_full());
+  // What is appended to has asked for its pages.
+  pipeline.gathering().appended = 1;
+  CHECK_FALSE(pipeline.is_full());
+}
+
+TEST_CASE("what waits and asked for room leaves less to what only touches queues") {
+  Pipeline pipeline(full_disk(4 << 20));
+  pipeline.gathering().queues.assign(127, nullptr);
+  CHECK_FALSE(pipeline.is_full());
+  pipeline.seal_one(1);
+  // Its pages are as many more in a moment.
+  pipeline.gathering().queues.assign(127, nullptr);
+  CHECK_FALSE(pipeline.is_full());
+  pipeline.seal_one(2, 64 << 10);
+  pipeline.gathering().queues.assign(127, nullptr);
+  CHECK(pipeline.is_full());
 }
 
 // Sixteen thousand of them were one batch, for which a small store had no room.

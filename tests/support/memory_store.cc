@@ -14,6 +14,8 @@ SpaceReport MemoryStore::roomy() {
 
 CommitResult MemoryStore::apply(const Batch& batch) {
   largest_batch_bytes_ = std::max(largest_batch_bytes_, batch.bytes());
+  most_touched_ = std::max({most_touched_, batch.queues.size() + batch.queues_removed.size(),
+                            batch.subscriptions.size() + batch.subscriptions_removed.size()});
   CHECK(batch.number == batch_number_ + 1, "batch {} after {}", batch.number, batch_number_);
   batch_number_ = batch.number;
   CommitResult result;

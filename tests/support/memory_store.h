@@ -33,6 +33,10 @@ class MemoryStore {
   std::uint64_t batch_number() const { return batch_number_; }
   // About what the largest batch so far added.
   std::size_t largest_batch_bytes() const { return largest_batch_bytes_; }
+  // Of how many queues, or of how many subscriptions, one batch put or removed the records.
+  std::size_t most_touched() const { return most_touched_; }
+  // So far is from now on.
+  void forget_largest() { largest_batch_bytes_ = most_touched_ = 0; }
 
   // Damages the stored bytes of a message by flipping one of its body's bits.
   void flip_bit_in_message(QueueId queue, Sequence sequence);
@@ -60,6 +64,7 @@ class MemoryStore {
 
   std::uint64_t batch_number_ = 0;
   std::size_t largest_batch_bytes_ = 0;
+  std::size_t most_touched_ = 0;
   std::uint32_t next_id_ = 1;
   std::map<QueueId, QueueRecord> queues_;
   std::map<SubscriptionId, SubscriptionRecord> subscriptions_;

@@ -464,6 +464,17 @@ def test_a_dead_letter_had_two_times_of_its_publication(tool):
         CHECK.that(f'"published_at":"{published}"' in as_json.out, as_json)
 
 
+# As many times as -n allowed, each of them written to the disk.
+def test_a_dead_letter_was_rejected_again_and_again_by_one_run(tool):
+    tool.make("rounds")
+    make_dead_letters(tool, "rounds", 300)
+    for first in (1, 301):
+        taken = tool.ok("message", "receive", "rounds.dead", "-n", "1000", "--reject")
+        CHECK.that([m["sequence"] for m in taken] == list(range(first, first + 300)), len(taken))
+        report = tool.report("rounds.dead")
+        CHECK.that(report["ready"] == 300 and report["since_start"]["deliveries_lost"] == 0, report)
+
+
 # It exited as if trying again made no sense.
 def test_dead_letters_held_by_a_consumer_were_refused_for_good(tool):
     tool.make("gripped")

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <ctime>
 #include <iterator>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -189,10 +190,30 @@ Result<Deliveries> take(Session& session, const ReceiveArguments& arguments, std
 
 struct Received {
   std::uint64_t count = 0;  // printed
+  // Of what this run rejects, nothing comes again up to this sequence.
+  std::uint64_t last_unseen = std::numeric_limits<std::uint64_t>::max();
   Settled settled;
   Deliveries kept;  // printed, to be settled at the end
   bool is_interrupted = false;
 };
+
+// A rejected dead letter goes to the end of its own queue. Where that is, is asked before the first
+// is rejected.
+Status note_end_of_queue(Session& session, const ReceiveArguments& arguments, Received& received) {
+  const bool comes_again = arguments.reject && is_dead_queue_name(arguments.queue);
+  if (!comes_again || received.count > 0) return Status();
+  const Result<QueueReport> report = session.admin().queue(arguments.queue);
+  if (!report.ok()) return report.status();
+  received.last_unseen = report->next_sequence - 1;
+  return Status();
+}
+
+// Gives back what comes a second time: true if anything did.
+bool give_back_seen(Deliveries& step, const Received& received) {
+  return std::erase_if(step, [&](const Delivery& delivery) {
+           return delivery.message().sequence > received.last_unseen;
+         }) > 0;
+}
 
 // Until there are as many as asked for, nothing more comes or an interrupt does. An exit code if
 // the command ends with it, with all said.
@@ -213,6 +234,9 @@ std::optional<ExitCode> receive_steps(Session& session, const ReceiveArguments& 
       received.is_interrupted = interrupted();
       break;
     }
+    const Status noted = note_end_of_queue(session, arguments, received);
+    if (!noted.ok()) return session.fail(noted, arguments.queue);
+    const bool is_round = give_back_seen(*step, received);
     received.count += step->size();
     if (!print(session, *step)) {
       return session.finish(ExitCode::kDone, "What was not written is given back.");
@@ -223,6 +247,7 @@ std::optional<ExitCode> receive_steps(Session& session, const ReceiveArguments& 
       std::move(step->begin(), step->end(), std::back_inserter(received.kept));
     }
     session.console().progress("Messages received", received.count);
+    if (is_round) break;
   }
   return std::nullopt;
 }

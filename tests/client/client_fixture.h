@@ -5,7 +5,9 @@
 #include <doctest/doctest.h>
 
 #include <future>
+#include <memory>
 #include <optional>
+#include <stdexcept>
 
 #include "client_impl.h"
 #include "holdfast/client.h"
@@ -42,7 +44,7 @@ struct Connected {
       peer.emplace(broker.accept());
       peer->handshake(heartbeat_ms, frame_bytes_max, unconfirmed_bytes_max);
     });
-    REQUIRE_MESSAGE(connected.ok(), connected.status().to_string());
+    if (!connected.ok()) throw std::runtime_error(connected.status().to_string());
     client.emplace(std::move(connected).value());
   }
 
@@ -55,14 +57,30 @@ struct Connected {
 // refused, and its callback runs there.
 template <typename Body>
 void on_io_thread(Connected& connected, const Body& body) {
-  std::promise<void> ran;
-  connected.client->publish_async("callback", Message("x"), [&](const Result<PublishReceipt>&) {
-    body();
-    ran.set_value();
-  });
+  const auto ran = std::make_shared<std::promise<void>>();
+  connected.client->publish_async("callback", Message("x"),
+                                  [body, ran](const Result<PublishReceipt>&) {
+                                    body();
+                                    ran->set_value();
+                                  });
   const ReceivedFrame open = connected.peer->expect(wire::FrameType_QueueOpen);
   connected.peer->error(open.correlation, ErrorCode::kQueueNotFound, "No such queue.");
-  ran.get_future().get();
+  ran->get_future().get();
+}
+
+// The client has nothing to say but what it is asked to: of two requests, one after the other, each
+// is the next that comes. What it had to say would come before the second, because it has read all
+// that `peer` said before the answer to the first.
+inline void expect_nothing(Client& client, FakePeer& peer) {
+  for (int i = 0; i < 2; ++i) {
+    auto asked =
+        std::async(std::launch::async, [&] { return client.admin().delete_queue("nothing"); });
+    peer.ok(peer.expect(wire::FrameType_QueueDelete).correlation);
+    CHECK(asked.get().ok());
+  }
+}
+inline void expect_nothing(Connected& connected) {
+  expect_nothing(*connected.client, *connected.peer);
 }
 
 }  // namespace holdfast::test

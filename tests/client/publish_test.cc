@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "client_fixture.h"
+#include "support/given_time.h"
 
 namespace holdfast::test {
 
@@ -241,21 +242,22 @@ TEST_CASE(
 }
 
 TEST_CASE("a synchronous publish to a queue that stays full ends with queue_full") {
-  FakeBroker broker;
-  ClientOptions options = quick_options(broker);
-  // Pauses of 20, 40, 80, … ms: the last try comes at 620 ms, well before the end of the time.
-  options.timeout = std::chrono::milliseconds(1'000);
-  Connected c(broker, options);
-  auto receipt = std::async([&] { return c.client->publish("orders", Message("x")); });
-  c.peer->open_queue("orders", 1);
-  int tries = 0;
-  while (receipt.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
-    if (c.peer->is_quiet_for(std::chrono::milliseconds(5))) continue;
-    // is_quiet_for() took the frame; its correlations are consecutive from 1.
-    c.peer->error(static_cast<std::uint64_t>(++tries), ErrorCode::kQueueFull, "The queue is full.");
-  }
-  CHECK(tries >= 2);
-  CHECK(receipt.get().status().code() == ErrorCode::kQueueFull);
+  // Pauses of 20, 40, 80, … ms.
+  CHECK(holds_given_time([](std::chrono::milliseconds deadline) {
+    FakeBroker broker;
+    ClientOptions options = quick_options(broker);
+    options.timeout = deadline;
+    Connected c(broker, options);
+    auto receipt = std::async([&] { return c.client->publish("orders", Message("x")); });
+    c.peer->open_queue("orders", 1);
+    int tries = 0;
+    while (receipt.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+      if (c.peer->is_quiet_for(std::chrono::milliseconds(5))) continue;
+      // is_quiet_for() took the frame; its correlations are consecutive from 1.
+      c.peer->error(static_cast<std::uint64_t>(++tries), ErrorCode::kQueueFull, "It is full.");
+    }
+    return tries >= 2 && receipt.get().status().code() == ErrorCode::kQueueFull;
+  }));
 }
 
 TEST_CASE("a publish that a draining broker refuses waits for the next connection") {
@@ -265,7 +267,7 @@ TEST_CASE("a publish that a draining broker refuses waits for the next connectio
   c.peer->open_queue("orders", 1);
   const ReceivedFrame first = c.peer->expect(wire::FrameType_Publish);
   c.peer->error(first.correlation, ErrorCode::kDraining, "The broker is shutting down.");
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   c.peer->close();
   FakePeer next = broker.accept();
   next.handshake();
@@ -277,23 +279,26 @@ TEST_CASE("a publish that a draining broker refuses waits for the next connectio
 }
 
 TEST_CASE("a publish that was given up is not sent on the next connection") {
-  FakeBroker broker;
-  ClientOptions options = quick_options(broker);
-  options.timeout = std::chrono::milliseconds(50);
-  Connected c(broker, options);
-  auto receipt = std::async([&] { return c.client->publish("orders", Message("late", "x")); });
-  c.peer->open_queue("orders", 1);
-  c.peer->expect(wire::FrameType_Publish);
-  CHECK(receipt.get().status().code() == ErrorCode::kTimeout);
-  c.peer->close();
-  FakePeer next = broker.accept();
-  next.handshake();
-  auto other = c.client->publish_future("orders", Message("other", "y"));
-  next.open_queue("orders", 1);
-  const ReceivedFrame frame = next.expect(wire::FrameType_Publish);
-  CHECK(id_of(frame) == "other");
-  next.confirm(frame.correlation, 1);
-  CHECK(other.get().ok());
+  CHECK(holds_given_time([](std::chrono::milliseconds deadline) {
+    FakeBroker broker;
+    ClientOptions options = quick_options(broker);
+    options.timeout = deadline;
+    Connected c(broker, options);
+    auto receipt = std::async([&] { return c.client->publish("orders", Message("late", "x")); });
+    c.peer->open_queue("orders", 1);
+    c.peer->expect(wire::FrameType_Publish);
+    CHECK(receipt.get().status().code() == ErrorCode::kTimeout);
+    c.peer->close();
+    FakePeer next = broker.accept();
+    next.handshake();
+    auto other = c.client->publish_future("orders", Message("other", "y"));
+    next.open_queue("orders", 1);
+    const ReceivedFrame frame = next.expect(wire::FrameType_Publish);
+    CHECK(id_of(frame) == "other");
+    next.confirm(frame.correlation, 1);
+    CHECK(other.get().ok());
+    return true;
+  }));
 }
 
 TEST_CASE("messages beyond the bounds are refused without asking the broker") {
@@ -329,7 +334,7 @@ TEST_CASE("past the bound on unconfirmed bytes publishing waits for confirms") {
     second = c.client->publish_future("orders", Message(std::string(900, 'b')));
     accepted = true;
   });
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(30)));
+  expect_nothing(c);
   CHECK_FALSE(accepted.load());
   c.peer->confirm(frame.correlation, 1);
   const ReceivedFrame next = c.peer->expect(wire::FrameType_Publish);
@@ -360,24 +365,20 @@ TEST_CASE("settles waited behind publishes that the broker did not read yet") {
   // Two are below the bound, a third would reach it.
   c.peer->expect(wire::FrameType_Publish);
   c.peer->expect(wire::FrameType_Publish);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
   // What asks is not held up, and no answer to it makes room.
-  auto asked = std::async([&] { return c.client->admin().delete_queue("other"); });
-  c.peer->ok(c.peer->expect(wire::FrameType_QueueDelete).correlation);
-  CHECK(asked.get().ok());
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   // A confirm and an error do.
   confirm(1);
   CHECK(c.peer->expect(wire::FrameType_Publish).correlation == 3);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   c.peer->error(2, ErrorCode::kQueueFull, "The queue is full.");
   CHECK(c.peer->expect(wire::FrameType_Publish).correlation == 4);
   confirm(3);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   confirm(4);
   // Larger than the bound: it goes alone, and the small ones do not overtake it.
   CHECK(c.peer->expect(wire::FrameType_Publish).body.size() > 5'000);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   confirm(5);
   CHECK(c.peer->expect(wire::FrameType_Publish).publish().queue == 1);
   CHECK(c.peer->expect(wire::FrameType_Publish).publish().queue == 2);

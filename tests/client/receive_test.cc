@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "consumer_fixture.h"
+#include "support/given_time.h"
 
 namespace holdfast::test {
 
@@ -48,7 +49,7 @@ TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when
   FakeBroker broker;
   Connected c(broker);
   auto receiving = receive_later(c, 10, std::chrono::seconds(10));
-  const ReceivedFrame subscribe = c.peer->subscribe(5, 30);
+  const ReceivedFrame subscribe = c.peer->subscribe(5);
   CHECK(subscribe.table<wire::Subscribe>().credit_messages() == 10);
   c.peer->deliver(5, 1, "a");
   const ReceivedFrame credit = expect_credit(*c.peer, 0);
@@ -57,11 +58,10 @@ TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when
   Result<std::vector<Delivery>> deliveries = receiving.get();
   REQUIRE(deliveries.ok());
   REQUIRE(deliveries->size() == 2);
-  // Held, and its lease of 30 ms is left alone.
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(40)));
+  expect_nothing(c);
   (*deliveries)[1].ack_async();
   c.peer->settled(expect_settle(*c.peer).correlation, 1);
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   (*deliveries)[0].ack_async();
   c.peer->settled(expect_settle(*c.peer).correlation, 1);
   c.peer->expect(wire::FrameType_Unsubscribe);
@@ -73,7 +73,7 @@ TEST_CASE("an ack after a lost lease of what was received was told of a lost con
   Connected c(broker);
   std::vector<Delivery> deliveries = receive_one(c);
   c.peer->lease_lost(5, wire::Cause_LeaseExpired, {{1, 1}});
-  CHECK(c.peer->is_quiet_for(std::chrono::milliseconds(20)));
+  expect_nothing(c);
   auto acked = std::async([&] { return deliveries.front().ack(); });
   c.peer->settled(expect_settle(*c.peer).correlation, 1, {}, 1);
   CHECK(acked.get().ok());
@@ -156,13 +156,15 @@ TEST_CASE("receiving does not wait for messages that others have in flight") {
 
 // "Nothing came" ends a program that empties a queue.
 TEST_CASE("receiving when the connection was lost returned nothing, as if nothing were there") {
-  FakeBroker broker;
-  Connected c(broker);
-  auto receiving = receive_later(c, 1, std::chrono::milliseconds(300));
-  c.peer->subscribe(5);
-  on_io_thread(c, [] {});  // it has heard of that
-  c.peer->close();
-  CHECK(receiving.get().status().code() == ErrorCode::kConnectionLost);
+  CHECK(holds_given_time([](std::chrono::milliseconds wait) {
+    FakeBroker broker;
+    Connected c(broker);
+    auto receiving = receive_later(c, 1, wait);
+    c.peer->subscribe(5);
+    on_io_thread(c, [] {});  // it has heard of that
+    c.peer->close();
+    return receiving.get().status().code() == ErrorCode::kConnectionLost;
+  }));
 }
 
 // It took the client's whole time, and then was told of that.
@@ -210,23 +212,33 @@ TEST_CASE("receiving waits for a connection as long as for a message") {
 
 // Likewise; and each question had the client's whole time.
 TEST_CASE("receiving from a broker that hangs returned nothing, as if nothing were there") {
-  FakeBroker broker;
-  ClientOptions options = quick_options(broker);
-  options.timeout = std::chrono::milliseconds(300);
-  Connected c(broker, options);
-  const auto begun = std::chrono::steady_clock::now();
-  auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
-  SUBCASE("when it is to subscribe") { c.peer->expect(wire::FrameType_Subscribe); }
+  void (*answer)(FakePeer&) = nullptr;
+  SUBCASE("when it is to subscribe") {
+    answer = [](FakePeer& peer) { peer.expect(wire::FrameType_Subscribe); };
+  }
   SUBCASE("when it is asked whether anything comes") {
-    c.peer->subscribe(5);
-    c.peer->expect(wire::FrameType_QueueOpen);
+    answer = [](FakePeer& peer) {
+      peer.subscribe(5);
+      peer.expect(wire::FrameType_QueueOpen);
+    };
   }
   SUBCASE("when the credit is taken back") {
-    c.peer->subscribe(5);
-    c.peer->nothing_is_coming();
+    answer = [](FakePeer& peer) {
+      peer.subscribe(5);
+      peer.nothing_is_coming();
+    };
   }
-  CHECK(receiving.get().status().code() == ErrorCode::kTimeout);
-  CHECK(std::chrono::steady_clock::now() - begun < 2 * options.timeout);
+  CHECK(holds_given_time([answer](std::chrono::milliseconds deadline) {
+    FakeBroker broker;
+    ClientOptions options = quick_options(broker);
+    options.timeout = deadline;
+    Connected c(broker, options);
+    const auto begun = std::chrono::steady_clock::now();
+    auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
+    answer(*c.peer);
+    CHECK(receiving.get().status().code() == ErrorCode::kTimeout);
+    return std::chrono::steady_clock::now() - begun < 2 * deadline;
+  }));
 }
 
 TEST_CASE("receiving returned nothing when the broker refused to say whether anything comes") {

@@ -6,13 +6,18 @@
 
 #include <chrono>
 #include <filesystem>
+#include <memory>
+#include <stdexcept>
 #include <thread>
 
 #include "running_broker.h"
 #include "store/store.h"
+#include "support/given_time.h"
 
 namespace holdfast::test {
 namespace {
+
+std::uint32_t in_ms(Milliseconds duration) { return static_cast<std::uint32_t>(duration.count()); }
 
 // A directory that is gone at the end.
 struct TemporaryDirectory {
@@ -70,57 +75,71 @@ TEST_CASE("Ping is answered by Pong with the same correlation") {
 }
 
 TEST_CASE("an idle client hears a Ping at every heartbeat, and is dropped when it stays silent") {
-  broker::BrokerOptions options = loopback_options();
-  options.session.heartbeat_min = Milliseconds(20);
-  RunningBroker broker(options);
-  RawClient client = broker.connect("silent", 20);
-  int pings = 0;
-  std::optional<RawFrame> frame;
-  while ((frame = client.receive_any()) && frame->type == wire::FrameType_Ping) ++pings;
-  CHECK(pings >= 1);
-  REQUIRE(frame.has_value());
-  CHECK(frame->error() == ErrorCode::kDeadlineExceeded);
-  client.expect_close();
+  CHECK(holds_given_time([](Milliseconds heartbeat) {
+    broker::BrokerOptions options = loopback_options();
+    options.session.heartbeat_min = heartbeat;
+    RunningBroker broker(options);
+    RawClient client = broker.connect("silent", in_ms(heartbeat));
+    int pings = 0;
+    std::optional<RawFrame> frame;
+    while ((frame = client.receive_any()) && frame->type == wire::FrameType_Ping) ++pings;
+    REQUIRE(frame.has_value());
+    CHECK(frame->error() == ErrorCode::kDeadlineExceeded);
+    client.expect_close();
+    return pings >= 1;
+  }));
 }
 
 TEST_CASE("a broker that was held up itself does not blame its peers for it") {
-  broker::BrokerOptions options = loopback_options();
-  options.session.heartbeat_min = Milliseconds(20);
-  RunningBroker broker(options);
-  RawClient client = broker.connect("lively", 20);
-  // For longer than three heartbeats, with a Ping in each of them that the broker cannot read.
-  broker.on_loop([&client] {
+  CHECK(holds_given_time([](Milliseconds heartbeat) {
+    broker::BrokerOptions options = loopback_options();
+    options.session.heartbeat_min = heartbeat;
+    RunningBroker broker(options);
+    const auto client = std::make_shared<RawClient>(broker.connect("lively", in_ms(heartbeat)));
+    // For longer than three heartbeats, with Pings in each of them that the broker cannot read.
+    broker.on_loop([client, heartbeat] {
+      try {
+        for (std::uint64_t i = 1; i <= 10; ++i) {
+          client->send_empty(wire::FrameType_Ping, i);
+          std::this_thread::sleep_for(heartbeat / 2);
+        }
+      } catch (const std::runtime_error&) {
+        // It was dropped before this began.
+      }
+    });
     for (std::uint64_t i = 1; i <= 10; ++i) {
-      client.send_empty(wire::FrameType_Ping, i);
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      CHECK(client->expect(wire::FrameType_Pong).correlation == i);
     }
-  });
-  for (std::uint64_t i = 1; i <= 10; ++i) {
-    CHECK(client.expect(wire::FrameType_Pong).correlation == i);
-  }
+    return true;
+  }));
 }
 
 TEST_CASE(
     "an ack that came while the broker was held up came too late, though its lease had time") {
-  RunningBroker broker;
-  RawClient client = broker.connect();
-  const std::uint32_t queue = client.create_queue("q", {{QueueSetting::kLease, 100}});
-  client.publish(queue, "a", "x");
-  const std::uint64_t consumer = client.subscribe("q", 1);
-  client.expect(wire::FrameType_Deliver);
-  // For longer than the lease and what counts as late.
-  broker.on_loop([&] {
-    client.send_settle(7, consumer, wire::SettleKind_Ack, {{1, 1}});
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  });
-  const RawFrame settled = client.expect(wire::FrameType_Settled);
-  CHECK(settled.table<wire::Settled>().settled() == 1);
-  CHECK(settled.table<wire::Settled>().late() == 0);
-  // And a lease that nobody settles ends all the same.
-  client.publish(queue, "b", "x");
-  client.expect(wire::FrameType_Deliver);
-  broker.on_loop([] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); });
-  client.expect(wire::FrameType_LeaseLost);
+  CHECK(holds_given_time([](Milliseconds deadline) {
+    const Milliseconds lease = 5 * deadline;  // the shortest that may be, at first
+    // Longer than the lease and what counts as late.
+    const Milliseconds hold_up = lease + Milliseconds(100);
+    RunningBroker broker;
+    const auto client = std::make_shared<RawClient>(broker.connect());
+    const std::uint32_t queue = client->create_queue("q", {{QueueSetting::kLease, in_ms(lease)}});
+    client->publish(queue, "a", "x");
+    const std::uint64_t consumer = client->subscribe("q", 1);
+    client->expect(wire::FrameType_Deliver);
+    broker.on_loop([client, consumer, hold_up] {
+      client->send_settle(7, consumer, wire::SettleKind_Ack, {{1, 1}});
+      std::this_thread::sleep_for(hold_up);
+    });
+    const RawFrame settled = client->expect(wire::FrameType_Settled);
+    CHECK(settled.table<wire::Settled>().settled() == 1);
+    if (settled.table<wire::Settled>().late() != 0) return false;
+    // And a lease that nobody settles ends all the same.
+    client->publish(queue, "b", "x");
+    client->expect(wire::FrameType_Deliver);
+    broker.on_loop([hold_up] { std::this_thread::sleep_for(hold_up); });
+    client->expect(wire::FrameType_LeaseLost);
+    return true;
+  }));
 }
 
 TEST_CASE("a message goes from publisher to consumer with the bytes that were published") {

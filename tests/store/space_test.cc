@@ -71,6 +71,8 @@ StoreOptions options_in(const std::string& directory, std::uint64_t size_bytes_m
   return options;
 }
 
+bool allows_publishes(const SpaceReport& report) { return report.publishes_allowed; }
+
 // In memory where there is such a place: thousands of flushes are not what is tried here.
 std::string quick_place() { return ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : ""; }
 
@@ -237,8 +239,7 @@ void fill_and_drain(const StoreOptions& options, const Shape& shape) {
     // Down to what fits once more: the dead letters take new space while the old is given back.
     for (int i = 0; !load.empty(); ++i) load.drain_one(i % 4 == 0);
     load.empty_dead_queue();
-    if (!load.space().publishes_allowed) load.set_space(fixture.wait_for_space_report());
-    CHECK(load.space().publishes_allowed);
+    if (!load.space().publishes_allowed) load.set_space(fixture.wait_for_space(allows_publishes));
   }
 }
 
@@ -342,8 +343,7 @@ TEST_CASE(
   load.remove_all();
   REQUIRE_FALSE(load.space().publishes_allowed);
   CHECK_NE(load.space().reason.find("that were freed can be used in a moment"), std::string::npos);
-  load.set_space(fixture.wait_for_space_report());
-  CHECK(load.space().publishes_allowed);
+  load.set_space(fixture.wait_for_space(allows_publishes));
 }
 
 TEST_CASE("a journal larger than a file may be (ulimit -f) stopped the broker at some commit") {
@@ -382,8 +382,7 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk, "the reserve is the store's even when others
   for (int i = 0; i < 10; ++i) load.drain_one(true);
   // Room comes back without a commit once the others have gone.
   disk.remove_filler();
-  load.set_space(fixture.wait_for_space_report());
-  CHECK(load.space().publishes_allowed);
+  load.set_space(fixture.wait_for_space(allows_publishes));
   CHECK(load.publish(64, 1024, 1));
 }
 
@@ -397,7 +396,8 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk, "little room is looked at again, without a c
   REQUIRE(little.publishes_allowed);
   CHECK_LT(little.room_bytes, 8 * kMiB);
   disk.remove_filler();
-  CHECK_GT(fixture.wait_for_space_report().room_bytes, little.room_bytes + 8 * kMiB);
+  fixture.wait_for_space(
+      [&](const SpaceReport& report) { return report.room_bytes > little.room_bytes + 8 * kMiB; });
 }
 
 TEST_CASE("what the last commit freed is room, without another commit") {
@@ -412,7 +412,8 @@ TEST_CASE("what the last commit freed is room, without another commit") {
   const SpaceReport little = fixture.commit(std::move(emptying)).space;
   REQUIRE(little.publishes_allowed);
   CHECK_LT(little.room_bytes, 8 * kMiB);
-  CHECK_GT(fixture.wait_for_space_report().room_bytes, little.room_bytes + 2 * kMiB);
+  fixture.wait_for_space(
+      [&](const SpaceReport& report) { return report.room_bytes > little.room_bytes + 2 * kMiB; });
 }
 
 // Free pages were counted with each thousandth commit alone.
@@ -426,7 +427,7 @@ TEST_CASE("what the last commits freed showed as in use as long as nothing else 
   Batch emptying;
   emptying.block_trims = {{QueueId(1), 21, 100}};
   CHECK_GT(fixture.commit(std::move(emptying)).space.used_bytes, 20 * kMiB);
-  CHECK_LT(fixture.wait_for_space_report().used_bytes, kMiB);
+  fixture.wait_for_space([](const SpaceReport& report) { return report.used_bytes < kMiB; });
   // And then it is idle.
   CHECK_FALSE(fixture.reports_space_within(std::chrono::milliseconds(2'500)));
 }
@@ -444,7 +445,7 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk, "a start without room looks at it again, wit
     load.set_space(fixture.state.space);
   }
   disk.remove_filler();
-  CHECK(fixture.wait_for_space_report().publishes_allowed);
+  fixture.wait_for_space(allows_publishes);
 }
 
 TEST_CASE_FIXTURE(StoreOnSmallDisk,
@@ -461,7 +462,8 @@ TEST_CASE_FIXTURE(StoreOnSmallDisk,
     return batch;
   };
   fixture.store->commit(only(make_batch(2)));
-  const SpaceReport waits = fixture.wait_until_commits_wait();
+  const SpaceReport waits =
+      fixture.wait_for_space([](const SpaceReport& report) { return report.commits_wait; });
   CHECK_FALSE(waits.publishes_allowed);
   CHECK_EQ(waits.reserve_room_bytes, 0);
   CHECK_NE(waits.reason.find("is full"), std::string::npos);

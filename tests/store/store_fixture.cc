@@ -3,10 +3,10 @@
 #include <doctest/doctest.h>
 #include <stdlib.h>
 
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 namespace holdfast::broker {
 
@@ -152,14 +152,19 @@ void StoreFixture::open() {
   REQUIRE_MESSAGE(loaded.ok(), loaded.status().message());
   state = std::move(*loaded);
   last_batch = state.batch_number;
+  space_.reset();
   const auto set = [this](auto* slot, auto value) {
     const std::lock_guard<std::mutex> lock(mutex_);
     *slot = std::move(value);
     changed_.notify_one();
   };
-  store->start([=, this](CommitResult result) { set(&committed_, std::move(result)); },
-               [=, this](Status status) { set(&failed_, std::move(status)); },
-               [=, this](SpaceReport report) { set(&space_, std::move(report)); });
+  const auto committed = [=, this](CommitResult result) {
+    set(&space_, std::nullopt);
+    set(&committed_, std::move(result));
+  };
+  store->start(
+      committed, [=, this](Status status) { set(&failed_, std::move(status)); },
+      [=, this](SpaceReport report) { set(&space_, std::move(report)); });
 }
 
 void StoreFixture::close() {
@@ -193,24 +198,17 @@ Status StoreFixture::wait_for_failure() {
   return *failed_;
 }
 
-SpaceReport StoreFixture::wait_for_space_report() {
+SpaceReport StoreFixture::wait_for_space(const std::function<bool(const SpaceReport&)>& holds) {
   std::unique_lock<std::mutex> lock(mutex_);
-  space_.reset();
-  REQUIRE(changed_.wait_for(lock, kPatience, [this] { return space_ || failed_; }));
+  REQUIRE(changed_.wait_for(lock, kPatience,
+                            [&] { return (space_ && holds(*space_)) || failed_.has_value(); }));
   REQUIRE_EQ(failure(), "");
-  return *space_;
+  return *std::exchange(space_, std::nullopt);
 }
 
 bool StoreFixture::reports_space_within(std::chrono::milliseconds time) {
   std::unique_lock<std::mutex> lock(mutex_);
-  space_.reset();
   return changed_.wait_for(lock, time, [this] { return space_.has_value(); });
-}
-
-SpaceReport StoreFixture::wait_until_commits_wait() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  REQUIRE(changed_.wait_for(lock, kPatience, [this] { return space_ && space_->commits_wait; }));
-  return *space_;
 }
 
 void StoreFixture::copy_as_if_killed(const std::string& path) const {

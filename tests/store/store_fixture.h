@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -76,11 +77,11 @@ class StoreFixture {
   std::vector<DedupRecord> load_dedup();
   CheckReport check();
   Status wait_for_failure();
-  // Waits for a report of space that was not asked for by a commit.
-  SpaceReport wait_for_space_report();
-  // Whether one comes in this time.
+  // Waits for a report of space, beside those of commits and after the last of them, of which this
+  // holds.
+  SpaceReport wait_for_space(const std::function<bool(const SpaceReport&)>& holds);
+  // Whether another one comes in this time.
   bool reports_space_within(std::chrono::milliseconds time);
-  SpaceReport wait_until_commits_wait();
   // Copies what a kill at this moment would leave, as the store of `path`. Not during a commit().
   void copy_as_if_killed(const std::string& path) const;
 
@@ -98,7 +99,7 @@ class StoreFixture {
   std::condition_variable changed_;
   std::optional<CommitResult> committed_;
   std::optional<Status> failed_;
-  std::optional<SpaceReport> space_;
+  std::optional<SpaceReport> space_;  // the last one since the last commit
 };
 
 // A queue with its dead-letter queue and both default subscriptions, as the core would make them.

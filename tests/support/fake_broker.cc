@@ -84,21 +84,31 @@ bool FakePeer::take_frame(ReceivedFrame* frame) {
   }
 }
 
-ReceivedFrame FakePeer::next() {
-  const auto deadline = Clock::now() + kPatience;
+ReceivedFrame FakePeer::next_of_all(Clock::time_point deadline) {
   ReceivedFrame frame;
-  for (;;) {
-    while (take_frame(&frame)) {
-      if (frame.type != wire::FrameType_Ping) return frame;
-      FrameWriter pong;
-      pong.append_empty(wire::FrameType_Pong, frame.correlation);
-      send(pong);
-    }
+  while (!take_frame(&frame)) {
     const auto left =
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     if (left.count() <= 0 || !wait_readable(left)) fail("the client sent nothing");
     if (!read_some()) fail("the client closed the connection");
   }
+  return frame;
+}
+
+ReceivedFrame FakePeer::next() {
+  const auto deadline = Clock::now() + kPatience;
+  for (;;) {
+    ReceivedFrame frame = next_of_all(deadline);
+    if (frame.type != wire::FrameType_Ping) return frame;
+    FrameWriter pong;
+    pong.append_empty(wire::FrameType_Pong, frame.correlation);
+    send(pong);
+  }
+}
+
+void FakePeer::expect_ping() {
+  const auto deadline = Clock::now() + kPatience;
+  while (next_of_all(deadline).type != wire::FrameType_Ping) continue;
 }
 
 ReceivedFrame FakePeer::expect(wire::FrameType type) {

@@ -76,8 +76,10 @@ class FakePeer final : public BrokerVoice {
   FakePeer& operator=(FakePeer&&) = delete;
   ~FakePeer() { close(); }
 
-  // The next frame; Pings are answered and skipped, unless asked for.
+  // The next frame; Pings are answered and skipped.
   ReceivedFrame next();
+  // Skips everything else.
+  void expect_ping();
   ReceivedFrame expect(wire::FrameType type);
   // Whether nothing but Pings arrives for so long.
   bool is_quiet_for(std::chrono::milliseconds duration);
@@ -101,6 +103,8 @@ class FakePeer final : public BrokerVoice {
  private:
   bool wait_readable(std::chrono::milliseconds duration);
   bool take_frame(ReceivedFrame* frame);
+  // The next frame, whatever it is.
+  ReceivedFrame next_of_all(std::chrono::steady_clock::time_point deadline);
   bool read_some();  // false: the client closed
 
   int descriptor_ = -1;

@@ -1,8 +1,10 @@
 // What is said of a disk, from how long its flushes took.
 
 #include <doctest/doctest.h>
+#include <stdlib.h>
 
 #include <filesystem>
+#include <string>
 
 #include "cli/disk_check.h"
 
@@ -45,11 +47,10 @@ TEST_CASE("the figures of flushes are their median, 99th percentile, maximum and
 }
 
 TEST_CASE("an interrupted measurement leaves no file") {
-  const std::filesystem::path directory =
-      std::filesystem::temp_directory_path() / "holdfast-disk-check-test";
-  std::filesystem::create_directories(directory);
+  std::string directory = (std::filesystem::temp_directory_path() / "holdfast-XXXXXX").string();
+  REQUIRE(::mkdtemp(directory.data()) != nullptr);
   int left = 3;
-  const Result<DiskCheck> check = check_disk(directory.string(), [&left] { return --left > 0; });
+  const Result<DiskCheck> check = check_disk(directory, [&left] { return --left > 0; });
   REQUIRE_FALSE(check.ok());
   CHECK(check.status().code() == ErrorCode::kCancelled);
   CHECK(std::filesystem::is_empty(directory));

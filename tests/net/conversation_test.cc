@@ -108,7 +108,8 @@ TEST_CASE("a broker that was held up itself does not blame its peers for it") {
       }
     });
     for (std::uint64_t i = 1; i <= 10; ++i) {
-      CHECK(client->expect(wire::FrameType_Pong).correlation == i);
+      const RawFrame pong = client->expect(wire::FrameType_Pong);
+      CHECK(pong.correlation == i);
     }
     return true;
   }));

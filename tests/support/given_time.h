@@ -10,8 +10,8 @@
 namespace holdfast::test {
 
 // Whether `attempt(deadline)` returns true for some deadline. Each attempt begins anew, and ends
-// with false, or with a std::runtime_error as FakePeer and RawClient throw it, when its deadline
-// was too short.
+// with false, or with a std::runtime_error as FakePeer and RawClient throw it (not within a CHECK,
+// which would count it), when its deadline was too short.
 template <typename Attempt>
 bool holds_given_time(const Attempt& attempt) {
   constexpr std::chrono::milliseconds kFirst{20};

@@ -51,6 +51,15 @@ int connect_to(const std::string& address, int receive_buffer_bytes) {
   return descriptor;
 }
 
+// With a deadline of the socket, a call ends early when the process is stopped and goes on.
+template <typename Call>
+ssize_t uninterrupted(const Call& call) {
+  ssize_t result = 0;
+  do result = call();
+  while (result < 0 && errno == EINTR);
+  return result;
+}
+
 }  // namespace
 
 void RawFrame::throw_malformed() const {
@@ -69,7 +78,8 @@ RawClient::~RawClient() {
 
 void RawClient::send_bytes(ByteSpan bytes) {
   while (!bytes.empty()) {
-    const ssize_t sent = ::send(descriptor_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t sent = uninterrupted(
+        [&] { return ::send(descriptor_, bytes.data(), bytes.size(), MSG_NOSIGNAL); });
     if (sent <= 0) fail(fmt::format("sending failed: {}", std::strerror(errno)));
     bytes = bytes.subspan(static_cast<std::size_t>(sent));
   }
@@ -106,7 +116,8 @@ std::optional<RawFrame> RawClient::receive_any() {
       return RawFrame{frame.type, frame.correlation, {frame.body.begin(), frame.body.end()}};
     }
     const std::span<std::uint8_t> room = reader_.prepare(16 * 1024);
-    const ssize_t received = recv(descriptor_, room.data(), room.size(), 0);
+    const ssize_t received =
+        uninterrupted([&] { return recv(descriptor_, room.data(), room.size(), 0); });
     if (received == 0 || (received < 0 && errno == ECONNRESET)) return std::nullopt;
     if (received < 0) fail(fmt::format("receiving failed: {}", std::strerror(errno)));
     reader_.commit(static_cast<std::size_t>(received));

@@ -5,6 +5,8 @@
 #include <array>
 #include <random>
 
+#include "support/test_seed.h"
+
 namespace holdfast::broker {
 namespace {
 
@@ -85,9 +87,7 @@ TEST_CASE("erasing a queue leaves the others") {
 }
 
 TEST_CASE("the bytes held are those of the blocks held, and stay within the bound") {
-  const std::uint64_t seed = 99;
-  MESSAGE("seed ", seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::test_seed(99));
   constexpr std::size_t kBound = 20'000;
   BlockCache cache(kBound);
   constexpr Sequence kPlaces = 60;

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "support/test_seed.h"
+
 namespace holdfast::broker {
 namespace {
 
@@ -343,9 +345,7 @@ TEST_CASE("entries that changed places are both refused") {
 }
 
 TEST_CASE("random damage never serves a wrong byte") {
-  const unsigned seed = std::random_device{}();
-  MESSAGE("seed ", seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::test_seed());
   const auto below = [&](std::size_t bound) {
     return std::uniform_int_distribution<std::size_t>(0, bound - 1)(random);
   };
@@ -367,7 +367,7 @@ TEST_CASE("random damage never serves a wrong byte") {
     if (!block.ok()) continue;
     for (const Message& message : messages) {
       const std::optional<std::size_t> index = (*block)->find(message.sequence);
-      REQUIRE_MESSAGE(index.has_value(), "seed ", seed, " round ", round);
+      REQUIRE_MESSAGE(index.has_value(), "round ", round);
       if (!(*block)->is_corrupt(*index)) check_entry((*block)->entry(*index), message);
     }
     for (std::size_t index = 0; index < (*block)->entry_count(); ++index) {

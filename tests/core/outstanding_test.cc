@@ -5,6 +5,8 @@
 #include <map>
 #include <random>
 
+#include "support/test_seed.h"
+
 namespace holdfast::broker {
 namespace {
 
@@ -77,8 +79,7 @@ void run_against_a_map(std::uint64_t seed) {
 }
 
 TEST_CASE("inserts and erases in any order agree with a map, and entries stay where they are") {
-  const std::uint64_t base = 410;
-  MESSAGE("seeds ", base, " to ", base + 19);
+  const std::uint64_t base = test::test_seed(410);
   for (std::uint64_t i = 0; i < 20; ++i) run_against_a_map(base + i);
 }
 

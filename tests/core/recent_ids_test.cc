@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/dedup_window.h"
+#include "support/test_seed.h"
 
 namespace holdfast::broker {
 namespace {
@@ -180,16 +181,13 @@ void run_against_a_map(std::uint64_t seed) {
 }
 
 TEST_CASE("ids that come, expire and come again agree with a map") {
-  const std::uint64_t base = 5150;
-  MESSAGE("seeds ", base, " to ", base + 29);
+  const std::uint64_t base = test::test_seed(5150);
   for (std::uint64_t i = 0; i < 30; ++i) run_against_a_map(base + i);
 }
 
 // As the core does it: a record of the store begins where insert() says so, or with a new batch.
 TEST_CASE("what leaves the window are whole records, also of a window that was read back") {
-  const std::uint64_t seed = 77;
-  MESSAGE("seed ", seed);
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::test_seed(77));
   RecentIds window{HashKey()};
   std::map<std::pair<std::uint64_t, Sequence>, std::vector<MessageIdHash>> records;
   std::vector<MessageIdHash>* last = nullptr;

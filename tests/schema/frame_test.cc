@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "support/test_seed.h"
+
 namespace holdfast {
 
 namespace {
@@ -178,9 +180,7 @@ TEST_CASE("frames come out of bytes that arrive one by one") {
 }
 
 TEST_CASE("frames come out of pieces of any size") {
-  const std::uint32_t seed = std::random_device()();
-  MESSAGE("seed ", seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::test_seed());
   const Bytes stream = bytes_of(every_frame());
   const auto& types = wire::EnumValuesFrameType();
   for (int round = 0; round < 200; ++round) {
@@ -342,9 +342,7 @@ TEST_CASE("a message whose checksum holds but that is no Message table is frame_
 }
 
 TEST_CASE("a table that is damaged in any byte is refused or read within its bounds") {
-  const std::uint32_t seed = std::random_device()();
-  MESSAGE("seed ", seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::test_seed());
   const Bytes whole = message("some id", "some body");
   for (int round = 0; round < 20'000; ++round) {
     Bytes damaged = whole;

@@ -14,6 +14,7 @@
 #include <random>
 
 #include "store/store_fixture.h"
+#include "support/test_seed.h"
 
 namespace holdfast::broker {
 namespace {
@@ -423,8 +424,7 @@ TEST_CASE("ids in the journal and in the tables are read as one") {
 }
 
 TEST_CASE("random batches give the same contents with a journal, without one, and after kills") {
-  const unsigned seed = std::random_device()();
-  MESSAGE("seed ", seed);
+  const std::uint32_t seed = test::test_seed();
   StoreOptions none;
   none.journal_bytes = 0;
   StoreFixture plain(none);

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "support/test_seed.h"
+
 namespace holdfast::broker {
 namespace {
 
@@ -48,9 +50,7 @@ TEST_CASE("a page behind the end is not in the set") {
 }
 
 TEST_CASE("the runs of random pages are those of their sorted list") {
-  const unsigned seed = std::random_device{}();
-  MESSAGE("seed ", seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(test::test_seed());
   for (int trial = 0; trial < 200; ++trial) {
     CAPTURE(trial);
     const std::uint64_t end_page = 1 + random() % 500;

@@ -16,6 +16,7 @@
 #include "store/pages.h"
 #include "store/store_fixture.h"
 #include "support/resource_limit.h"
+#include "support/test_seed.h"
 
 namespace holdfast::broker {
 namespace {
@@ -215,9 +216,8 @@ struct Shape {
 };
 
 void fill_and_drain(const StoreOptions& options, const Shape& shape) {
-  const unsigned seed = std::random_device{}();
-  MESSAGE("seed ", seed, ": ", shape.messages, " messages of ", shape.body_bytes, " bytes, ",
-          shape.queues, " queues");
+  const std::uint32_t seed = test::test_seed();
+  MESSAGE(shape.messages, " messages of ", shape.body_bytes, " bytes, ", shape.queues, " queues");
   StoreFixture fixture(options);
   fixture.open();
   Load load(&fixture, seed);

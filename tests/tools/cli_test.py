@@ -285,6 +285,25 @@ def test_receive(tool):
     CHECK.that("shown" in table.out and "ATTEMPT" in table.out, table)
 
 
+# It said that no message was ready, and nothing else told why none came.
+def test_ready_messages_of_a_queue_with_too_many_outstanding_were_denied(tool):
+    tool.make("choked", "--outstanding-max", "2", "--backoff", "10m..10m")
+    tool.lines("choked", [f"m{i}" for i in range(5)])
+    tool.ok("message", "receive", "choked", "-n", "2", "--nack")
+    done = tool.run("message", "receive", "choked", "--ack")
+    expect(done, 1, "Queue choked has 3 messages that are ready and delivers none of them: its outstanding-max (2) "
+           "is used up by 0 in flight, 2 waiting.", "holdfast queue edit choked outstanding-max=N")
+    CHECK.that("no message" not in done.err, done)
+    CHECK.that(tool.report("choked")["stalled"] is True, tool.report("choked"))
+    shown = tool.run("queue", "show", "choked")
+    CHECK.that("Stalled" in shown.out and "outstanding-max (2) is used up by 0 in flight, 2 waiting\n" in shown.out,
+               shown)
+    tool.ok("queue", "edit", "choked", "outstanding-max=3")
+    CHECK.that(tool.report("choked")["stalled"] is False, tool.report("choked"))
+    CHECK.that("Stalled" not in tool.run("queue", "show", "choked").out, "no word of it")
+    CHECK.that(tool.ok("message", "receive", "choked", "--ack")[0]["body"] == "m2", "the next one comes")
+
+
 def test_receive_waits(tool):
     tool.make("late")
     process = subprocess.Popen(

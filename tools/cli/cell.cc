@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cli/json_form.h"
 #include "holdfast/text.h"
 
 namespace holdfast::cli {
@@ -31,6 +32,12 @@ std::string cut(std::string_view text, std::size_t characters_max) {
 
 std::string moving_part(std::uint64_t messages) {
   return messages == 0 ? "" : fmt::format(", {} moving to dead letters", messages);
+}
+
+std::string stalled_cell(const QueueReport& report) {
+  return fmt::format("its outstanding-max ({}) is used up by {} in flight, {} waiting{}",
+                     setting_of(report, "outstanding-max"), report.in_flight, report.waiting,
+                     moving_part(report.moving));
 }
 
 std::string size_cell(std::uint64_t bytes) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "holdfast/admin.h"
+
 namespace holdfast::cli {
 
 // The number of characters of a UTF-8 text; wide ones count as one.
@@ -19,6 +21,8 @@ std::string cut(std::string_view text, std::size_t characters_max);
 std::string size_cell(std::uint64_t bytes);
 // Of a count of messages: those on their way to dead-letter queues; empty if there are none.
 std::string moving_part(std::uint64_t messages);
+// Why the ready messages of a queue that is stalled are not delivered.
+std::string stalled_cell(const QueueReport& report);
 // Per second: 0 → "0/s", 12.34 → "12.3/s", 12345.6 → "12346/s".
 std::string rate_cell(double per_second);
 // Rounded to two units: 93784000 → "1d2h", 1500 → "1.5s".

@@ -1,5 +1,6 @@
 #include "cli/json_form.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -65,6 +66,17 @@ std::chrono::system_clock::time_point published_at(const StoredMessage& message)
   return message.is_dead_letter ? message.provenance.published_at : message.published_at;
 }
 
+std::uint64_t setting_of(const QueueReport& report, std::string_view name) {
+  const auto found = std::ranges::find(report.settings, name, &SettingList::value_type::first);
+  return found == report.settings.end() ? 0 : found->second;
+}
+
+bool is_stalled(const QueueReport& report) {
+  const std::uint64_t outstanding_max = setting_of(report, "outstanding-max");
+  return outstanding_max > 0 && report.ready > 0 &&
+         report.in_flight + report.waiting + report.moving >= outstanding_max;
+}
+
 Json receipt_json(std::string_view queue, const PublishReceipt& receipt) {
   Json json;
   json["queue"] = queue;
@@ -112,6 +124,7 @@ Json queue_json(const QueueReport& report) {
   json["waiting"] = report.waiting;
   json["moving"] = report.moving;
   json["dead"] = report.dead;
+  json["stalled"] = is_stalled(report);
   json["dead_queue"] = report.dead_queue;
   json["source_queue"] = report.source_queue;
   json["consumers"] = report.consumers;

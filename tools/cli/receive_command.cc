@@ -14,7 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "cli/cell.h"
 #include "cli/interrupt.h"
+#include "cli/json_form.h"
 #include "cli/message_view.h"
 #include "cli/session.h"
 #include "holdfast/text.h"
@@ -188,6 +190,20 @@ Result<Deliveries> take(Session& session, const ReceiveArguments& arguments, std
   return Deliveries();
 }
 
+// Why nothing came, and the exit code.
+ExitCode report_nothing(Session& session, const std::string& queue) {
+  const Result<QueueReport> report = session.admin().queue(queue);
+  if (!report.ok()) return session.fail(report.status(), queue);
+  session.console().note(
+      is_stalled(*report)
+          ? fmt::format("Queue {} has {} messages that are ready and delivers none of them: {}. "
+                        "They come when some of those are settled or due again, or with a larger "
+                        "one: holdfast queue edit {} outstanding-max=N",
+                        queue, report->ready, stalled_cell(*report), queue)
+          : fmt::format("Queue {} has no message that is ready.", queue));
+  return session.finish(ExitCode::kNothing);
+}
+
 struct Received {
   std::uint64_t count = 0;  // printed
   // Of what this run rejects, nothing comes again up to this sequence.
@@ -312,8 +328,7 @@ ExitCode receive_messages(Session& session, const ReceiveArguments& arguments) {
   if (ended) return *ended;
   session.output().end_list();
   if (received.count == 0 && !received.is_interrupted) {
-    session.console().note(fmt::format("Queue {} has no message that is ready.", arguments.queue));
-    return session.finish(ExitCode::kNothing);
+    return report_nothing(session, arguments.queue);
   }
   Deliveries& kept = received.kept;
   if (arguments.hold && !received.is_interrupted) {

@@ -226,6 +226,9 @@ Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeS
   Replayed replayed;
   PageBytes file(static_cast<std::size_t>(record_.bytes));
   replayed.outcome = read_all(file_.descriptor(), &file);
+#ifdef HOLDFAST_BREAK_IGNORE_READ_ERROR
+  replayed.outcome = Outcome();
+#endif
   if (!replayed.outcome.ok()) return replayed;
 
   std::size_t at = 0;

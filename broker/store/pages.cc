@@ -162,6 +162,7 @@ class PageWalk {
  private:
   using Page = std::unique_ptr<std::uint8_t[]>;
 
+  bool read_bytes(std::uint64_t at, std::size_t wanted, std::uint8_t* bytes);
   Page read_pages(std::uint64_t first, std::uint64_t count);
   std::optional<Meta> read_meta(std::uint64_t page, std::uint64_t at);
   std::optional<Meta> choose_meta();
@@ -182,6 +183,7 @@ class PageWalk {
   void check_transaction();
   bool claim(std::uint64_t first, std::uint64_t count, PageKind kind, std::string_view table);
   void check_all_claimed();
+  Status cannot_be_read() const { return Outcome(read_error_).to_status("Reading " + data_file_); }
   void find(std::string where, std::string what);
   void find_in_page(Tree* tree, std::uint64_t page, std::string what) {
     tree->sound = false;
@@ -232,27 +234,30 @@ void PageWalk::find(std::string where, std::string what) {
   }
 }
 
-// Null, and read_error_ says why, if they cannot be read.
-PageWalk::Page PageWalk::read_pages(std::uint64_t first, std::uint64_t count) {
-  const std::size_t wanted = count * page_bytes_;
-  Page bytes(new std::uint8_t[wanted]);
+// False, and read_error_ says why, if they cannot be read.
+bool PageWalk::read_bytes(std::uint64_t at, std::size_t wanted, std::uint8_t* bytes) {
   for (std::size_t done = 0; done < wanted;) {
-    const ssize_t got = ::pread(file_, bytes.get() + done, wanted - done,
-                                static_cast<off_t>(first * page_bytes_ + done));
+    const ssize_t got = ::pread(file_, bytes + done, wanted - done, static_cast<off_t>(at + done));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) {
       read_error_ = got < 0 ? errno : EIO;
-      return nullptr;
+      return false;
     }
     done += static_cast<std::size_t>(got);
   }
+  return true;
+}
+
+// Null, and read_error_ says why, if they cannot be read.
+PageWalk::Page PageWalk::read_pages(std::uint64_t first, std::uint64_t count) {
+  Page bytes(new std::uint8_t[count * page_bytes_]);
+  if (!read_bytes(first * page_bytes_, count * page_bytes_, bytes.get())) return nullptr;
   return bytes;
 }
 
 std::optional<Meta> PageWalk::read_meta(std::uint64_t page, std::uint64_t at) {
   std::array<std::uint8_t, kMetaBytes> bytes{};
-  if (::pread(file_, bytes.data(), bytes.size(), static_cast<off_t>(at)) !=
-      static_cast<ssize_t>(bytes.size())) {
+  if (file_bytes_ < at + bytes.size() || !read_bytes(at, bytes.size(), bytes.data())) {
     return std::nullopt;
   }
   const auto header = read_at<PageHeader>(bytes.data());
@@ -305,6 +310,7 @@ Result<PageReport> PageWalk::run() {
     return std::move(report_);
   }
   const std::optional<Meta> meta = choose_meta();
+  if (read_error_ != 0) return cannot_be_read();
   if (!is_lmdb_) report_.findings.clear();  // it is another program's
   if (!meta || !is_whole(*meta)) return std::move(report_);
   report_.end_page = meta->last_page + 1;
@@ -312,9 +318,7 @@ Result<PageReport> PageWalk::run() {
   claimed_.resize(report_.end_page);
   claim(0, kMetaPages, PageKind::kMeta, "");
   walk_tables(*meta);
-  if (read_error_ != 0) {
-    return Outcome(read_error_).to_status("Reading " + data_file_);
-  }
+  if (read_error_ != 0) return cannot_be_read();
   if (scope_ == PageScope::kAll && report_.findings.empty()) check_all_claimed();
   return std::move(report_);
 }

@@ -17,6 +17,7 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -93,6 +94,32 @@ int open_file(const char* path, int flags, mode_t mode) {
   const int descriptor = tell(call, make);
   remember(descriptor, name, flags);
   return descriptor;
+}
+
+// Reads what the fate allows, at the offset or, without one, at the descriptor's own position.
+ssize_t read_bytes(int descriptor, void* bytes, std::size_t size, std::optional<off_t> offset) {
+  const auto make = [=](std::size_t count) -> ssize_t {
+    if (!offset) return ::syscall(SYS_read, descriptor, bytes, count);
+    return ::syscall(SYS_pread64, descriptor, bytes, count, *offset);
+  };
+  OpenFile* const file = file_of(descriptor);
+  if (file == nullptr) return make(size);
+  const NotWatched guard;
+  const off_t at = offset ? *offset : ::syscall(SYS_lseek, descriptor, 0, SEEK_CUR);
+  const Call call{.kind = CallKind::kRead,
+                  .path = file->path.data(),
+                  .offset = static_cast<std::uint64_t>(at),
+                  .size = size};
+  const Fate fate = call_watcher->before(call);
+  if (fate.error != 0) {
+    errno = fate.error;
+    return -1;
+  }
+  const ssize_t read = make(std::min(size, fate.bytes_max));
+  const int error = errno;
+  call_watcher->after(call, read);
+  errno = error;
+  return read;
 }
 
 // Writes what the fate allows of these pieces at the offset. `advances`: as the descriptor's own
@@ -249,6 +276,16 @@ int close(int descriptor) {
     open_files[static_cast<std::size_t>(descriptor)].open = false;
   }
   return static_cast<int>(::syscall(SYS_close, descriptor));
+}
+
+ssize_t read(int descriptor, void* bytes, std::size_t size) {
+  return read_bytes(descriptor, bytes, size, std::nullopt);
+}
+ssize_t pread(int descriptor, void* bytes, std::size_t size, off_t offset) {
+  return read_bytes(descriptor, bytes, size, offset);
+}
+ssize_t pread64(int descriptor, void* bytes, std::size_t size, off64_t offset) {
+  return read_bytes(descriptor, bytes, size, offset);
 }
 
 ssize_t write(int descriptor, const void* bytes, std::size_t size) {

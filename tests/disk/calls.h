@@ -1,5 +1,5 @@
-// The calls with which a store changes its directory, shown to a watcher before and after they are
-// made; the watcher may let one fail.
+// The calls with which a store reads and changes its directory, shown to a watcher before and after
+// they are made; the watcher may let one fail.
 //
 // calls.cc defines write(), fdatasync(), malloc() and so on in the program itself, and the dynamic
 // linker binds every library to those, LMDB too: nothing needs to be preloaded, and nothing about
@@ -21,6 +21,7 @@
 namespace holdfast::disk {
 
 enum class CallKind : std::uint8_t {
+  kRead,  // but for what is read through a map
   kWrite,
   kSync,
   kTruncate,
@@ -47,7 +48,7 @@ struct Call {
 // What becomes of a call.
 struct Fate {
   int error = 0;                     // it is not made, and fails with this
-  std::size_t bytes_max = SIZE_MAX;  // a write stops after so many
+  std::size_t bytes_max = SIZE_MAX;  // a read or a write stops after so many
 };
 
 class CallWatcher {
@@ -55,7 +56,7 @@ class CallWatcher {
   virtual ~CallWatcher() = default;
   // May not allocate where the call is an allocation.
   virtual Fate before(const Call& call) = 0;
-  // `result` as the call returned it; not called for allocations.
+  // `result` as the call returned it, of a map its address; not called for allocations.
   virtual void after(const Call& call, std::int64_t result) = 0;
   // Whether statvfs() says that the disk has no space left.
   virtual bool disk_is_full() { return false; }

@@ -1,11 +1,14 @@
 // What the store flushes, seen by its calls, and what the device makes of it.
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <stdlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "disk/calls.h"
@@ -99,6 +102,32 @@ TEST_CASE("a store is created in a directory whose own name was not flushed yet"
   const Directory directory;
   std::filesystem::create_directory(directory.path() + "/a");
   CHECK(holds(flushed_by_opening(directory.path(), directory.path() + "/a"), "."));
+}
+
+// Lets every read of the data file's second meta page fail.
+class UnreadableMetaPage : public CallWatcher {
+ public:
+  Fate before(const Call& call) override {
+    const bool is_meta = call.kind == CallKind::kRead && call.offset == 4096 &&
+                         std::string_view(call.path).ends_with("data.mdb");
+    return {.error = is_meta ? EIO : 0};
+  }
+  void after(const Call&, std::int64_t) override {}
+};
+
+TEST_CASE("a meta page that could not be read was taken for a damaged one") {
+  const Directory directory;
+  open_store(directory.path());
+  UnreadableMetaPage watcher;
+  watch_calls(directory.path(), &watcher);
+  const Result<std::unique_ptr<broker::Store>> store =
+      broker::Store::open({.directory = directory.path(), .map_bytes = 8 << 20});
+  watch_calls("", nullptr);
+  REQUIRE(!store.ok());
+  CHECK(store.status().message() ==
+        fmt::format("Reading {}/store/data.mdb failed: Input/output error. Check the disk and the "
+                    "system's log.",
+                    directory.path()));
 }
 
 TEST_CASE("on the device is for certain what was synced or written through, and no more") {

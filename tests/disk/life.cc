@@ -82,6 +82,7 @@ bool Life::open() {
     options.map_bytes = kMapBytes;
     options.preallocate_bytes = 1 << 20;
     options.journal_bytes = kJournalBytes;
+    options.catch_up_interval = plan_.catch_up_interval;
     Result<std::unique_ptr<Store>> store = Store::open(options);
     if (store) {
       store_ = std::move(*store);

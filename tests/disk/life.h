@@ -10,6 +10,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -35,6 +36,8 @@ struct LifePlan {
   std::uint64_t seed = 1;
   std::uint32_t steps = 20;
   bool reopen = false;  // closes and opens the store in the middle
+  // See StoreOptions.
+  std::chrono::milliseconds catch_up_interval = broker::StoreOptions().catch_up_interval;
 };
 
 enum class LifeEnd { kDone, kRefused, kFailed };

@@ -27,6 +27,7 @@ std::optional<EntryKind> entry_kind_of(CallKind kind) {
       return EntryKind::kRename;
     case CallKind::kRemove:
       return EntryKind::kRemove;
+    case CallKind::kRead:
     case CallKind::kClaim:  // blocks that read as zeroes, and the size stays
     case CallKind::kMap:
     case CallKind::kMemory:

@@ -1,8 +1,13 @@
 #include "ioerror/faults.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+
+#include "base/check.h"
 
 namespace holdfast::ioerror {
 
@@ -13,13 +18,17 @@ using disk::CallKind;
 using disk::Fate;
 
 constexpr std::array<std::string_view, kFaultKinds> kNames = {
-    "write error", "short write", "write full",    "disk full", "sync error", "sync full",
-    "claim full",  "claim error", "out of memory", "map error", "name error"};
+    "write error", "short write", "write full",  "disk full",     "sync error",
+    "sync full",   "claim full",  "claim error", "out of memory", "map error",
+    "name error",  "read error",  "short read",  "page error"};
 
 // Writes of a full disk that fail before there is space again.
 constexpr std::uint64_t kFullWrites = 2;
 
-bool concerns(FaultKind fault, CallKind call) {
+constexpr std::size_t kPageBytes = 4096;
+
+bool concerns(FaultKind fault, const Call& made) {
+  const CallKind call = made.kind;
   switch (fault) {
     case FaultKind::kWriteError:
     case FaultKind::kWriteShort:
@@ -40,6 +49,12 @@ bool concerns(FaultKind fault, CallKind call) {
       return call == CallKind::kOpen || call == CallKind::kCreate ||
              call == CallKind::kMakeDirectory || call == CallKind::kRename ||
              call == CallKind::kRemove;
+    case FaultKind::kReadError:
+      return call == CallKind::kRead;
+    case FaultKind::kReadShort:
+      return call == CallKind::kRead && made.size >= 2 * kPageBytes;
+    case FaultKind::kPageError:
+      return false;  // see after_map()
   }
   return false;
 }
@@ -71,9 +86,14 @@ bool is_only_zeroes(const Call& call) {
 
 std::string_view fault_name(FaultKind kind) { return kNames[static_cast<std::size_t>(kind)]; }
 
+bool is_of_reads(FaultKind kind) {
+  return kind == FaultKind::kReadError || kind == FaultKind::kReadShort ||
+         kind == FaultKind::kPageError;
+}
+
 Fate FaultInjector::before(const Call& call) {
   for (std::size_t kind = 0; kind < kFaultKinds; ++kind) {
-    if (concerns(static_cast<FaultKind>(kind), call.kind)) ++counted_[kind];
+    if (concerns(static_cast<FaultKind>(kind), call)) ++counted_[kind];
   }
   const Fate fate = fate_of(call);
   if (call.kind == CallKind::kSync && fate.error != 0) {
@@ -102,9 +122,39 @@ Fate FaultInjector::fate_of(const Call& call) {
     if (call.kind != CallKind::kWrite) return {};
     return count == fault_.at ? Fate{.bytes_max = call.size / 2} : Fate{.error = ENOSPC};
   }
-  if (!concerns(fault_.kind, call.kind) || count != fault_.at) return {};
+  if (!concerns(fault_.kind, call) || count != fault_.at) return {};
+  if (fault_.kind == FaultKind::kReadShort) {
+    return {.bytes_max = call.size / 2 / kPageBytes * kPageBytes};
+  }
   if (fault_.kind == FaultKind::kWriteShort) return {.bytes_max = call.size / 2};
   return {.error = error_of(fault_.kind)};
+}
+
+void FaultInjector::after(const Call& call, std::int64_t result) {
+  Recorder::after(call, result);
+  if (call.kind == CallKind::kMap && result > 0 &&
+      std::string_view(call.path).ends_with("data.mdb")) {
+    after_map(reinterpret_cast<std::uint8_t*>(result));
+  }
+}
+
+// In the place of the page that is to fail it maps one behind the end of a file.
+void FaultInjector::after_map(std::uint8_t* map) {
+  constexpr std::size_t kLastPageAt = 136;  // in a meta page
+  std::uint64_t last_page = 0;
+  for (const std::size_t meta_page : {0, 1}) {
+    std::uint64_t last = 0;
+    std::memcpy(&last, map + meta_page * kPageBytes + kLastPageAt, sizeof(last));
+    last_page = std::max(last_page, last);
+  }
+  std::uint64_t& counted = counted_[static_cast<std::size_t>(FaultKind::kPageError)];
+  counted = std::max(counted, last_page + 1);
+  if (fault_.kind != FaultKind::kPageError || fault_.at == 0 || fault_.at > last_page + 1) return;
+  const int empty = ::memfd_create("unreadable", MFD_CLOEXEC);
+  std::uint8_t* const page = map + (fault_.at - 1) * kPageBytes;
+  CHECK(empty >= 0 && ::mmap(page, kPageBytes, PROT_READ, MAP_SHARED | MAP_FIXED, empty, 0) == page,
+        "page {} cannot be made unreadable", fault_.at - 1);
+  ::close(empty);
 }
 
 }  // namespace holdfast::ioerror

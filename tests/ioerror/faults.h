@@ -1,5 +1,8 @@
 // Faults: lets the n-th call of a kind fail, and logs that it did. What the calls change is
 // recorded all the same.
+//
+// What LMDB reads through its map is no call: there a page of the data file is one that cannot be
+// read. It gives the signal that a failing device gives, and whoever never reads it goes on.
 
 #pragma once
 
@@ -23,9 +26,14 @@ enum class FaultKind : std::uint8_t {
   kMemory,      // ENOMEM
   kMap,         // ENOMEM
   kName,        // EIO when a file is opened, made, renamed or removed
+  kReadError,   // EIO
+  kReadShort,   // of several pages half
+  kPageError,   // SIGBUS where the map is read
 };
-inline constexpr std::size_t kFaultKinds = 11;
+inline constexpr std::size_t kFaultKinds = 14;
 std::string_view fault_name(FaultKind kind);
+// Of what a start finds: a life before it left that behind.
+bool is_of_reads(FaultKind kind);
 
 struct Fault {
   FaultKind kind = FaultKind::kWriteError;
@@ -36,13 +44,15 @@ class FaultInjector : public disk::Recorder {
  public:
   FaultInjector(disk::Log& log, Fault fault) : Recorder(log, {}), log_(log), fault_(fault) {}
   disk::Fate before(const disk::Call& call) override;
+  void after(const disk::Call& call, std::int64_t result) override;
   bool disk_is_full() override { return full_; }
 
-  // Calls of each kind so far.
+  // Calls of each kind so far; of page errors, the pages of the data file when it was mapped.
   const std::array<std::uint64_t, kFaultKinds>& counted() const { return counted_; }
 
  private:
   disk::Fate fate_of(const disk::Call& call);
+  void after_map(std::uint8_t* map);
 
   disk::Log& log_;
   Fault fault_;

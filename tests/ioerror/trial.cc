@@ -9,14 +9,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <utility>
 
 #include "base/check.h"
 #include "disk/device.h"
 #include "disk/image.h"
 #include "disk/inspection.h"
-#include "disk/life.h"
+#include "store/faults.h"
 
 namespace holdfast::ioerror {
 
@@ -31,6 +33,9 @@ constexpr std::uint32_t kStepsAfter = 5;
 constexpr std::uint64_t kStates = 4;
 constexpr int kExitRefused = 3;
 constexpr int kExitFailed = 4;
+constexpr int kExitPageError = 70;  // and what is said then, see store/faults.h
+constexpr std::string_view kPageErrorSaid = "(SIGBUS)";
+constexpr std::chrono::hours kNever{24};
 constexpr std::size_t kEntriesShown = 30;
 
 void make_anew(const std::string& directory) {
@@ -38,12 +43,17 @@ void make_anew(const std::string& directory) {
   fs::create_directory(directory);
 }
 
-// What a process prints that ends for want of memory is not for whoever watches the harness.
-void be_silent() {
-  const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
-  ::dup2(nowhere, STDERR_FILENO);
+// What a process prints that ends at once is not for whoever watches the harness.
+void say_into(int file) {
+  ::dup2(file, STDERR_FILENO);
   const rlimit no_core{0, 0};
   ::setrlimit(RLIMIT_CORE, &no_core);
+}
+
+std::string read_all(int file) {
+  std::string text(static_cast<std::size_t>(::lseek(file, 0, SEEK_END)), '\0');
+  CHECK(::pread(file, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()));
+  return text;
 }
 
 // Whether it tells an outside that something is durable.
@@ -69,25 +79,42 @@ bool is_sentence(std::string_view text) {
 }  // namespace
 
 int Trial::live(std::uint64_t seed, std::uint32_t steps, Fault fault) {
+  disk::LifePlan plan;
+  plan.seed = seed;
+  plan.steps = steps;
+  plan.reopen = true;
+  return in_child(std::move(plan), fault, false);
+}
+
+void Trial::leave_a_journal() {
+  disk::LifePlan plan;
+  plan.seed = crash::mix(workload_ + 1);
+  plan.steps = kSteps;
+  plan.catch_up_interval = kNever;
+  const int status = in_child(std::move(plan), {}, true);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a life without faults ended with {}",
+        status);
+}
+
+int Trial::in_child(disk::LifePlan plan, Fault fault, bool is_killed) {
+  plan.directory = directory_ + "/data";
   const disk::Ledger before = ledger();
+  const int said = ::memfd_create("said", MFD_CLOEXEC);
+  CHECK(said >= 0);
   std::fflush(nullptr);
   const pid_t child = ::fork();
   CHECK(child >= 0, "no process can be made");
   if (child == 0) {
     ::alarm(kLifeSecondsMax);
-    be_silent();
+    say_into(said);
     const disk::NotWatched guard;
     FaultInjector injector(log_, fault);
-    disk::LifePlan plan;
-    plan.directory = directory_ + "/data";
-    plan.seed = seed;
-    plan.steps = steps;
-    plan.reopen = true;
+    broker::explain_faults("holdfastd", plan.directory);
     disk::watch_calls(plan.directory, &injector);
     disk::Life life(plan, before, log_);
     const disk::LifeEnd end = life.run();
     // A broker whose store failed leaves it as it is.
-    if (end == disk::LifeEnd::kDone) life.close();
+    if (end == disk::LifeEnd::kDone && !is_killed) life.close();
     if (fault.at == 0) {
       const auto& counted = injector.counted();
       log_.append({.kind = EntryKind::kNothing},
@@ -99,6 +126,8 @@ int Trial::live(std::uint64_t seed, std::uint32_t steps, Fault fault) {
   }
   int status = 0;
   CHECK(::waitpid(child, &status, 0) == child);
+  said_ = read_all(said);
+  ::close(said);
   return status;
 }
 
@@ -108,15 +137,20 @@ disk::Ledger Trial::ledger() const {
   return ledger;
 }
 
-std::array<std::uint64_t, kFaultKinds> Trial::count_calls() {
+void Trial::begin_anew() {
   log_.clear();
   make_anew(directory_ + "/data");
+  if (is_of_reads(fault_.kind)) leave_a_journal();
+}
+
+std::array<std::uint64_t, kFaultKinds> Trial::count_calls() {
+  begin_anew();
   const int status = live(workload_, kSteps, {});
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a life without faults ended with {}",
         status);
   std::array<std::uint64_t, kFaultKinds> counted{};
   for (const disk::Entry* entry : log_.entries()) {
-    if (entry->kind != EntryKind::kNothing) continue;
+    if (entry->kind != EntryKind::kNothing) continue;  // the last of them counts
     std::copy_n(entry->bytes().data(), sizeof(counted),
                 reinterpret_cast<std::uint8_t*>(counted.data()));
   }
@@ -124,11 +158,11 @@ std::array<std::uint64_t, kFaultKinds> Trial::count_calls() {
 }
 
 TrialResult Trial::run() {
-  log_.clear();
-  make_anew(directory_ + "/data");
+  begin_anew();
   TrialResult result;
   result.finding = judge_end(live(workload_, kSteps, fault_), result);
   for (const disk::Entry* entry : log_.entries()) result.hit |= entry->kind == EntryKind::kFault;
+  result.hit |= said_.find(kPageErrorSaid) != std::string::npos;
   if (!result.finding) result.finding = judge_log();
   if (!result.finding) result.finding = look(result);
   result.confirmed = ledger().counts().confirmed;
@@ -172,14 +206,16 @@ std::optional<std::string> Trial::judge_end(int status, TrialResult& result) con
     case kExitFailed:
       result.end = TrialEnd::kFailed;
       break;
+    case kExitPageError:
+      return judge_page_error(result);
     default:
       return fmt::format("The process ended with exit code {}", WEXITSTATUS(status));
   }
   for (const disk::Entry* entry : log_.entries()) {
     const bool says_why =
         entry->kind == EntryKind::kFailed || entry->kind == EntryKind::kRefusedToStart;
-    if (says_why && !is_sentence(entry->text())) {
-      return fmt::format("What the store says is no sentence: '{}'", entry->text());
+    if (says_why) {
+      if (auto finding = judge_said(entry->text())) return finding;
     }
     // Of a full disk a start may say so, and a commit waits; but a meta page is never written
     // twice.
@@ -190,6 +226,27 @@ std::optional<std::string> Trial::judge_end(int status, TrialResult& result) con
     if (entry->kind == EntryKind::kFailed && waits) {
       return fmt::format("A disk that was full ended the store: {}", entry->text());
     }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> Trial::judge_page_error(TrialResult& result) const {
+  result.end = TrialEnd::kFailed;
+  const bool names_file = said_.find(directory_ + "/data/store/data.mdb") != std::string::npos;
+  if (fault_.kind == FaultKind::kPageError && names_file &&
+      said_.find(kPageErrorSaid) != std::string::npos) {
+    return std::nullopt;
+  }
+  return fmt::format("The process ended with exit code {} and said '{}'", kExitPageError, said_);
+}
+
+std::optional<std::string> Trial::judge_said(std::string_view said) const {
+  if (!is_sentence(said)) return fmt::format("What the store says is no sentence: '{}'", said);
+  if (fault_.kind == FaultKind::kReadError && said.find("Input/output error") == said.npos) {
+    return fmt::format("What could not be read is told as something else: '{}'", said);
+  }
+  if (fault_.kind == FaultKind::kReadShort) {
+    return fmt::format("A read that gave a part of the bytes ended the store: '{}'", said);
   }
   return std::nullopt;
 }

@@ -209,8 +209,12 @@ bool Journal::find(ByteSpan file, std::size_t at, Found* found) const {
   if (batch_at(file, at) == 0 || header.bytes > file.size() - at - sizeof(Header)) return false;
   found->batch_number = header.batch_number;
   found->changes = file.subspan(at + sizeof(Header), header.bytes);
+#ifdef HOLDFAST_BREAK_SKIP_JOURNAL_CHECKSUM
+  return true;
+#else
   return header.changes_checksum ==
          checksum_of(record_.salt, found->changes.data(), found->changes.size());
+#endif
 }
 
 std::uint64_t Journal::batch_at(ByteSpan file, std::size_t at) const {

@@ -1,5 +1,6 @@
 #include "corrupt/engine.h"
 
+#include <chrono>
 #include <utility>
 
 #include "support/virtual_time.h"
@@ -10,17 +11,20 @@ namespace {
 
 constexpr std::uint64_t kMapBytes = 1ull << 30;
 constexpr std::uint64_t kPreallocateBytes = 1 << 20;
-constexpr std::uint64_t kSizeBytesMax = 8 << 20;
+constexpr std::uint64_t kSizeBytesMax = 16 << 20;
+constexpr std::chrono::hours kNever{24};
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::open(const std::string& directory, Now now) {
+Result<std::unique_ptr<Engine>> Engine::open(const std::string& directory, Now now,
+                                             std::uint64_t journal_bytes) {
   broker::StoreOptions options;
   options.directory = directory;
   options.map_bytes = kMapBytes;
   options.size_bytes_max = kSizeBytesMax;
   options.preallocate_bytes = kPreallocateBytes;
-  options.journal_bytes = 0;  // it is the data file that is damaged here
+  options.journal_bytes = journal_bytes;
+  if (journal_bytes > 0) options.catch_up_interval = kNever;
   Result<std::unique_ptr<broker::Store>> store = broker::Store::open(options);
   if (!store) return store.status();
   std::unique_ptr<Engine> engine(new Engine(std::move(*store), now));
@@ -100,6 +104,7 @@ Status Engine::commit(std::unique_ptr<broker::Batch> batch) {
   changed_.wait(lock, [this] { return committed_ || failed_; });
   if (failed_) return *failed_;
   const broker::CommitResult result = std::move(*committed_);
+  last_batch_ = result.number;
   committed_.reset();
   lock.unlock();
   core_->committed(result, now_);

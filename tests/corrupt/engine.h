@@ -18,7 +18,10 @@ namespace holdfast::corrupt {
 class Engine {
  public:
   // Starts as the broker does: opens the directory, loads the state and the ids.
-  static Result<std::unique_ptr<Engine>> open(const std::string& directory, Now now);
+  // A store that is made then gets a journal of so many bytes, and the tables catch up with it only
+  // where they must.
+  static Result<std::unique_ptr<Engine>> open(const std::string& directory, Now now,
+                                              std::uint64_t journal_bytes = 0);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -29,6 +32,8 @@ class Engine {
   Status pass(Milliseconds duration);
 
   broker::Core& core() { return *core_; }
+  // That was committed here; of what is said just now it is the batch.
+  std::uint64_t last_batch() const { return last_batch_; }
   Now now() const { return now_; }
   broker::Asker ask(SessionId session);
   // Records that the start left out, with a warning in the broker's log.
@@ -48,6 +53,7 @@ class Engine {
   Now now_;
   std::uint64_t records_damaged_ = 0;
   std::uint64_t last_correlation_ = 0;
+  std::uint64_t last_batch_ = 0;
 
   std::mutex mutex_;
   std::condition_variable changed_;

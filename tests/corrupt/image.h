@@ -1,31 +1,21 @@
 // An image: a data directory with something of everything in it, what was published into it, and
 // what a broker that starts on it owes.
 //
-// It is made through the core: messages of all sizes in blocks of all sizes, settled here and
-// there; retries, dead letters, purged and deleted queues, ids; pages freed and used again. The
-// data file is kept as it was at several moments, so that a page can be put back to an older
-// version of itself.
+// It is made through the core, by the workload. The data file is kept as it was at several moments,
+// so that a page can be put back to an older version of itself.
 
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "corrupt/serving.h"
+#include "corrupt/workload.h"
 #include "crash/random.h"
 #include "store/pages.h"
 
 namespace holdfast::corrupt {
-
-struct PublishedMessage {
-  std::string queue;
-  std::string id;
-  Sequence sequence = 0;
-  bool ended = false;  // durably: acked, purged, or its queue deleted
-};
 
 // Where an entry of a block lies in the data file.
 struct EntryPlace {
@@ -42,16 +32,12 @@ struct BlockPlace {
   std::vector<EntryPlace> entries;
 };
 
-struct Image {
+struct Image : History {
   std::string file;                // the data file's bytes, up to the end of its pages
   std::vector<std::string> older;  // as it was before
   std::vector<broker::PageSeen> pages;
-  std::vector<BlockPlace> blocks;   // ascending by place
-  Now now;                          // when it was left
-  std::vector<std::string> queues;  // dead-letter queues included
-  std::map<QueueId, std::uint32_t> queue_indexes;
-  std::map<std::uint32_t, Sequence> next_sequences;               // by index, when it was left
-  std::unordered_map<std::uint64_t, PublishedMessage> published;  // by checksum of the bytes
+  std::vector<BlockPlace> blocks;  // ascending by place
+  Now now;                         // when it was left
   std::vector<Republish> republishes;
   ServingResult owed;  // what serving the sound image gives
 };
@@ -60,7 +46,9 @@ struct Image {
 // this harness: a sound image that is not served as it should be.
 Result<Image> make_image(const std::string& directory, crash::Random& random);
 
-// Puts these bytes into the directory's data file, and removes what a process left beside it.
-Status put_file(const std::string& directory, const std::string& bytes);
+// The bytes of the directory's data file, up to the end of its pages; behind them it is a hole.
+std::string read_data_file(const std::string& directory);
+// Puts these bytes into it, and removes what a process left beside it.
+Status put_data_file(const std::string& directory, const std::string& bytes);
 
 }  // namespace holdfast::corrupt

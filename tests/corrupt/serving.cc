@@ -19,7 +19,7 @@ namespace {
 constexpr SessionId kConsumer{1};
 constexpr SessionId kPublisher{2};
 constexpr std::uint32_t kCredit = 1'000;
-// Waits for retries are shorter than this, see image.cc.
+// Waits for retries are shorter than this, see workload.cc.
 constexpr Milliseconds kTimePassed{400'000};
 constexpr Milliseconds kStep{20'000};
 

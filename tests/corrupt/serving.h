@@ -35,7 +35,8 @@ struct Served {
 struct Republish {
   std::string queue;
   std::string id;
-  Sequence sequence = 0;  // of the first one
+  Sequence sequence = 0;        // of the first one
+  std::uint64_t stored_by = 0;  // the batch that stored that
 };
 
 struct RepublishAnswer {

@@ -1,12 +1,6 @@
 #include "corrupt/trial.h"
 
 #include <fmt/format.h>
-#include <poll.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -14,56 +8,15 @@
 #include <tuple>
 #include <utility>
 
-#include "base/check.h"
 #include "core/block.h"
-#include "corrupt/serving.h"
-#include "store/checker.h"
-#include "store/faults.h"
 
 namespace holdfast::corrupt {
 
 namespace {
 
-constexpr int kTimeLimitMs = 60'000;
-constexpr int kExitFindings = 1;
-constexpr int kExitStatus = 70;
-
-int check(const std::string& directory) {
-  broker::explain_faults("holdfast", directory);
-  const Result<broker::CheckReport> report = broker::check_directory(directory, {});
-  if (!report) {
-    fmt::print(stderr, "holdfast: {}\n", report.status().to_string());
-    return kExitStatus;
-  }
-  for (const broker::CheckFinding& finding : report->findings) {
-    fmt::print(stderr, "{}: {}\n", finding.where, finding.what);
-  }
-  return report->findings.empty() ? 0 : kExitFindings;
-}
-
-int serve_or_say_why(const ServingPlan& plan, ServingResult* result) {
-  broker::explain_faults("holdfastd", plan.directory);
-  const Status status = serve(plan, result);
-  if (status.ok()) return 0;
-  fmt::print(stderr, "holdfastd: {}\n", status.message());
-  return kExitStatus;
-}
-
-std::string read_all(int file) {
-  std::string text(static_cast<std::size_t>(lseek(file, 0, SEEK_END)), '\0');
-  [[maybe_unused]] const ssize_t got = pread(file, text.data(), text.size(), 0);
-  return text;
-}
-
 auto place_of(const Served& served) {
   return std::tuple(served.queue, served.sequence, served.checksum, served.attempt,
                     served.is_set_aside);
-}
-
-// 0: it ended by an exit code. SIGBUS is told, and then exits, see store/faults.h.
-int signal_of(int status, const std::string& said) {
-  if (WIFSIGNALED(status)) return WTERMSIG(status);
-  return said.find("(SIGBUS)") != std::string::npos ? SIGBUS : 0;
 }
 
 // Whether LMDB may follow what was damaged after the start: a start does not read the values of
@@ -111,63 +64,18 @@ bool is_as_a_failed_commit_leaves(const Damage& damage, const std::string& sound
 
 }  // namespace
 
-bool Trials::Ending::exited_with(int code) const {
-  return !timed_out && WIFEXITED(status) && WEXITSTATUS(status) == code;
-}
-
 Trials::Trials(const Image& image, std::string directory)
-    : image_(image), directory_(std::move(directory)) {
-  void* const shared = mmap(nullptr, sizeof(ServingResult), PROT_READ | PROT_WRITE,
-                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  CHECK(shared != MAP_FAILED);
-  result_ = static_cast<ServingResult*>(shared);
-}
-
-Trials::~Trials() { munmap(result_, sizeof(ServingResult)); }
-
-// Runs this in a process of its own, which returns an exit code, and waits for its end.
-template <typename Body>
-Trials::Ending Trials::in_child(const Body& body) {
-  const int said = memfd_create("said", MFD_CLOEXEC);
-  int ends[2];
-  CHECK(said >= 0 && pipe(ends) == 0);
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  CHECK(child >= 0, "fork: {}", std::strerror(errno));
-  if (child == 0) {
-    dup2(said, STDERR_FILENO);
-    close(ends[0]);
-    const rlimit no_core{0, 0};
-    setrlimit(RLIMIT_CORE, &no_core);
-    const int code = body();
-    std::fflush(nullptr);
-    _exit(code);
-  }
-  close(ends[1]);
-  Ending ending;
-  // The child's end closes its side of the pipe.
-  pollfd waited{ends[0], POLLIN, 0};
-  if (poll(&waited, 1, kTimeLimitMs) == 0) {
-    ending.timed_out = true;
-    kill(child, SIGKILL);
-  }
-  waitpid(child, &ending.status, 0);
-  ending.said = read_all(said);
-  close(ends[0]);
-  close(said);
-  return ending;
-}
+    : image_(image), directory_(std::move(directory)), looks_(directory_) {}
 
 std::optional<std::string> Trials::run(const Damage& damage) {
   ++counts_.trials;
   if (damage.hits_used_page) ++counts_.used_pages_hit;
-  if (Status status = put_file(directory_, damage.file); !status) return status.message();
-  const Ending checked = in_child([this] { return check(directory_); });
-  std::memset(static_cast<void*>(result_), 0, sizeof(*result_));
+  if (Status status = put_data_file(directory_, damage.file); !status) return status.message();
+  const Ending checked = looks_.check();
   ServingPlan plan{directory_, image_.queues, image_.republishes, image_.now, false, 0};
   plan.cut_while_running = damage.kind == DamageKind::kCutWhileRunning;
   plan.cut_to_bytes = image_.file.size() / 2;
-  const Ending serving = in_child([&] { return serve_or_say_why(plan, result_); });
+  const Ending serving = looks_.serve(plan);
   std::optional<std::string> violation = judge(damage, checked, serving);
   if (violation) {
     *violation += fmt::format("\n  damage: {}\n  the check said: {}\n  the broker said: {}",
@@ -181,19 +89,19 @@ std::optional<std::string> Trials::judge(const Damage& damage, const Ending& che
   if (auto violation = judge_bytes()) return violation;
   const bool cut_while_running = damage.kind == DamageKind::kCutWhileRunning;
   const bool signal_allowed =
-      result_->started && (cut_while_running || hits_page_unread_at_start(damage, image_));
-  if (auto violation = judge_ending("check", check, false)) return violation;
-  if (auto violation = judge_ending("broker", serving, signal_allowed)) return violation;
+      looks_.result().started && (cut_while_running || hits_page_unread_at_start(damage, image_));
+  if (auto violation = looks_.judge_ending("check", check, false)) return violation;
+  if (auto violation = looks_.judge_ending("broker", serving, signal_allowed)) return violation;
 
   const bool found = !check.exited_with(0) || cut_while_running;
   if (found) ++counts_.found_by_check;
   const bool stopped = !serving.exited_with(0);
-  if (stopped && !result_->started) ++counts_.refused_at_start;
-  if (stopped && result_->started) {
-    const bool by_signal = signal_of(serving.status, serving.said) != 0;
+  if (stopped && !looks_.result().started) ++counts_.refused_at_start;
+  if (stopped && looks_.result().started) {
+    const bool by_signal = serving.signal() != 0;
     ++(by_signal ? counts_.stopped_by_signal : counts_.stopped_by_status);
   }
-  const bool counted = result_->corrupt_counted > 0;
+  const bool counted = looks_.result().corrupt_counted > 0;
   if (counted) ++counts_.losses_counted;
 
   const std::optional<std::string> differs = difference(true);
@@ -211,27 +119,9 @@ std::optional<std::string> Trials::judge(const Damage& damage, const Ending& che
   return judge_rest(*cost);
 }
 
-std::optional<std::string> Trials::judge_ending(std::string_view who, const Ending& ending,
-                                                bool signal_allowed) const {
-  if (ending.timed_out) return fmt::format("end: the {} hangs", who);
-  if (ending.exited_with(0) || (who == "check" && ending.exited_with(kExitFindings))) {
-    return std::nullopt;
-  }
-  // An assertion of LMDB is none of the broker's: it is told in a sentence, with an exit code.
-  const int signal = signal_of(ending.status, ending.said);
-  const bool by_damage = signal == SIGBUS || signal == SIGSEGV;
-  if (signal != 0 && !(signal_allowed && by_damage)) {
-    return fmt::format("end: the {} crashed by signal {} ({})", who, signal, sigabbrev_np(signal));
-  }
-  if (ending.said.find(directory_) != std::string::npos) return std::nullopt;
-  return fmt::format("end: the {} ended by {} {} and does not say which file it was about", who,
-                     signal != 0 ? "signal" : "exit code",
-                     signal != 0 ? signal : WEXITSTATUS(ending.status));
-}
-
 std::optional<std::string> Trials::judge_bytes() const {
-  for (std::uint32_t i = 0; i < result_->served_count; ++i) {
-    const Served& served = result_->served[i];
+  for (std::uint32_t i = 0; i < looks_.result().served_count; ++i) {
+    const Served& served = looks_.result().served[i];
     if (served.is_set_aside) continue;
     const std::string what =
         fmt::format("message {} of {}", served.sequence,
@@ -246,7 +136,7 @@ std::optional<std::string> Trials::judge_bytes() const {
     }
   }
   for (std::size_t i = 0; i < image_.republishes.size(); ++i) {
-    const RepublishAnswer& answer = result_->republished[i];
+    const RepublishAnswer& answer = looks_.result().republished[i];
     if (answer.duplicate && answer.sequence != image_.republishes[i].sequence) {
       return fmt::format("bytes: the id '{}' is called a duplicate of message {}, it was {}",
                          image_.republishes[i].id, answer.sequence, image_.republishes[i].sequence);
@@ -256,10 +146,10 @@ std::optional<std::string> Trials::judge_bytes() const {
 }
 
 std::optional<std::string> Trials::judge_losses(bool stopped) const {
-  if (stopped || result_->corrupt_counted > 0) return std::nullopt;
+  if (stopped || looks_.result().corrupt_counted > 0) return std::nullopt;
   std::set<std::uint64_t> seen;
-  for (std::uint32_t i = 0; i < result_->served_count; ++i)
-    seen.insert(result_->served[i].checksum);
+  for (std::uint32_t i = 0; i < looks_.result().served_count; ++i)
+    seen.insert(looks_.result().served[i].checksum);
   for (std::uint32_t i = 0; i < image_.owed.served_count; ++i) {
     const Served& owed = image_.owed.served[i];
     if (seen.contains(owed.checksum)) continue;
@@ -270,14 +160,14 @@ std::optional<std::string> Trials::judge_losses(bool stopped) const {
 }
 
 std::optional<std::string> Trials::judge_rest(const Cost& cost) const {
-  const std::vector<Served> served = sorted(*result_, image_);
+  const std::vector<Served> served = sorted(looks_.result(), image_);
   const std::vector<Served> owed = sorted(image_.owed, image_);
   std::set<std::pair<std::uint32_t, Sequence>> hit;
   for (const auto& [queue, sequence] : cost) {
     const auto index = image_.queue_indexes.find(queue);
     if (index != image_.queue_indexes.end()) hit.emplace(index->second, sequence);
   }
-  if (!result_->finished) return "rest: the broker did not go on";
+  if (!looks_.result().finished) return "rest: the broker did not go on";
   std::uint64_t missing = 0;
   for (const Served& one : owed) {
     const bool there = std::find(served.begin(), served.end(), one) != served.end();
@@ -292,20 +182,20 @@ std::optional<std::string> Trials::judge_rest(const Cost& cost) const {
                          one.sequence, image_.queues[one.queue]);
     }
   }
-  if (missing != result_->corrupt_counted) {
+  if (missing != looks_.result().corrupt_counted) {
     return fmt::format("rest: {} messages are not served, and {} counted as corrupt", missing,
-                       result_->corrupt_counted);
+                       looks_.result().corrupt_counted);
   }
-  if (result_->messages_left + result_->fresh_lost > 0) {
+  if (looks_.result().messages_left + looks_.result().fresh_lost > 0) {
     return fmt::format("rest: {} messages are left, {} new ones were not served",
-                       result_->messages_left, result_->fresh_lost);
+                       looks_.result().messages_left, looks_.result().fresh_lost);
   }
   return std::nullopt;
 }
 
 std::optional<std::string> Trials::difference(bool attempts_count) const {
-  if (!result_->finished) return "the broker did not go on";
-  std::vector<Served> served = sorted(*result_, image_);
+  if (!looks_.result().finished) return "the broker did not go on";
+  std::vector<Served> served = sorted(looks_.result(), image_);
   std::vector<Served> owed = sorted(image_.owed, image_);
   if (!attempts_count) {
     for (Served& one : served) one.attempt = 0;
@@ -322,9 +212,11 @@ std::optional<std::string> Trials::difference(bool attempts_count) const {
                        describe(got, served.end()), describe(wanted, owed.end()), served.size(),
                        owed.size());
   }
-  if (result_->republished != image_.owed.republished) return "an id is not known any more";
-  if (result_->corrupt_counted + result_->records_damaged > 0) return "damage is counted";
-  if (result_->messages_left + result_->fresh_lost > 0) return "messages are left or lost";
+  if (looks_.result().republished != image_.owed.republished) return "an id is not known any more";
+  if (looks_.result().corrupt_counted + looks_.result().records_damaged > 0)
+    return "damage is counted";
+  if (looks_.result().messages_left + looks_.result().fresh_lost > 0)
+    return "messages are left or lost";
   return std::nullopt;
 }
 

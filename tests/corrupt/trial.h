@@ -4,8 +4,7 @@
 // What is owed:
 //   bytes    what is delivered was published, to that queue, byte for byte (or is set aside as a
 //            dead letter that says so); an id answered as a duplicate names its first message
-//   end      the check and the broker end by themselves within a minute; where they end early they
-//            say why in a sentence that names the data directory. No signal ends them, but for
+//   end      the check and the broker end by themselves, see looks.h. No signal ends them, but for
 //            SIGBUS and SIGSEGV a broker that has started: on the pages of LMDB that a start does
 //            not read, and where its file is cut while it runs
 //   told     if the check finds nothing, the broker serves exactly what the sound image owes:
@@ -25,6 +24,7 @@
 
 #include "corrupt/damage.h"
 #include "corrupt/image.h"
+#include "corrupt/looks.h"
 
 namespace holdfast::corrupt {
 
@@ -45,30 +45,16 @@ class Trials {
  public:
   // `directory` holds the store that the image was made in.
   Trials(const Image& image, std::string directory);
-  ~Trials();
-  Trials(const Trials&) = delete;
-  Trials& operator=(const Trials&) = delete;
 
   // The violation; nullopt if everything that is owed was given.
   std::optional<std::string> run(const Damage& damage);
   const TrialCounts& counts() const { return counts_; }
 
  private:
-  struct Ending {
-    int status = 0;  // of waitpid
-    bool timed_out = false;
-    std::string said;  // on standard error
-    bool exited_with(int code) const;
-  };
-
   using Cost = std::vector<std::pair<QueueId, Sequence>>;
 
-  template <typename Body>
-  Ending in_child(const Body& body);
   std::optional<std::string> judge(const Damage& damage, const Ending& check,
                                    const Ending& serving);
-  std::optional<std::string> judge_ending(std::string_view who, const Ending& ending,
-                                          bool signal_allowed) const;
   std::optional<std::string> judge_bytes() const;
   std::optional<std::string> judge_losses(bool stopped) const;
   std::optional<std::string> judge_rest(const Cost& cost) const;
@@ -79,7 +65,7 @@ class Trials {
 
   const Image& image_;
   const std::string directory_;
-  ServingResult* result_;  // shared with the child
+  Looks looks_;
   TrialCounts counts_;
 };
 

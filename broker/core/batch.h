@@ -199,6 +199,8 @@ struct HeldSequences {
 struct StoredState {
   std::string node_id;
   std::uint64_t batch_number = 0;
+  // The one after it, where the store found it begun and not whole, and left it out; else 0.
+  std::uint64_t batch_cut_short = 0;
   std::uint32_t next_id = 1;
   std::vector<QueueRecord> queues;
   std::vector<SubscriptionRecord> subscriptions;

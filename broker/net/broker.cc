@@ -82,6 +82,12 @@ Status Broker::load() {
         "The store in {} has {} queues, those of dead letters included; its last batch is {}.",
         options_.data_directory, state->queues.size(), state->batch_number);
   }
+  if (state->batch_cut_short > 0) {
+    log_.warning(
+        "Batch {} in the journal is not whole and was left out: a crash cut it short before it was "
+        "confirmed, or the disk damaged it since, and what was confirmed with it is lost.",
+        state->batch_cut_short);
+  }
   const Now now = read_clocks();
   core_.load(*state, now);
   note_space(state->space);

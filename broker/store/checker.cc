@@ -186,6 +186,7 @@ void Checker::check_journal(const std::string& path) {
   if (!journal) return find("journal", journal.status().message());
   const Journal::Replayed replayed = (*journal)->replay(report_.batch_number, nullptr);
   report_.batches_journaled = replayed.batches;
+  report_.batch_cut_short = replayed.cut_short;
   if (!replayed.outcome.ok()) {
     find("journal", fmt::format("cannot be read: {}", replayed.outcome.text()));
   } else if (replayed.damaged) {

@@ -21,6 +21,8 @@ struct CheckReport {
   std::uint64_t batch_number = 0;
   // Behind that one; the next start brings them into the tables.
   std::uint64_t batches_journaled = 0;
+  // Behind those, one that was begun in the journal and is not whole; 0: none.
+  std::uint64_t batch_cut_short = 0;
   std::vector<CheckFinding> findings;
 };
 

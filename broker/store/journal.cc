@@ -248,6 +248,7 @@ Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeS
   // Behind the last entry stand older ones, and at most one that was cut short: it is the next. A
   // later one was written when that had been flushed.
   const std::uint64_t next = after + replayed.batches + 1;
+  if (at < file.size() && next <= to && batch_at(file, at) == next) replayed.cut_short = next;
   for (; at < file.size() && next <= to; at += kPageBytes) {
     if (batch_at(file, at) > next) replayed.damaged = true;
   }

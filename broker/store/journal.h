@@ -87,6 +87,9 @@ class Journal {
     std::uint64_t last_batch = 0;  // 0: none
     // An entry is not legible though a later one is: what was confirmed is lost.
     bool damaged = false;
+    // The batch whose entry was begun behind the last and is not whole: a crash cut it short, or it
+    // was damaged since. 0: none.
+    std::uint64_t cut_short = 0;
     Outcome outcome;  // the sink's error, or that of reading the file
   };
   // Makes the changes of the batches after `after` and up to `to`; with no sink they are only

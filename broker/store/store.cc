@@ -157,9 +157,10 @@ Status journal_damaged(const std::string& path, std::uint64_t batch_number) {
                             batch_number, path));
 }
 
-// Brings what the journal holds behind the tables' last batch into them.
-Status replay(Journal* journal, Environment* environment, const Meta& meta,
-              const std::string& path) {
+// Brings what the journal holds behind the tables' last batch into them. Gives the batch that was
+// left out because it is not whole; 0: none.
+Result<std::uint64_t> replay(Journal* journal, Environment* environment, const Meta& meta,
+                             const std::string& path) {
   std::optional<Transaction> transaction;
   Outcome outcome = environment->begin_write(&transaction);
   if (!outcome.ok()) return outcome.to_status("Writing " + environment->data_file());
@@ -173,14 +174,18 @@ Status replay(Journal* journal, Environment* environment, const Meta& meta,
   if (replayed.batches > 0) outcome = transaction->commit();
   if (!outcome.ok()) return outcome.to_status("Applying " + path);
   journal->clear();
-  return Status();
+  return replayed.cut_short;
 }
 
-Result<std::unique_ptr<Journal>> open_journal(Environment* environment,
-                                              const std::string& directory) {
+struct OpenJournal {
+  std::unique_ptr<Journal> journal;  // null: there is none
+  std::uint64_t batch_cut_short = 0;
+};
+
+Result<OpenJournal> open_journal(Environment* environment, const std::string& directory) {
   Result<Meta> meta = read_meta(environment);
   if (!meta) return meta.status();
-  if (meta->journal.bytes == 0) return std::unique_ptr<Journal>();
+  if (meta->journal.bytes == 0) return OpenJournal();
   const std::string path = journal_path(directory);
   if (meta->journal.bytes > file_bytes_max()) {
     return Status(ErrorCode::kStorageFailed,
@@ -190,8 +195,9 @@ Result<std::unique_ptr<Journal>> open_journal(Environment* environment,
   }
   Result<std::unique_ptr<Journal>> journal = Journal::open(path, meta->journal, false);
   if (!journal) return journal.status();
-  if (Status status = replay(journal->get(), environment, *meta, path); !status) return status;
-  return journal;
+  const Result<std::uint64_t> cut_short = replay(journal->get(), environment, *meta, path);
+  if (!cut_short) return cut_short.status();
+  return OpenJournal{.journal = std::move(*journal), .batch_cut_short = *cut_short};
 }
 
 // A copied record, to be checked when no transaction is open any more.
@@ -229,10 +235,11 @@ bool seek_first(Cursor* cursor, const FetchRequest& request) {
 class LmdbStore : public Store {
  public:
   LmdbStore(std::unique_ptr<DataDirectory> directory, std::unique_ptr<Environment> environment,
-            std::unique_ptr<Journal> journal, const StoreOptions& options)
+            OpenJournal journal, const StoreOptions& options)
       : directory_(std::move(directory)),
         environment_(std::move(environment)),
-        journal_(std::move(journal)),
+        journal_(std::move(journal.journal)),
+        batch_cut_short_(journal.batch_cut_short),
         space_(environment_.get(), {.directory = options.directory,
                                     .map_bytes = options.map_bytes,
                                     .size_bytes_max = options.size_bytes_max,
@@ -264,6 +271,7 @@ class LmdbStore : public Store {
   std::unique_ptr<DataDirectory> directory_;
   std::unique_ptr<Environment> environment_;
   std::unique_ptr<Journal> journal_;  // null: there is none
+  const std::uint64_t batch_cut_short_;
   JournaledRecords journaled_;
   Space space_;
   const std::chrono::milliseconds catch_up_interval_;
@@ -327,6 +335,7 @@ Result<StoredState> LmdbStore::load() {
   StoredState state;
   state.node_id = meta->node.node_id;
   state.batch_number = progress_->batch_number;
+  state.batch_cut_short = batch_cut_short_;
   state.next_id = progress_->next_id;
 
   OwnerSums owners;
@@ -543,8 +552,7 @@ Result<std::unique_ptr<Store>> Store::open(const StoreOptions& options) {
   if (Outcome outcome = (*environment)->check_readers(); !outcome.ok()) {
     return outcome.to_status("Checking the readers of " + (*environment)->data_file());
   }
-  Result<std::unique_ptr<Journal>> journal =
-      open_journal(environment->get(), (*directory)->store_path());
+  Result<OpenJournal> journal = open_journal(environment->get(), (*directory)->store_path());
   if (!journal) return journal.status();
   return std::unique_ptr<Store>(std::make_unique<LmdbStore>(
       std::move(*directory), std::move(*environment), std::move(*journal), options));

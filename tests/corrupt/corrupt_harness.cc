@@ -76,8 +76,8 @@ class Run {
         sum_.rolled_back);
     fmt::print(
         "{} trials of the journal: {} refused at the start, {} served whole, {} as if it had been "
-        "cut short\n",
-        journal_.trials, journal_.refused, journal_.whole, journal_.cut);
+        "cut short, and of {} of these that was told\n",
+        journal_.trials, journal_.refused, journal_.whole, journal_.cut, journal_.told);
     for (const auto& [kind, count] : kinds_) fmt::print("  {}: {}\n", kind, count);
   }
 
@@ -101,7 +101,7 @@ class Run {
   static bool is_void(const JournalTrialCounts& counts) {
     const std::uint64_t trials = counts.trials;
     return trials < 100 || counts.refused * 5 < trials || counts.whole * 100 < trials ||
-           counts.cut * 10 < trials;
+           counts.told * 20 < trials;
   }
 
   template <typename TrialsOfImage, typename Make>
@@ -175,6 +175,7 @@ class Run {
     journal_.whole += counts.whole;
     journal_.refused += counts.refused;
     journal_.cut += counts.cut;
+    journal_.told += counts.told;
   }
 
   const Options& options_;

@@ -43,6 +43,7 @@ Status Engine::load() {
   const Result<broker::StoredState> state = store_->load();
   if (!state) return state.status();
   records_damaged_ = state->records_corrupt;
+  batch_cut_short_ = state->batch_cut_short;
   core_->load(*state, now_);
   const Result<std::uint64_t> damaged =
       store_->load_dedup([this](QueueId queue, std::uint64_t time_ms, Sequence first,

@@ -38,6 +38,8 @@ class Engine {
   broker::Asker ask(SessionId session);
   // Records that the start left out, with a warning in the broker's log.
   std::uint64_t records_damaged() const { return records_damaged_; }
+  // Likewise a batch of the journal; 0: none.
+  std::uint64_t batch_cut_short() const { return batch_cut_short_; }
 
   // Hears everything that the core says; must not call it.
   std::function<void(const broker::Effect&)> listener;
@@ -52,6 +54,7 @@ class Engine {
   std::unique_ptr<broker::Core> core_;
   Now now_;
   std::uint64_t records_damaged_ = 0;
+  std::uint64_t batch_cut_short_ = 0;
   std::uint64_t last_correlation_ = 0;
   std::uint64_t last_batch_ = 0;
 

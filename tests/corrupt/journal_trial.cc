@@ -50,6 +50,7 @@ std::optional<std::string> JournalTrials::run(const JournalDamage& damage) {
   ++(expected.refused                            ? counts_.refused
      : expected.entries == image_.entries.size() ? counts_.whole
                                                  : counts_.cut);
+  if (expected.told > 0) ++counts_.told;
   const Ending check = looks_.check();
   const Ending serving =
       looks_.serve({directory_, image_.queues, image_.republishes, image_.now, false, 0});
@@ -73,7 +74,12 @@ JournalTrials::Expected JournalTrials::expected_of(const JournalDamage& damage) 
   if (hit != image_.entries.end() && a_later_one_begins(damage.journal, *hit)) {
     return {.refused = true, .batch = hit->batch};
   }
-  return {.entries = static_cast<std::size_t>(hit - image_.entries.begin())};
+  Expected expected{.entries = static_cast<std::size_t>(hit - image_.entries.begin())};
+  if (hit != image_.entries.end() &&
+      !differs(damage.journal, image_.journal, hit->begin, hit->begin + kJournalHeaderBytes)) {
+    expected.told = hit->batch;
+  }
+  return expected;
 }
 
 // At its own place or at another, as long as it is behind the place of the one that was hit.
@@ -97,6 +103,10 @@ std::optional<std::string> JournalTrials::judge(const Expected& expected, const 
   if (expected.refused) return judge_refusal(expected, check, serving);
   if (!check.exited_with(0)) return "told: the check finds something, and nothing is owed for it";
   if (!serving.exited_with(0)) return "told: the broker stopped, and nothing is owed for it";
+  if (looks_.result().batch_cut_short != expected.told) {
+    return fmt::format("cut: batch {} is not whole, and told was {}", expected.told,
+                       looks_.result().batch_cut_short);
+  }
   const auto differs = difference(image_.owed[expected.entries]);
   if (!differs) return std::nullopt;
   return fmt::format("served: of {} entries {} are sound, and {}", image_.entries.size(),

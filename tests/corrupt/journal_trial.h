@@ -7,7 +7,8 @@
 //            size, the broker does not start and says why; it names the batch, and so does the
 //            check
 //   cut      where one was hit and none behind it was begun, that is what a crash leaves: exactly
-//            what was stored before it is served
+//            what was stored before it is served, and a warning names the batch, if its header is
+//            left
 
 #pragma once
 
@@ -26,6 +27,7 @@ struct JournalTrialCounts {
   std::uint64_t whole = 0;
   std::uint64_t refused = 0;
   std::uint64_t cut = 0;
+  std::uint64_t told = 0;  // of those
 };
 
 class JournalTrials {
@@ -42,6 +44,7 @@ class JournalTrials {
     bool refused = false;
     std::uint64_t batch = 0;  // that is named then; 0: it is the file
     std::size_t entries = 0;  // else: so many are served
+    std::uint64_t told = 0;   // and of this batch it is told that it is not whole; 0: of none
   };
 
   Expected expected_of(const JournalDamage& damage) const;

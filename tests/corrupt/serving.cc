@@ -199,6 +199,7 @@ Status serve(const ServingPlan& plan, ServingResult* result) {
   Result<std::unique_ptr<Engine>> engine = Engine::open(plan.directory, plan.now);
   if (!engine) return engine.status();
   result->started = true;
+  result->batch_cut_short = (*engine)->batch_cut_short();
   if (plan.cut_while_running) {
     std::filesystem::resize_file(plan.directory + "/store/data.mdb", plan.cut_to_bytes);
   }

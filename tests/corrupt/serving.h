@@ -55,6 +55,7 @@ struct ServingResult {
   std::array<RepublishAnswer, kRepublishMax> republished;
   std::uint64_t corrupt_counted = 0;  // by the queues' counters
   std::uint64_t records_damaged = 0;
+  std::uint64_t batch_cut_short = 0;
   std::uint64_t messages_left = 0;  // after the drain
   std::uint32_t fresh_lost = 0;     // new messages that did not come out as they went in
 };

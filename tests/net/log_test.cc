@@ -137,5 +137,40 @@ TEST_CASE("damage was not in the log") {
   CHECK(log.find("error   1 stored messages no longer match their checksums") != std::string::npos);
 }
 
+// One in memory, of which a start says that it left out a batch.
+class StoreThatLeftOutABatch : public broker::Store {
+ public:
+  Result<broker::StoredState> load() override {
+    Result<broker::StoredState> state = store_.load();
+    state->batch_cut_short = 7;
+    return state;
+  }
+  Result<std::uint64_t> load_dedup(const broker::DedupLoader& loader) override {
+    return store_.load_dedup(loader);
+  }
+  void start(std::function<void(broker::CommitResult)> committed, std::function<void(Status)> fatal,
+             std::function<void(broker::SpaceReport)> space) override {
+    store_.start(std::move(committed), std::move(fatal), std::move(space));
+  }
+  void commit(broker::Batches batches) override { store_.commit(std::move(batches)); }
+  Result<broker::FetchResult> fetch_blocking(const broker::FetchRequest& request) override {
+    return store_.fetch_blocking(request);
+  }
+  Result<broker::IdsResult> fetch_ids_blocking(const broker::IdsRequest& request) override {
+    return store_.fetch_ids_blocking(request);
+  }
+  void close() override { store_.close(); }
+
+ private:
+  HeldStore store_;
+};
+
+TEST_CASE("a batch of the journal that was left out is in the log") {
+  RunningBroker broker(loopback_options(), std::make_unique<StoreThatLeftOutABatch>());
+  const std::string log = broker.logged();
+  CHECK(log.find("warning Batch 7 in the journal is not whole and was left out") !=
+        std::string::npos);
+}
+
 }  // namespace
 }  // namespace holdfast::test

@@ -165,6 +165,23 @@ TEST_CASE("an entry that was cut short is not applied, those before it are") {
   }
 }
 
+TEST_CASE("a batch of the journal that is not whole was left out without a word") {
+  const KilledStore killed(5);
+  CHECK_EQ(killed.open().check().batch_cut_short, 0);
+  killed.damage(4 * kPageBytes + 500);
+  StoreFixture fixture = killed.open();
+  const CheckReport report = fixture.check();
+  CHECK_EQ(report.batches_journaled, 4);
+  CHECK_EQ(report.batch_cut_short, 5);
+  CHECK(report.findings.empty());
+  fixture.open();
+  CHECK_EQ(fixture.state.batch_cut_short, 5);
+  // Once another has its number there is nothing left to tell.
+  fixture.commit(batch_with(101, 105));
+  fixture.reopen();
+  CHECK_EQ(fixture.state.batch_cut_short, 0);
+}
+
 TEST_CASE("what an entry does not fill of its last page is zero, not of the entry before") {
   constexpr std::size_t kPage = 4096;
   const TemporaryDirectory killed;

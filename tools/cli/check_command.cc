@@ -30,6 +30,7 @@ Json report_json(const broker::CheckReport& report) {
   json["bytes"] = report.bytes;
   json["batch_number"] = report.batch_number;
   json["batches_journaled"] = report.batches_journaled;
+  json["batch_cut_short"] = report.batch_cut_short;
   Json findings = Json::array();
   for (const broker::CheckFinding& finding : report.findings) {
     findings.push_back(finding_json(finding));
@@ -62,6 +63,12 @@ ExitCode check(Session& session, const std::string& directory) {
         fmt::format("Not among these: {} later batches in the journal, which the broker's next "
                     "start brings in.",
                     report->batches_journaled));
+  }
+  if (report->batch_cut_short > 0) {
+    session.console().note(
+        fmt::format("Left out by the next start: batch {} in the journal, which is not whole. A "
+                    "crash cut it short before it was confirmed, or the disk damaged it since.",
+                    report->batch_cut_short));
   }
   session.console().note(
       fmt::format("{} queues (with dead-letter queues), {} blocks, {} messages ({} not settled), "

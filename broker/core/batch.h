@@ -182,8 +182,8 @@ struct SpaceReport {
 
 // What a commit reports back. A failed commit does not report: the broker stops.
 struct CommitResult {
-  std::uint64_t number = 0;  // of the last batch in it
-  std::uint32_t duration_us = 0;  // at most that many, however long it waited for room
+  std::uint64_t number = 0;          // of the last batch in it
+  std::uint32_t duration_us = 0;     // at most that many, however long it waited for room
   std::vector<QueueId> blocks_left;  // trims that hit their limit
   std::vector<QueueId> dedup_left;
   SpaceReport space;

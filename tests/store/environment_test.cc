@@ -15,8 +15,8 @@ namespace holdfast::broker {
 namespace {
 
 std::unique_ptr<Environment> make(const TemporaryDirectory& directory) {
-  Result<std::unique_ptr<Environment>> made = Environment::open(
-      {.directory = directory.path(), .map_bytes = 1ull << 30, .create = true});
+  Result<std::unique_ptr<Environment>> made =
+      Environment::open({.directory = directory.path(), .map_bytes = 1ull << 30, .create = true});
   REQUIRE_MESSAGE(made.ok(), made.status().message());
   return std::move(*made);
 }

@@ -47,14 +47,8 @@ void Core::State::go_on(Now now) {
     }
     pump(*queue, now);
   }
-  for (const std::shared_ptr<MoveTask>& task : std::exchange(move_tasks_put_off, {})) {
-    Queue* const dead = find_queue(task->dead_queue);
-    if (dead == nullptr || dead->record.deleted) {
-      move_task_gone(*task);
-    } else {
-      continue_move_task(*dead, task);
-    }
-  }
+  long_reads.go_on();
+  start_long_reads();
 }
 
 void Core::State::seal_if_full() {

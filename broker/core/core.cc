@@ -154,7 +154,7 @@ void Core::State::session_closed(SessionId id, Now now) {
   if (found == sessions.end()) return;
   SessionState& session = found->second;
   session.is_closed = true;
-  session.peeks.clear();
+  long_reads.session_closed(id);
   if (session.consumers.empty()) {
     sessions.erase(found);
     return;
@@ -167,6 +167,11 @@ void Core::State::session_closed(SessionId id, Now now) {
     left.insert(consumer.queue->record.id);
   }
   for (const QueueId queue : left) see_off(*find_queue(queue), now);
+}
+
+bool Core::State::is_open(SessionId id) const {
+  const auto found = sessions.find(id);
+  return found != sessions.end() && !found->second.is_closed;
 }
 
 void Core::State::session_room(SessionId id, std::uint64_t bytes, Now now) {

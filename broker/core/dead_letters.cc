@@ -239,9 +239,8 @@ void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
     return refuse(request.asker, std::move(status));
   }
   Queue& dead = dead_queue_of(*named);
-  auto task = std::make_shared<MoveTask>();
+  const auto task = std::make_shared<MoveTask>();
   task->reply.to = request.asker;
-  task->dead_queue = dead.record.id;
   task->redrive = redrive;
   task->dry_run = request.dry_run;
   task->all = request.all;
@@ -252,85 +251,64 @@ void Core::State::start_move_task(const MoveRequest& request, bool redrive) {
   task->next = std::max(request.from, dead.subscription.settled.floor() + 1);
   task->stop = request.to == 0 ? dead.committed_to : std::min(request.to, dead.committed_to);
   task->left = request.limit;
-  continue_move_task(dead, task);
+  read_in_turn({request.asker, dead.record.id, true,
+                [this, task](Queue& of) { return next_to_move(of, *task); },
+                [this, task](Queue& of, const FetchResult& result, Now now) {
+                  move_task_read(of, *task, result, now);
+                }});
 }
 
-void Core::State::continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task) {
-  if (pipeline.lags()) {
-    move_tasks_put_off.push_back(task);
-    return;
-  }
-  Sequence from = task->next;
-  if (task->all) {
-    if (task->left == 0 || from > task->stop) {
-      task->reply.next = from <= task->stop ? from : 0;
-      finish_move_task(*task);
-      return;
-    }
+std::optional<LongRead::Range> Core::State::next_to_move(Queue& dead, MoveTask& task) {
+  if (task.all) {
+    if (task.left > 0 && task.next <= task.stop) return LongRead::Range{task.next, kMoveReadBytes};
+    task.reply.next = task.next <= task.stop ? task.next : 0;
   } else {
-    while (!task->sequences.empty() &&
-           (task->sequences.back() > task->stop ||
-            dead.subscription.settled.contains(task->sequences.back()))) {
-      task->miss();
+    while (!task.sequences.empty() && (task.sequences.back() > task.stop ||
+                                       dead.subscription.settled.contains(task.sequences.back()))) {
+      task.miss();
     }
-    if (task->sequences.empty()) {
-      finish_move_task(*task);
-      return;
-    }
-    from = task->sequences.back();
+    if (!task.sequences.empty()) return LongRead::Range{task.sequences.back(), 1};
   }
-  // Up to the queue's end, which tells where a block that is not legible ends.
-  fetch(
-      dead, from, dead.committed_to, task->all ? kMoveReadBytes : 1,
-      [this, task](Queue& read_queue, const FetchResult& result, Now now) {
-        move_task_read(read_queue, task, result, now);
-      },
-      [this, task] { move_task_gone(*task); });
+  say_after_commit(std::move(task.reply));
+  return std::nullopt;
 }
 
-void Core::State::move_task_gone(const MoveTask& task) {
-  refuse_when_durable(task.reply.to, ErrorCode::kQueueNotFound,
-                      "The queue was deleted while its dead letters were moved.");
-}
-
-void Core::State::move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task,
-                                 const FetchResult& result, Now now) {
+void Core::State::move_task_read(Queue& dead, MoveTask& task, const FetchResult& result, Now now) {
   blocks_read(dead, result, now);
   for (const std::shared_ptr<const Block>& block : result.blocks) {
-    if (task->all) {
-      std::size_t index = block->lower_bound(task->next);
-      for (; index < block->entry_count() && task->left > 0; ++index) {
+    if (task.all) {
+      std::size_t index = block->lower_bound(task.next);
+      for (; index < block->entry_count() && task.left > 0; ++index) {
         const Sequence sequence = block->entry(index).sequence;
-        task->next = sequence + 1;
-        if (sequence > task->stop) break;
+        task.next = sequence + 1;
+        if (sequence > task.stop) break;
         if (dead.subscription.settled.contains(sequence)) continue;
-        --task->left;
-        move_task_entry(*task, dead, *block, index, now);
+        --task.left;
+        move_task_entry(task, dead, *block, index, now);
       }
-      if (task->left == 0) break;
+      if (task.left == 0) break;
       continue;
     }
-    while (!task->sequences.empty() && task->sequences.back() <= block->last_sequence()) {
-      const Sequence sequence = task->sequences.back();
+    while (!task.sequences.empty() && task.sequences.back() <= block->last_sequence()) {
+      const Sequence sequence = task.sequences.back();
       const std::optional<std::size_t> index = block->find(sequence);
       if (!index || dead.subscription.settled.contains(sequence)) {
-        task->miss();
+        task.miss();
       } else {
-        task->sequences.pop_back();
-        move_task_entry(*task, dead, *block, *index, now);
+        task.sequences.pop_back();
+        move_task_entry(task, dead, *block, *index, now);
       }
     }
   }
   for (const std::shared_ptr<const Block>& block : result.blocks) close_unread(dead, *block);
   if (result.blocks.empty()) {
     // Nothing is there up to where was looked, or up to the end of a block that is not legible.
-    if (task->all) {
-      task->next = (result.unreadable.empty() ? task->stop : result.unreadable.back().last) + 1;
+    if (task.all) {
+      task.next = (result.unreadable.empty() ? task.stop : result.unreadable.back().last) + 1;
     } else {
-      task->miss();
+      task.miss();
     }
   }
-  continue_move_task(dead, task);
 }
 
 void Core::State::move_task_entry(MoveTask& task, Queue& dead, const Block& block,
@@ -382,11 +360,6 @@ Status Core::State::redrive_one(Queue& dead, const BlockEntry& letter, MoveTask&
   append_moved(*source, now.wall, letter.message_checksum, letter.message, {});
   ++source->counters.redriven;
   return {};
-}
-
-void Core::State::finish_move_task(MoveTask& task) {
-  if (!sessions.contains(task.reply.to.session)) return;
-  say_after_commit(std::move(task.reply));
 }
 
 }  // namespace holdfast::broker

@@ -14,9 +14,6 @@ namespace {
 constexpr std::size_t kPeekReadBytes = 256 * 1024;
 // A peek's answer is cut at about this much; the asker goes on from where it ended.
 constexpr std::size_t kPeekBytesMax = 1 << 20;
-// Peeks that are read for at once, over all sessions: half of the threads that read, so that the
-// reads for deliveries and for ids do not wait for peeks, however many there are.
-constexpr std::size_t kPeeksMax = 2;
 // Fetches for single messages that may be under way at once, per subscription.
 constexpr std::size_t kFetchesMax = 8;
 
@@ -167,6 +164,49 @@ void Core::State::remove_block(Queue& queue, OpenBlock& block) {
   queue.open_blocks.erase(first);
 }
 
+// ---- long reads ----
+
+void Core::State::read_in_turn(LongRead read) {
+  long_reads.wait(std::make_shared<const LongRead>(std::move(read)));
+  start_long_reads();
+}
+
+void Core::State::start_long_reads() {
+  while (const std::shared_ptr<const LongRead> read = long_reads.begin_turn(pipeline.lags())) {
+    Queue* const queue = find_queue(read->queue);
+    if (queue == nullptr || queue->record.deleted) {
+      long_read_gone(*read);
+      continue;
+    }
+    const std::optional<LongRead::Range> range = read->next(*queue);
+    if (!range) {
+      long_reads.end_turn();
+      continue;
+    }
+    // Up to the queue's end, which tells where a block that is not legible ends.
+    fetch(
+        *queue, range->from, queue->committed_to, range->bytes_max,
+        [this, read](Queue& read_queue, const FetchResult& result, Now now) {
+          long_reads.end_turn();
+          if (is_open(read->asker.session)) {
+            read->done(read_queue, result, now);
+            if (read->next(read_queue)) long_reads.wait_again(read);
+          }
+          start_long_reads();
+        },
+        [this, read] {
+          long_read_gone(*read);
+          start_long_reads();
+        });
+  }
+}
+
+void Core::State::long_read_gone(const LongRead& read) {
+  long_reads.end_turn();
+  refuse_when_durable(read.asker, ErrorCode::kQueueNotFound,
+                      "The queue was deleted while it was read.");
+}
+
 // ---- peek ----
 
 void Core::State::peek(const PeekRequest& request) {
@@ -178,68 +218,27 @@ void Core::State::peek(const PeekRequest& request) {
                        kPeekMessagesMax));
     return;
   }
-  SessionState& session = sessions.at(request.asker.session);
-  if (session.peeks.empty()) peekers.push_back(session.id);
-  session.peeks.push_back({request.asker, queue->record.id,
-                           std::max(request.from, queue->subscription.settled.floor() + 1),
-                           request.limit, 0, kPeekBytesMax});
-  start_peeks();
+  const auto task = std::make_shared<PeekTask>();
+  task->asker = request.asker;
+  task->next = std::max(request.from, queue->subscription.settled.floor() + 1);
+  task->left = request.limit;
+  task->bytes_left = kPeekBytesMax;
+  read_in_turn(
+      {request.asker, queue->record.id, false,
+       [this, task](Queue& of) { return next_to_peek(of, *task); },
+       [this, task](Queue& of, const FetchResult& result, Now) { peek_read(of, *task, result); }});
 }
 
-void Core::State::start_peeks() {
-  while (peeks_under_way < kPeeksMax && !peekers.empty()) {
-    const auto session = sessions.find(peekers.front());
-    peekers.pop_front();
-    if (session == sessions.end()) continue;
-    std::list<PeekTask>& peeks = session->second.peeks;
-    if (peeks.empty()) continue;  // closed
-    const PeekTask task = peeks.front();
-    peeks.pop_front();
-    if (!peeks.empty()) peekers.push_back(session->first);
-    ++peeks_under_way;
-    Queue* const queue = find_queue(task.queue);
-    if (queue == nullptr || queue->record.deleted) {
-      peek_gone(task);
-    } else {
-      continue_peek(*queue, task);
-    }
+std::optional<LongRead::Range> Core::State::next_to_peek(Queue& queue, const PeekTask& task) {
+  const bool at_end = task.next > queue.committed_to;
+  if (!at_end && task.left > 0 && task.bytes_left > 0) {
+    return LongRead::Range{task.next, kPeekReadBytes};
   }
+  say(ListEndReply{task.asker, task.count, at_end ? 0 : task.next});
+  return std::nullopt;
 }
 
-void Core::State::peek_gone(const PeekTask& task) {
-  --peeks_under_way;
-  refuse_when_durable(task.asker, ErrorCode::kQueueNotFound,
-                      "The queue was deleted while it was read.");
-}
-
-void Core::State::end_peek(const PeekTask& task, Sequence next) {
-  --peeks_under_way;
-  say(ListEndReply{task.asker, task.count, next});
-}
-
-void Core::State::continue_peek(Queue& queue, const PeekTask& task) {
-  if (task.next > queue.committed_to) {
-    end_peek(task, 0);
-    return;
-  }
-  fetch(
-      queue, task.next, queue.committed_to, kPeekReadBytes,
-      [this, task](Queue& read_queue, const FetchResult& result, Now) {
-        peek_read(read_queue, task, result);
-        start_peeks();
-      },
-      [this, task] {
-        peek_gone(task);
-        start_peeks();
-      });
-}
-
-void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& result) {
-  const auto session = sessions.find(task.asker.session);
-  if (session == sessions.end() || session->second.is_closed) {
-    --peeks_under_way;
-    return;
-  }
+void Core::State::peek_read(Queue& queue, PeekTask& task, const FetchResult& result) {
   const Subscription& subscription = queue.subscription;
   for (const std::shared_ptr<const Block>& block : result.blocks) {
     for (std::size_t i = block->lower_bound(task.next); i < block->entry_count(); ++i) {
@@ -255,17 +254,13 @@ void Core::State::peek_read(Queue& queue, PeekTask task, const FetchResult& resu
       say(reply);
       ++task.count;
       task.bytes_left -= std::min(task.bytes_left, entry.stored_bytes());
-      if (--task.left == 0 || task.bytes_left == 0) {
-        end_peek(task, task.next <= queue.committed_to ? task.next : 0);
-        return;
-      }
+      if (--task.left == 0 || task.bytes_left == 0) return;
     }
   }
   for (const UnreadableBlock& unreadable : result.unreadable) {
     task.next = std::max(task.next, unreadable.last + 1);
   }
   if (result.blocks.empty() && result.unreadable.empty()) task.next = queue.committed_to + 1;
-  continue_peek(queue, task);
 }
 
 void Core::State::tell_attempts(const AttemptsRequest& request, Now now) {

@@ -1,12 +1,10 @@
-// A session as the core knows it: whose consumers are whose, how much they may be delivered, and
-// which of its peeks wait.
+// A session as the core knows it: whose consumers are whose, and how much they may be delivered.
 
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <list>
 #include <map>
 #include <set>
 #include <string>
@@ -17,16 +15,6 @@
 namespace holdfast::broker {
 
 struct Consumer;
-
-// A peek that waits, or is being answered.
-struct PeekTask {
-  Asker asker;
-  QueueId queue;
-  Sequence next = 1;
-  std::uint32_t left = 0;
-  std::uint32_t count = 0;
-  std::size_t bytes_left = 0;
-};
 
 struct SessionState {
   SessionState(SessionId session, std::string_view name) : id(session), client_name(name) {}
@@ -45,7 +33,6 @@ struct SessionState {
   std::map<std::uint64_t, Consumer*> turned_away;
   std::uint64_t last_turn = 0;
   bool is_to_be_served = false;  // has room again since the last advance()
-  std::list<PeekTask> peeks;     // that wait for their turn; takes no memory while there are none
 
   // The last message may be larger than what is left, so that each can be delivered.
   bool has_room() const { return room_bytes > starting_bytes; }

@@ -8,7 +8,7 @@
 //   due.cc           consumers that end, leases and waits that are over
 //   settling.cc      settle, extend, attempts that end otherwise
 //   dead_letters.cc  moves to the dead-letter queue, corrupt messages, redrive, discard
-//   reading.cc       fetches, open blocks, peek, attempts
+//   reading.cc       fetches, open blocks, reads in turn, peek, attempts
 //   rewriting.cc     blocks of which little is left
 //   queues.cc        create, edit, delete, purge, reports
 
@@ -28,6 +28,7 @@
 #include "core/block_cache.h"
 #include "core/commit_pipeline.h"
 #include "core/core.h"
+#include "core/long_reads.h"
 #include "core/provenance.h"
 #include "core/queue.h"
 #include "core/session_state.h"
@@ -41,10 +42,18 @@ struct Planned {
   std::uint64_t stored_bytes = 0;  // likewise, as they would be stored
 };
 
-// A redrive or discard that is being worked on.
+// A peek that waits, or is being answered.
+struct PeekTask {
+  Asker asker;
+  Sequence next = 1;
+  std::uint32_t left = 0;
+  std::uint32_t count = 0;
+  std::size_t bytes_left = 0;
+};
+
+// A redrive or discard that waits, or is being worked on.
 struct MoveTask {
   MovedReply reply;
-  QueueId dead_queue;
   bool redrive = false;
   bool dry_run = false;
   bool all = false;
@@ -84,6 +93,7 @@ struct Core::State {
   // `record` is null for a message that was in its first attempt.
   Outstanding& recover_attempts(Queue& queue, Sequence sequence, RetryRecord* record, Now now);
   void session_closed(SessionId id, Now now);
+  bool is_open(SessionId id) const;
   void session_room(SessionId id, std::uint64_t bytes, Now now);
   // There is room again: for each of those that were turned away, as long as there is.
   void serve(SessionState& session, Now now);
@@ -284,13 +294,11 @@ struct Core::State {
                     ByteSpan message, ByteSpan provenance);
   void go_on_moving(Queue& queue, Now now);
   void start_move_task(const MoveRequest& request, bool redrive);
-  void continue_move_task(Queue& dead, const std::shared_ptr<MoveTask>& task);
-  void move_task_gone(const MoveTask& task);
-  void move_task_read(Queue& dead, const std::shared_ptr<MoveTask>& task, const FetchResult& result,
-                      Now now);
+  // Nothing: all is moved, and it is answered.
+  std::optional<LongRead::Range> next_to_move(Queue& dead, MoveTask& task);
+  void move_task_read(Queue& dead, MoveTask& task, const FetchResult& result, Now now);
   void move_task_entry(MoveTask& task, Queue& dead, const Block& block, std::size_t index, Now now);
   Status redrive_one(Queue& dead, const BlockEntry& letter, MoveTask& task, Now now);
-  void finish_move_task(MoveTask& task);
 
   // ---- reading.cc ----
   // Called only while the queue exists and is not deleted.
@@ -313,13 +321,15 @@ struct Core::State {
   OpenBlock* open(Queue& queue, const Block& block);
   static void close_unread(Queue& queue, const Block& block);
   void remove_block(Queue& queue, OpenBlock& block);
+  // When it is its turn.
+  void read_in_turn(LongRead read);
+  // Those whose turn it is.
+  void start_long_reads();
+  void long_read_gone(const LongRead& read);
   void peek(const PeekRequest& request);
-  // Those whose turn it is, as many as may be read for at once.
-  void start_peeks();
-  void continue_peek(Queue& queue, const PeekTask& task);
-  void peek_read(Queue& queue, PeekTask task, const FetchResult& result);
-  void peek_gone(const PeekTask& task);
-  void end_peek(const PeekTask& task, Sequence next);
+  // Nothing: all was said, and its end is.
+  std::optional<LongRead::Range> next_to_peek(Queue& queue, const PeekTask& task);
+  void peek_read(Queue& queue, PeekTask& task, const FetchResult& result);
   void tell_attempts(const AttemptsRequest& request, Now now);
 
   // ---- rewriting.cc ----
@@ -375,8 +385,7 @@ struct Core::State {
     std::function<void()> gone;
   };
   std::map<FetchId, PendingFetch> fetches;
-  std::deque<SessionId> peekers;  // sessions with peeks that wait, in turn; may be gone meanwhile
-  std::size_t peeks_under_way = 0;
+  LongReads long_reads;
   std::map<FetchId, IdChunk> ids_under_way;  // asked for, still without records
   std::deque<IdChunk> id_chunks;             // that were read lately
   std::size_t publishes_waiting = 0;         // over all queues
@@ -389,7 +398,6 @@ struct Core::State {
   std::set<QueueId> moves_put_off;
   // Records of attempts that wait for room, retries that need one, and reads that wait for commits.
   std::set<QueueId> deliveries_put_off;
-  std::vector<std::shared_ptr<MoveTask>> move_tasks_put_off;
   std::deque<BlockKey> rewrites_put_off;
   std::size_t rewrites_read_bytes = 0;  // of the messages left in blocks that are read for that
 

@@ -172,8 +172,13 @@ void ConsumerImpl::deliver(std::vector<std::shared_ptr<DeliveryImpl>> deliveries
   {
     const std::lock_guard lock(mutex_);
     stopping = stopping_;
+    arrived_since_look_ += deliveries.size();
     // What lost its lease while the handlers were busy has given its credit back, and comes again.
-    std::erase_if(ready_, [](const auto& delivery) { return !delivery->is_held(); });
+    // Not looked for with each read: very many may wait, and the handlers wait for the mutex.
+    if (2 * arrived_since_look_ >= ready_.size()) {
+      std::erase_if(ready_, [](const auto& delivery) { return !delivery->is_held(); });
+      arrived_since_look_ = 0;
+    }
     if (!stopping) ready_.insert(ready_.end(), deliveries.begin(), deliveries.end());
   }
   if (stopping) {

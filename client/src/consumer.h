@@ -56,6 +56,7 @@ class ConsumerImpl : public client::DeliverySink,
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::shared_ptr<DeliveryImpl>> ready_;  // not yet handed to the handler
+  std::size_t arrived_since_look_ = 0;               // since ready_ was rid of what was lost
   std::uint64_t key_ = 0;                            // of the subscription; 0: none
   bool stopping_ = false;
   bool is_telling_ = false;  // on_ended_ runs

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <stdexcept>
@@ -315,6 +316,29 @@ TEST_CASE("deliveries whose lease is lost before their handler begins are not ke
   deliver();
   CHECK(lost.expired());
   CHECK_FALSE(held.expired());
+}
+
+// With each that came all that waited were looked at, however many.
+TEST_CASE(
+    "of many deliveries that wait, those that lost their lease go as others take their place") {
+  constexpr std::size_t kWaiting = 100;
+  const auto consumer = std::make_shared<ConsumerImpl>(
+      nullptr, [](const Delivery&) {}, nullptr);
+  const auto deliver_all = [&consumer] {
+    std::vector<std::weak_ptr<DeliveryImpl>> delivered;
+    while (delivered.size() < kWaiting) {
+      const auto one = std::make_shared<DeliveryImpl>(nullptr, DeliveryOrigin(), StoredMessage());
+      consumer->deliver({one});
+      delivered.push_back(one);
+    }
+    return delivered;
+  };
+  const auto is_gone = [](const auto& delivery) { return delivery.expired(); };
+  const auto lost = deliver_all();
+  for (const auto& delivery : lost) delivery.lock()->lease_lost();
+  const auto held = deliver_all();
+  CHECK(std::all_of(lost.begin(), lost.end(), is_gone));
+  CHECK(std::none_of(held.begin(), held.end(), is_gone));
 }
 
 // For each lost lease all that had been lost before were looked at: of so many, for half a minute.

@@ -33,6 +33,9 @@ Status malformed_answer(const Frame& frame) {
                             static_cast<int>(frame.type)));
 }
 
+// Whoever goes on from `next` after what began at `from` comes to an end; 0 is the end.
+bool goes_on(std::uint64_t next, std::uint64_t from) { return next == 0 || next > from; }
+
 // The table of a frame of this type, or null.
 template <typename Table>
 const Table* table_of(const Frame& frame, wire::FrameType type) {
@@ -234,10 +237,7 @@ Result<std::vector<Report>> ask_for_list(const Asked& impl, RequestFrom request_
     request.on_frame = [page, item, from](const Frame& frame) -> Result<bool> {
       if (frame.type == wire::FrameType_ListEnd) {
         const auto* end = table_of<wire::ListEnd>(frame, wire::FrameType_ListEnd);
-        // One that does not go on would never end.
-        if (end == nullptr || (end->next() != 0 && end->next() <= from)) {
-          return malformed_answer(frame);
-        }
+        if (end == nullptr || !goes_on(end->next(), from)) return malformed_answer(frame);
         page->next = end->next();
         return true;
       }
@@ -326,12 +326,19 @@ Result<MoveReport> move(const Asked& impl, Move kind, std::string_view queue, co
     builder.Finish(
         wire::CreateDiscard(builder, name, list, all, moved.from, moved.limit, dry_run, moved.to));
   }
-  return ask_for_one<wire::Moved>(
+  const std::string what =
+      fmt::format("{} dead letters of \"{}\"", redrive ? "Redriving" : "Discarding", queue);
+  Result<MoveReport> report = ask_for_one<wire::Moved>(
       impl,
       request_of(redrive ? wire::FrameType_Redrive : wire::FrameType_Discard, &builder,
                  dry_run ? WhenLost::kAskAgain : WhenLost::kFailIfSent),
-      wire::FrameType_Moved,
-      fmt::format("{} dead letters of \"{}\"", redrive ? "Redriving" : "Discarding", queue));
+      wire::FrameType_Moved, what);
+  if (report.ok() && all && !goes_on(report->next, moved.from)) {
+    return Status(ErrorCode::kFrameMalformed,
+                  fmt::format("{} does not go on: the broker says to go on from {} after {}.", what,
+                              report->next, moved.from));
+  }
+  return report;
 }
 
 }  // namespace
@@ -419,7 +426,7 @@ Result<PeekPage> Admin::peek(std::string_view queue, std::uint32_t limit, std::u
   Request request = request_of(wire::FrameType_Peek, &builder, WhenLost::kAskAgain);
   const auto page = std::make_shared<PeekPage>();
   request.on_repeat = [page] { *page = PeekPage(); };
-  request.on_frame = [page, queue = std::string(queue)](const Frame& frame) -> Result<bool> {
+  request.on_frame = [page, from, queue = std::string(queue)](const Frame& frame) -> Result<bool> {
     if (frame.type == wire::FrameType_PeekItem) {
       const Result<DeliverFrame> item = read_deliver(frame);
       if (!item.ok()) return item.status();
@@ -428,7 +435,7 @@ Result<PeekPage> Admin::peek(std::string_view queue, std::uint32_t limit, std::u
       return false;
     }
     const auto* end = table_of<wire::ListEnd>(frame, wire::FrameType_ListEnd);
-    if (end == nullptr) return malformed_answer(frame);
+    if (end == nullptr || !goes_on(end->next(), from)) return malformed_answer(frame);
     page->next = end->next();
     return true;
   };

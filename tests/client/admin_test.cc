@@ -135,6 +135,23 @@ TEST_CASE("a list that does not go on ends with an error, not never") {
   CHECK_FALSE(listed.get().ok());
 }
 
+// Whoever went on from what it answered would have asked for ever.
+TEST_CASE("a page, and a step over dead letters, that does not go on is an error") {
+  FakeBroker broker;
+  Connected c(broker);
+  for (const std::uint64_t next : {7u, 6u}) {
+    auto peeked = std::async([&] { return c.client->admin().peek("orders", 2, 7); });
+    c.peer->list_end(c.peer->expect(wire::FrameType_Peek).correlation, 0, next);
+    CHECK(peeked.get().status().code() == ErrorCode::kFrameMalformed);
+    auto moved = std::async([&] { return c.client->admin().redrive_all("orders", 7, 256); });
+    reply(*c.peer, wire::FrameType_Moved, c.peer->expect(wire::FrameType_Redrive).correlation,
+          [next](auto& builder) { return wire::CreateMoved(builder, 0, 0, 0, 0, next); });
+    const Status refused = moved.get().status();
+    CHECK(refused.code() == ErrorCode::kFrameMalformed);
+    CHECK(refused.message().find("does not go on") != std::string::npos);
+  }
+}
+
 // Answers a peek with the message of sequence 5, and whether there is more.
 void answer_with_five(FakePeer& peer, std::uint64_t correlation, std::uint64_t next) {
   FrameWriter item;

@@ -200,8 +200,13 @@ std::string_view message_state_name(std::uint8_t state) {
 }
 
 std::chrono::system_clock::time_point from_wire_time(std::uint64_t unix_ms) {
-  return std::chrono::system_clock::time_point(
-      std::chrono::milliseconds(static_cast<std::int64_t>(unix_ms)));
+  using std::chrono::milliseconds;
+  using std::chrono::system_clock;
+  constexpr auto kLast =
+      std::chrono::floor<milliseconds>(system_clock::time_point::max().time_since_epoch());
+  const auto last_ms = static_cast<std::uint64_t>(kLast.count());
+  return system_clock::time_point(
+      milliseconds(static_cast<std::int64_t>(std::min(unix_ms, last_ms))));
 }
 
 }  // namespace holdfast::client

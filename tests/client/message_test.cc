@@ -72,6 +72,19 @@ TEST_CASE("a dead letter tells its story") {
   CHECK(stored.provenance.history[1].error.empty());
 }
 
+// Beyond the year 2262 it came out before 1970, by a conversion that no number of bits is promised.
+TEST_CASE("a time beyond what the clock holds is its last millisecond") {
+  using std::chrono::system_clock;
+  const auto last = std::chrono::floor<std::chrono::milliseconds>(system_clock::time_point::max());
+  const auto last_ms = static_cast<std::uint64_t>(last.time_since_epoch().count());
+  CHECK(client::from_wire_time(last_ms - 1) == last - std::chrono::milliseconds(1));
+  for (const std::uint64_t beyond :
+       {last_ms, last_ms + 1, std::uint64_t{1} << 63, ~std::uint64_t{0}}) {
+    CAPTURE(beyond);
+    CHECK(client::from_wire_time(beyond) == last);
+  }
+}
+
 TEST_CASE("message ids of one source are unique across threads and sort by their time") {
   client::MessageIdSource ids;
   std::vector<std::vector<std::string>> made(4);

@@ -1,9 +1,11 @@
-// Ascending ranges of sequences, as Settle and Extend carry them, cut into frames within the bounds
-// of the protocol.
+// Ranges of sequences: ascending, as Settle and Extend carry them, cut into frames within the
+// bounds of the protocol; and as they are read from an answer.
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <vector>
 
 #include "schema/frame.h"
@@ -43,15 +45,34 @@ class SequenceRanges {
   std::uint64_t count_ = 0;
 };
 
-// Whether `sequence` is in one of these; null holds none. The ranges come from the broker, so
-// nothing is assumed about their order.
-inline bool contains(const flatbuffers::Vector<const wire::SequenceRange*>* ranges,
-                     std::uint64_t sequence) {
-  if (ranges == nullptr) return false;
-  for (const wire::SequenceRange* range : *ranges) {
-    if (range->first() <= sequence && sequence <= range->last()) return true;
+// The sequences of ranges that the broker sent: nothing is assumed about their order, and very many
+// are looked up.
+class SequenceSet {
+ public:
+  // Null is none.
+  explicit SequenceSet(const flatbuffers::Vector<const wire::SequenceRange*>* ranges) {
+    if (ranges == nullptr) return;
+    std::vector<wire::SequenceRange> sorted;
+    for (const wire::SequenceRange* range : *ranges) sorted.push_back(*range);
+    std::ranges::sort(sorted, {}, &wire::SequenceRange::first);
+    for (const wire::SequenceRange& range : sorted) {
+      if (range.first() > range.last()) continue;
+      if (ranges_.empty() || range.first() > ranges_.back().last()) {
+        ranges_.push_back(range);
+      } else if (range.last() > ranges_.back().last()) {
+        ranges_.back() = wire::SequenceRange(ranges_.back().first(), range.last());
+      }
+    }
   }
-  return false;
-}
+
+  bool empty() const { return ranges_.empty(); }
+  bool contains(std::uint64_t sequence) const {
+    const auto after = std::ranges::upper_bound(ranges_, sequence, {}, &wire::SequenceRange::first);
+    return after != ranges_.begin() && sequence <= std::prev(after)->last();
+  }
+
+ private:
+  std::vector<wire::SequenceRange> ranges_;  // ascending, apart
+};
 
 }  // namespace holdfast

@@ -470,10 +470,11 @@ void Subscriptions::settle_finished(const Group& group, const wire::Settled* set
   const std::uint64_t key = group->front().delivery->subscription();
   const std::uint64_t consumer = group->front().delivery->consumer();
   const bool unknown = failure.code() == ErrorCode::kConsumerNotFound;
+  const SequenceSet refused(settled == nullptr ? nullptr : settled->refused());
   for (SettleItem& item : *group) {
     const DeliveryImpl& delivery = *item.delivery;
     Status status = failure;
-    if (unknown || (settled != nullptr && contains(settled->refused(), delivery.sequence()))) {
+    if (unknown || refused.contains(delivery.sequence())) {
       status = not_held(delivery);
     }
     item.delivery->settle_answered(item.kind, status);
@@ -529,22 +530,22 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
     const auto* extended =
         frame.type == wire::FrameType_Extended ? read_table<wire::Extended>(frame.body) : nullptr;
     if (extended == nullptr) return malformed("Extended");
+    const SequenceSet refused(extended->refused());
     Subscription* const of = find(key);
-    if (of != nullptr && of->consumer == consumer && extended->refused() != nullptr) {
+    if (of != nullptr && of->consumer == consumer && !refused.empty()) {
       // A settle that overtook the extension is no loss: lease_lost() spares what is settling.
-      std::erase_if(of->held, [this, of, extended](const auto& entry) {
-        if (!entry.second->is_held() || !contains(extended->refused(), entry.first)) return false;
+      std::erase_if(of->held, [this, of, &refused](const auto& entry) {
+        if (!entry.second->is_held() || !refused.contains(entry.first)) return false;
         lose_lease(*of, entry.second);
         return true;
       });
       finish_if_settled(*of);
     }
     if (done) {
-      const bool refused = extended->refused() != nullptr && extended->refused()->size() > 0;
-      done(refused
-               ? Status(ErrorCode::kNotHeld,
-                        "The lease cannot be extended: it has ended, or the message is settled.")
-               : Status());
+      done(refused.empty()
+               ? Status()
+               : Status(ErrorCode::kNotHeld,
+                        "The lease cannot be extended: it has ended, or the message is settled."));
     }
     return true;
   };

@@ -125,4 +125,27 @@ TEST_CASE("ranges join neighbours, skip repeats, and end where a frame is full")
   CHECK(sparse.ranges().size() * sizeof(wire::SequenceRange) + 2048 < kControlFrameBytesMax);
 }
 
+TEST_CASE("a sequence is found in ranges of any order, and in none that ends before it begins") {
+  const auto check = [](const std::vector<wire::SequenceRange>& ranges,
+                        const std::set<std::uint64_t>& expected) {
+    flatbuffers::FlatBufferBuilder builder;
+    const auto vector = builder.CreateVectorOfStructs(ranges);
+    builder.Finish(wire::CreateSettled(builder, 0, 0, vector));
+    const auto* settled = flatbuffers::GetRoot<wire::Settled>(builder.GetBufferPointer());
+    const SequenceSet set(settled->refused());
+    CHECK(set.empty() == expected.empty());
+    for (std::uint64_t sequence = 0; sequence <= 40; ++sequence) {
+      CAPTURE(sequence);
+      CHECK(set.contains(sequence) == expected.contains(sequence));
+    }
+  };
+  check({}, {});
+  check({{3, 3}, {5, 7}}, {3, 5, 6, 7});
+  check({{30, 31}, {5, 7}, {3, 3}}, {3, 5, 6, 7, 30, 31});
+  check({{2, 9}, {4, 5}, {8, 11}, {9, 9}}, {2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  check({{9, 2}}, {});
+  check({{9, 2}, {12, 12}}, {12});
+  CHECK(SequenceSet(nullptr).empty());
+}
+
 }  // namespace holdfast::test

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <future>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -61,9 +62,31 @@ TEST_CASE("a plan that cannot be run is refused with the option that is wrong") 
   PlanArguments behind = arguments_for("pipe");
   behind.backlog = 10;
   CHECK(refusal(behind).find("--backlog") != std::string::npos);
-  PlanArguments slow = arguments_for("paced");
-  slow.rate = 0;
-  CHECK(refusal(slow).find("--rate") != std::string::npos);
+}
+
+// Times and numbers of messages were reckoned that 64 bits do not hold.
+TEST_CASE("a pace or a length of a run had no bounds") {
+  const auto refusal = [](double rate, double seconds) {
+    PlanArguments arguments = arguments_for("paced");
+    arguments.rate = rate;
+    arguments.seconds = seconds;
+    const Result<Plan> plan = make_plan(arguments);
+    return plan.ok() ? std::string() : plan.status().message();
+  };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double rate : {0.0, -1.0, 1e-12, 1.1e9, infinity, nan}) {
+    CAPTURE(rate);
+    CHECK(refusal(rate, 5).find("is out of bounds: 0.001 to 1000000000.") != std::string::npos);
+  }
+  for (const double seconds : {-1.0, 604'801.0, 1e300, infinity, nan}) {
+    CAPTURE(seconds);
+    CHECK(refusal(1'000, seconds).find("is out of bounds: 0 to 604800.") != std::string::npos);
+  }
+  CHECK(refusal(1e9, 604'800).empty());
+  PlanArguments many = arguments_for("publish");
+  many.count = std::numeric_limits<std::uint64_t>::max();
+  CHECK(make_plan(many).status().message().find("--count") != std::string::npos);
 }
 
 // The time began anew with every heartbeat.

@@ -17,7 +17,6 @@ class MessageMold {
 
   // The encoded message with this number, valid until the next call.
   ByteSpan cast(std::uint64_t number, std::uint64_t sent_at_ns);
-  std::uint64_t body_bytes() const { return body_bytes_; }
 
   struct Reading {
     bool good = false;  // every byte is as it was cast

@@ -26,9 +26,14 @@ constexpr std::uint64_t kFanProducers = 64;
 constexpr double kFanSeconds = 5;
 constexpr std::uint64_t kConnectionsMax = 1'000;
 constexpr std::uint64_t kQueuesMax = 100'000;
+constexpr std::uint64_t kCountMax = 1'000'000'000'000;
+// Within these every time and every number of messages of a run has room in 64 bits.
+constexpr double kRateMin = 0.001;
+constexpr double kRateMax = 1'000'000'000;
+constexpr double kSecondsMax = 7 * 86'400;
 
-Status out_of_bounds(std::string_view option, std::uint64_t value, std::uint64_t value_min,
-                     std::uint64_t value_max) {
+template <typename Number>
+Status out_of_bounds(std::string_view option, Number value, Number value_min, Number value_max) {
   return Status(ErrorCode::kInvalidArgument, fmt::format("{} {} is out of bounds: {} to {}.",
                                                          option, value, value_min, value_max));
 }
@@ -41,6 +46,8 @@ Status check_bounds(const Plan& plan) {
     std::uint64_t value_max;
   } bounds[] = {
       {"--size", plan.body_bytes, kBodyBytesMin, kMessageBodyBytesMax},
+      {"--count", plan.count, 0, kCountMax},
+      {"--backlog", plan.backlog, 0, kCountMax},
       {"--producers", plan.producers, 1, kConnectionsMax},
       {"--consumers", plan.consumers, 1, kConnectionsMax},
       {"--window", plan.window, 1, kWindowMax},
@@ -52,9 +59,13 @@ Status check_bounds(const Plan& plan) {
       return out_of_bounds(option, value, value_min, value_max);
     }
   }
-  if (plan.rate <= 0) return Status(ErrorCode::kInvalidArgument, "--rate must be above 0.");
-  if (plan.seconds < 0)
-    return Status(ErrorCode::kInvalidArgument, "--seconds must not be below 0.");
+  // So put that what is not a number is out of them.
+  if (!(plan.rate >= kRateMin && plan.rate <= kRateMax)) {
+    return out_of_bounds("--rate", plan.rate, kRateMin, kRateMax);
+  }
+  if (!(plan.seconds >= 0 && plan.seconds <= kSecondsMax)) {
+    return out_of_bounds("--seconds", plan.seconds, 0.0, kSecondsMax);
+  }
   if (plan.count == 0 && plan.seconds == 0) {
     return Status(ErrorCode::kInvalidArgument,
                   "Nothing ends the run: give --count or --seconds, or both.");

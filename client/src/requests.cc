@@ -34,9 +34,9 @@ void Requests::pump(FrameWriter& output) {
   }
 }
 
-bool Requests::on_frame(const Frame& frame) {
+void Requests::on_frame(const Frame& frame) {
   const auto found = sent_.find(frame.correlation);
-  if (found == sent_.end()) return false;
+  if (found == sent_.end()) return;
   if (frame.type != wire::FrameType_Error) {
     // The callback may add or cancel requests, and so move or end this very one.
     const std::shared_ptr<const Request> request = found->second;
@@ -46,7 +46,7 @@ bool Requests::on_frame(const Frame& frame) {
     } else if (*last) {
       sent_.erase(frame.correlation);
     }
-    return true;
+    return;
   }
   const auto* error = read_table<wire::Error>(frame.body);
   Status status(ErrorCode::kFrameMalformed, "The broker's Error is malformed.");
@@ -59,7 +59,6 @@ bool Requests::on_frame(const Frame& frame) {
   } else {
     finish(frame.correlation, status);
   }
-  return true;
 }
 
 void Requests::finish(std::uint64_t token, const Status& failure) {

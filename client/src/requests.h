@@ -56,8 +56,8 @@ class Requests {
   void cancel(std::uint64_t token);
 
   void pump(FrameWriter& output);
-  // False: the frame answers none of them.
-  bool on_frame(const Frame& frame);
+  // One that answers none of them, as after cancel(), changes nothing.
+  void on_frame(const Frame& frame);
   bool owns(std::uint64_t correlation) const { return correlation >= kRequestCorrelation; }
 
   void connection_lost(const Status& why);

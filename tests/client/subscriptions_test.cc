@@ -67,7 +67,7 @@ struct Subscribing : BrokerVoice, client::DeliverySink {
       if (frame.type == wire::FrameType_Deliver) {
         REQUIRE(subscriptions.on_deliver(frame.frame()));
       } else {
-        REQUIRE(requests.on_frame(frame.frame()));
+        requests.on_frame(frame.frame());
       }
     }
     subscriptions.read_done();

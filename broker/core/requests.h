@@ -44,7 +44,7 @@ void for_each_sequence(std::span<const SequenceRange> ranges, Visit visit) {
   }
 }
 
-// Appends to ascending ranges.
+// Joins `sequence` to the last range if it follows; else it becomes a range of its own.
 inline void add_to_ranges(std::vector<SequenceRange>& ranges, Sequence sequence) {
   if (!ranges.empty() && ranges.back().last + 1 == sequence) {
     ranges.back().last = sequence;

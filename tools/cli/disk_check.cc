@@ -27,8 +27,7 @@ constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kPages = 256;
 constexpr std::size_t kFlushesMax = 500;
 constexpr std::chrono::seconds kLongest{2};
-// linux/magic.h has none for it.
-constexpr std::uint64_t kXfsMagic = 0x58465342;
+// Of a module of its own: linux/magic.h has none for it.
 constexpr std::uint64_t kZfsMagic = 0x2FC12FC1;
 
 Status system_error(std::string_view doing, const std::string& path, int error) {
@@ -88,7 +87,7 @@ std::string file_system_name(std::uint64_t magic) {
       return "ramfs";
     case EXT4_SUPER_MAGIC:
       return "ext4";  // and its forerunners, which have the same number
-    case kXfsMagic:
+    case XFS_SUPER_MAGIC:
       return "xfs";
     case BTRFS_SUPER_MAGIC:
       return "btrfs";

@@ -31,6 +31,11 @@ Status not_held(const DeliveryImpl& delivery) {
                             delivery.sequence(), delivery.message().queue));
 }
 
+Status not_extended() {
+  return Status(ErrorCode::kNotHeld,
+                "The lease cannot be extended: it has ended, or the message is settled.");
+}
+
 auto settle_order(const SettleItem& item) {
   return std::make_tuple(item.delivery->consumer(), item.kind, item.delay_ms,
                          std::string_view(item.reason), item.delivery->sequence());
@@ -542,16 +547,14 @@ void Subscriptions::send_extend(std::uint64_t key, std::uint64_t consumer,
       finish_if_settled(*of);
     }
     if (done) {
-      done(refused.empty()
-               ? Status()
-               : Status(ErrorCode::kNotHeld,
-                        "The lease cannot be extended: it has ended, or the message is settled."));
+      done(refused.empty() ? Status() : not_extended());
     }
     return true;
   };
   request.on_failed = [this, key, consumer, done](const Status& why) {
-    if (why.code() == ErrorCode::kConsumerNotFound) unknown_to_broker(key, consumer);
-    if (done) done(why);
+    const bool unknown = why.code() == ErrorCode::kConsumerNotFound;
+    if (unknown) unknown_to_broker(key, consumer);
+    if (done) done(unknown ? not_extended() : why);
   };
   requests_.add(std::move(request));
 }

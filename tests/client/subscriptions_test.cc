@@ -188,5 +188,15 @@ TEST_CASE("without extend_leases a lease is extended only when it is asked for")
   CHECK(one.state(0) == DeliveryState::kLost);
 }
 
+// It was told of a consumer, of which the program knows nothing.
+TEST_CASE_FIXTURE(HoldsTwo, "a lease of a consumer that the broker no longer knows is not held") {
+  std::optional<Status> done;
+  subscriptions.extend(deliveries[0], 5'000, now_ms, [&](const Status& why) { done = why; });
+  error(expect_extend({{1, 1}}, 5'000), ErrorCode::kConsumerNotFound, "it was ended");
+  REQUIRE(done.has_value());
+  CHECK(done->code() == ErrorCode::kNotHeld);
+  CHECK(state(0) == DeliveryState::kLost);
+}
+
 }  // namespace
 }  // namespace holdfast::test

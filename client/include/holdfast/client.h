@@ -32,7 +32,14 @@
 // - storage_full, queue_full and limit_reached (too much waits for the disk): publish() tries again
 //   with backoff until `timeout`, and publish_async() reports them at once: the caller decides.
 //
-// Errors are values: holdfast/status.h, codes in holdfast/error_code.h. No method throws.
+// Errors are values: holdfast/status.h, codes in holdfast/error_code.h. No method throws. Each
+// call's comment names what it is refused with, here or by the broker. Besides, every call that
+// waits for the broker may return
+// - kInvalidArgument on the I/O thread, after fork(), or of a moved-from object;
+// - kTimeout, and kCancelled: the client was closed;
+// - kConnectionLost without `reconnect`, and kVersionUnsupported when another version of the broker
+//   answers at the address: the client has ended, and every further call says so;
+// - kFrameMalformed: an answer that does not keep to the protocol.
 
 #pragma once
 
@@ -72,8 +79,9 @@ struct ClientOptions {
   // Publishes that may be unconfirmed; past it, or while others wait for that, publish_async and
   // publish_future block their caller until there is room or the client is closed, however long
   // that takes; publish() does until `timeout`. (On the I/O thread: kLimitReached through the
-  // callback.) No more of them are sent ahead than the broker reads, 4 MiB if it is not set
-  // otherwise; the rest waits here.
+  // callback.) One message always has room, however large: with 0 they go one at a time. No more of
+  // them are sent ahead than the broker reads, 4 MiB if it is not set otherwise; the rest waits
+  // here.
   std::size_t unconfirmed_bytes_max = 16u << 20;
   // Told when a connection stands, the first one included (ok), and when it is lost (why); not of
   // attempts that fail, nor of close(). On the I/O thread, like the callbacks of asynchronous
@@ -112,7 +120,7 @@ class DeliveryImpl;
 // costs no attempt, and it comes again at once. If the lease or the connection was lost, settling
 // returns kNotHeld or kConnectionLost, and the message may come again; but an ack after a lost
 // lease is still tried, also after Consumer::stop(), and succeeds if nobody else has settled the
-// message, it is not on its way to the dead-letter queue, and no 16 attempts have failed since. Of
+// message, it was not rejected and is no dead letter yet, and no 16 attempts have failed since. Of
 // a settle that was under way when the connection was lost (kConnectionLost) or the client was
 // closed (kCancelled), nobody knows whether it was done: every later settle says so with
 // kConnectionLost, and the message may have been settled, or may come again. A moved-from Delivery
@@ -152,6 +160,9 @@ class Delivery {
 
   // The lease ends this long from now: 100 ms to 12 h; 0: as long as it was at first. Not durable.
   // Synchronous. Not needed while extend_leases is on, which makes a longer one no shorter.
+  // kInvalidArgument: it can be none of these; kNotHeld: the lease has ended, or the message is
+  // settled; kOperationRefused: a settle of it is not answered yet; kConnectionLost: the connection
+  // that it came on has ended.
   Status extend(std::chrono::milliseconds lease);
 
  private:
@@ -205,21 +216,34 @@ class Client {
   Client& operator=(const Client&) = delete;
   ~Client();  // close()
 
-  // Returns once the message is durable.
+  // Returns once the message is durable. Refused here with kNameInvalid, kMessageIdInvalid,
+  // kHeadersTooLarge, kMessageTooLarge (also of a message too large for a frame). By the broker
+  // with kQueueNotFound; kOperationRefused (a dead-letter queue); kMessageTooLarge (for this
+  // queue); kInvalidArgument (a header that is not UTF-8, or has no name); kMessageCorrupt (damaged
+  // on its way); and, when it was still so at the last try within `timeout`, kStorageFull,
+  // kQueueFull, kLimitReached. kConnectionLost: it was sent, the connection was lost, sent again it
+  // was refused, and its queue, without a dedup window, cannot tell whether it was stored the first
+  // time.
   Result<PublishReceipt> publish(std::string_view queue, const Message& message);
 
   using PublishDone = std::function<void(Result<PublishReceipt>)>;
   // In the order of the calls of one thread, for one queue. `done` may be empty; it runs on the I/O
   // thread, once. May block: see `unconfirmed_bytes_max`. Never gives up while reconnecting;
   // cancelled by close(). A `done` that publishes again whatever it is told keeps close() from
-  // ending: what is not retryable() is to end.
+  // ending: what is not retryable() is to end. Refused as publish() is, but at once, and never with
+  // kTimeout; kLimitReached also on the I/O thread when there is no room.
   void publish_async(std::string_view queue, const Message& message, PublishDone done);
   std::future<Result<PublishReceipt>> publish_future(std::string_view queue,
                                                      const Message& message);
-  // Waits until everything published so far is confirmed or refused.
+  // Waits until everything published so far is confirmed or refused, which of the two only the
+  // publishes themselves are told: kTimeout and kCancelled are its only errors but for a wrong call
+  // (kInvalidArgument).
   Status flush();
 
-  // kQueueNotFound, kInvalidArgument, kTimeout, …
+  // Refused here with kNameInvalid, kInvalidArgument (an option out of its bounds, no handler) and
+  // kLimitReached (no thread to be had); by the broker with kQueueNotFound and kLimitReached (it
+  // has as many consumers as it may). While there is no connection, or the broker drains, it is
+  // waited for the next one.
   Result<Consumer> consume(std::string_view queue, ConsumeOptions options, Handler handler);
 
   // Takes up to `count` (1 to 65,536) deliveries, waiting at most `wait` for the first and not for
@@ -228,7 +252,9 @@ class Client {
   // 2 seconds more, so that a `wait` of 0 takes what is ready. kConnectionLost: nothing came, and
   // there was no connection when the wait was over (with one of 0, at once), or it was lost while
   // the broker was asked whether anything comes. kTimeout: nothing came, and the broker did not
-  // answer that. Each must be settled; its lease is not extended by itself.
+  // answer that. Refused here with kNameInvalid and kInvalidArgument (`count`, `wait` or `lease`
+  // out of its bounds); by the broker with kQueueNotFound and kLimitReached. Each must be settled;
+  // its lease is not extended by itself.
   Result<std::vector<Delivery>> receive(std::string_view queue, std::uint32_t count,
                                         std::chrono::milliseconds wait,
                                         std::chrono::milliseconds lease = {});

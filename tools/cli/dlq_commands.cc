@@ -66,7 +66,7 @@ ExitCode show_dead(Session& session, const std::string& queue) {
     output.single(json);
     return session.finish();
   }
-  std::vector<std::pair<std::string, std::string>> fields = {
+  Fields fields = {
       {"Dead letters of", report->source_queue},
       {"Kept in", report->name},
       {"Messages", fmt::format("{} ({}), {} in flight", report->messages, size_cell(report->bytes),

@@ -3,15 +3,12 @@
 #include <fmt/format.h>
 
 #include <string>
-#include <utility>
 
 #include "cli/cell.h"
 #include "cli/json_form.h"
 
 namespace holdfast::cli {
 namespace {
-
-using Fields = std::vector<std::pair<std::string, std::string>>;
 
 std::string attempt_line(const AttemptReport& attempt) {
   std::string line = timestamp(attempt.delivered_at);

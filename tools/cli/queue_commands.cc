@@ -19,8 +19,6 @@
 namespace holdfast::cli {
 namespace {
 
-using Fields = std::vector<std::pair<std::string, std::string>>;
-
 Fields fields_of(const QueueReport& report) {
   Fields fields = {
       {"Queue", report.name},

@@ -62,7 +62,7 @@ void Table::append_line(const std::vector<std::string>& cells, std::string& out)
   out += '\n';
 }
 
-std::string render_fields(const std::vector<std::pair<std::string, std::string>>& fields) {
+std::string render_fields(const Fields& fields) {
   std::size_t width = 0;
   for (const auto& [name, value] : fields) width = std::max(width, character_count(name));
   std::string out;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace holdfast::cli {
@@ -40,7 +41,9 @@ class Table {
   bool header_is_out_ = false;
 };
 
-// A noun with its properties, one a line, values aligned: "NAME   value".
-std::string render_fields(const std::vector<std::pair<std::string, std::string>>& fields);
+// A noun's properties: name and value.
+using Fields = std::vector<std::pair<std::string, std::string>>;
+// One a line, values aligned: "NAME   value".
+std::string render_fields(const Fields& fields);
 
 }  // namespace holdfast::cli

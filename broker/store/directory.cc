@@ -152,7 +152,17 @@ Status check_format(const std::string& store_path, bool read_only) {
 }
 
 // What is in a directory, judged without changing anything.
-enum class Contents { kMissing, kNoStore, kStore };
+enum class Contents { kMissing, kNoStore, kEmptyStore, kStore };
+
+// As a mount of a fresh file system is, or one whose disk is not mounted.
+bool is_empty(const std::string& store_path) {
+  std::error_code error;
+  for (fs::directory_iterator entries(store_path, error);
+       !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    if (entries->path().filename() != kLostAndFound) return false;
+  }
+  return !error;
+}
 
 Result<Contents> inspect(const std::string& path, bool read_only) {
   struct stat info {};
@@ -177,7 +187,9 @@ Result<Contents> inspect(const std::string& path, bool read_only) {
   }
   if (error) return system_error("Reading", path, error.value(), read_only);
   if (!has_store) return Contents::kNoStore;
-  Status status = check_format(path + "/" + std::string(kStoreName), read_only);
+  const std::string store_path = path + "/" + std::string(kStoreName);
+  if (is_empty(store_path)) return Contents::kEmptyStore;
+  Status status = check_format(store_path, read_only);
   if (!status) return status;
   return Contents::kStore;
 }
@@ -285,10 +297,11 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
   if (!options.allow_network_file_system) {
     if (Status status = check_file_system(options.path); !status) return status;
     // May be a mount or a link to another one.
-    if (*contents == Contents::kStore) {
+    if (*contents == Contents::kStore || *contents == Contents::kEmptyStore) {
       if (Status status = check_file_system(directory->store_path()); !status) return status;
     }
   }
+  if (*contents == Contents::kEmptyStore) return directory->refuse_empty_store();
   if (Status status = directory->lock_directory(options.read_only); !status) return status;
   contents = inspect(options.path, options.read_only);
   if (!contents) return contents.status();
@@ -296,6 +309,10 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
     Status status = directory->lock_store(true);
     if (!status) return status;
     return directory;
+  }
+  if (*contents == Contents::kEmptyStore) return directory->refuse_empty_store();
+  if (*contents == Contents::kNoStore) {
+    if (Status status = directory->check_nothing_is_lost(); !status) return status;
   }
   if (Status status = remove_leftover(directory->path_ + "/" + std::string(kNewStoreName));
       !status) {
@@ -312,9 +329,13 @@ Result<std::unique_ptr<DataDirectory>> DataDirectory::open(const DirectoryOption
   return directory;
 }
 
-// So that no pid is left there that will be another program's.
+// So that no pid is left there that will be another program's: an empty line stays, which tells
+// that a store was there.
 DataDirectory::~DataDirectory() {
-  if (shows_pid_) static_cast<void>(::truncate(lock_path().c_str(), 0) == 0);
+  if (!shows_pid_) return;
+  const File file(lock_path(), O_WRONLY);
+  if (!file.ok() || ::pwrite(file.descriptor(), "\n", 1, 0) != 1) return;
+  static_cast<void>(::ftruncate(file.descriptor(), 1) == 0);
 }
 
 std::string DataDirectory::store_path() const { return path_ + "/" + std::string(kStoreName); }
@@ -355,7 +376,32 @@ Status DataDirectory::lock_store(bool read_only) {
   return lock(std::move(store), store_path());
 }
 
-// Only a courtesy to whom finds the directory locked: on a full disk there is no pid to show.
+// A start that was killed before it had a store leaves the lock file empty: it is written only once
+// the store is there, durably. A store that has gone since is one that somebody misses.
+Status DataDirectory::check_nothing_is_lost() const {
+  struct stat info {};
+  if (::stat(lock_path().c_str(), &info) != 0) {
+    return errno == ENOENT ? Status() : system_error("Looking at", lock_path(), errno);
+  }
+  if (info.st_size == 0) return Status();
+  return Status(ErrorCode::kDirectoryForeign,
+                fmt::format("The store of {} is gone: a broker had one in it before. Bring it back "
+                            "(is a disk not mounted?), or remove {} to begin with an empty store.",
+                            path_, lock_path()));
+}
+
+// A new store is made beside the place that it is renamed to, so that it is whole or not there.
+Status DataDirectory::refuse_empty_store() const {
+  if (Status status = check_nothing_is_lost(); !status) return status;
+  return Status(ErrorCode::kDirectoryForeign,
+                fmt::format("{} is empty, and a new store cannot be made in it. Unmount it, or "
+                            "remove it, and start the broker once; a store can then be copied to "
+                            "the disk that is to be mounted there.",
+                            store_path()));
+}
+
+// A courtesy to whom finds the directory locked, and the mark of a directory that has a store: on a
+// full disk there is neither.
 void DataDirectory::show_pid() {
   const std::string pid = fmt::format("{}\n", ::getpid());
   const File file(lock_path(), O_WRONLY | O_TRUNC);

@@ -1,7 +1,7 @@
 // The data directory as its owner sees it:
 //
 //   DIR, DIR/store      locked while a broker or a check has them open
-//   DIR/holdfast.lock   likewise; shows that broker's pid
+//   DIR/holdfast.lock   likewise; shows that broker's pid, and is not empty once a store was there
 //   DIR/store/format    one line of text: what this is, and its format version
 //   DIR/store/data.mdb  everything stored
 //   DIR/store/lock.mdb  LMDB's table of readers
@@ -46,8 +46,8 @@ class DataDirectory {
   using Creator = std::function<Status(const std::string& directory)>;
 
   // Locks the directory, and creates it and the store in it if there is none. Errors:
-  // kDirectoryLocked, kDirectoryForeign, kDirectoryNewer, kDirectoryReadOnly, kOperationRefused (a
-  // network file system), kStorageFull, kStorageFailed.
+  // kDirectoryLocked, kDirectoryForeign (also one whose store is gone), kDirectoryNewer,
+  // kDirectoryReadOnly, kOperationRefused (a network file system), kStorageFull, kStorageFailed.
   static Result<std::unique_ptr<DataDirectory>> open(const DirectoryOptions& options,
                                                      const Creator& create);
   ~DataDirectory();
@@ -63,6 +63,8 @@ class DataDirectory {
   Status lock_store(bool read_only);
   // `path` is what is said to be in use if it is.
   Status lock(File file, std::string_view path);
+  Status check_nothing_is_lost() const;
+  Status refuse_empty_store() const;
   Status create_store(const Creator& create);
   void show_pid();
 

@@ -109,7 +109,7 @@ TEST_CASE("a directory that is being checked was said to be in use by a broker t
   const TemporaryDirectory temporary;
   REQUIRE(open_status(temporary.path()).ok());
   const std::string lock = temporary.path() + "/holdfast.lock";
-  CHECK_EQ(read_file(lock), "");
+  CHECK_EQ(read_file(lock), "\n");
   // Of a process that is there, and has the file open, but not locked.
   write_file(lock, fmt::format("{}\n", ::getppid()));
   const File file(lock, O_RDONLY);
@@ -235,6 +235,52 @@ TEST_CASE("a leftover beside a finished store is removed") {
   std::filesystem::create_directory(temporary.path() + "/store.new");
   CHECK(open_status(temporary.path()).ok());
   CHECK((names_in(temporary.path()) == std::vector<std::string>{"holdfast.lock", "store"}));
+}
+
+TEST_CASE("a directory whose store was gone was taken for a new one") {
+  for (const bool killed : {false, true}) {
+    const TemporaryDirectory temporary;
+    const TemporaryDirectory elsewhere;
+    REQUIRE(open_status(temporary.path()).ok());
+    const std::string lock = temporary.path() + "/holdfast.lock";
+    if (killed) write_file(lock, "4711\n");
+    std::filesystem::rename(temporary.path() + "/store", elsewhere.path() + "/store");
+    for (int starts = 0; starts < 2; ++starts) {
+      check_refused(temporary.path(), ErrorCode::kDirectoryForeign,
+                    fmt::format("remove {} to begin with an empty store.", lock));
+      CHECK((names_in(temporary.path()) == std::vector<std::string>{"holdfast.lock"}));
+    }
+    std::filesystem::rename(elsewhere.path() + "/store", temporary.path() + "/store");
+    CHECK(open_status(temporary.path()).ok());
+    std::filesystem::remove_all(temporary.path() + "/store");
+    std::filesystem::remove(lock);
+    CHECK(open_status(temporary.path()).ok());
+  }
+}
+
+// It was told to name an empty directory.
+TEST_CASE("a fresh file system as the store, or a mount that is missing, was called foreign") {
+  for (const bool fresh : {false, true}) {
+    const TemporaryDirectory temporary;
+    const std::string store = temporary.path() + "/store";
+    std::filesystem::create_directory(store);
+    if (fresh) std::filesystem::create_directory(store + "/lost+found");
+    check_refused(temporary.path(), ErrorCode::kDirectoryForeign, store + " is empty");
+    CHECK((names_in(temporary.path()) == std::vector<std::string>{"store"}));
+    CHECK_EQ(check_directory(temporary.path(), {}).status().code(), ErrorCode::kDirectoryForeign);
+    std::filesystem::remove_all(store);
+    REQUIRE(open_status(temporary.path()).ok());
+    // What is told to be done: a copy beside the lost+found of a disk.
+    const TemporaryDirectory disk;
+    if (fresh) std::filesystem::create_directory(disk.path() + "/lost+found");
+    std::filesystem::copy(store, disk.path(), std::filesystem::copy_options::recursive);
+    std::filesystem::remove_all(store);
+    std::filesystem::create_directory(store);
+    check_refused(temporary.path(), ErrorCode::kDirectoryForeign, "is a disk not mounted?");
+    std::filesystem::remove(store);
+    std::filesystem::create_directory_symlink(disk.path(), store);
+    CHECK(open_status(temporary.path()).ok());
+  }
 }
 
 TEST_CASE("a store.new with something else in it is refused and left as it is") {

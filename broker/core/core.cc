@@ -98,12 +98,15 @@ void Core::State::recover_outstanding(Queue& queue, std::vector<RetryRecord> rec
       [&unsettled](Sequence sequence) { unsettled.push_back(sequence); });
   for (const Sequence sequence : unsettled) {
     const auto found = by_sequence.find(sequence);
-    Outstanding& entry = recover_attempts(
-        queue, sequence, found == by_sequence.end() ? nullptr : found->second, now);
+    RetryRecord* const record = found == by_sequence.end() ? nullptr : found->second;
+    const bool was_interrupted = record == nullptr || record->in_flight;
+    Outstanding& entry = recover_attempts(queue, sequence, record, now);
+    if (was_interrupted) ++interrupted.messages;
     // Also when its last attempt had ended: a stop may have come between the commit that says so
     // and the one that moves it.
     if (queue.is_over_after(entry.attempts)) {
       exhausted.push_back(&entry);
+      if (was_interrupted) ++interrupted.dead;
     } else {
       const bool due = entry.deadline <= now.monotonic;
       entry.state = due ? OutstandingState::kReady : OutstandingState::kWaiting;
@@ -133,11 +136,16 @@ Outstanding& Core::State::recover_attempts(Queue& queue, Sequence sequence, Retr
     if (!record->in_flight && record->due > now.wall) {
       // Not longer than was chosen when the last attempt ended, however far the wall clock was set
       // back since.
-      const std::vector<AttemptRecord>& ended = entry.history->attempts;
+      std::vector<AttemptRecord>& ended = entry.history->attempts;
       const Milliseconds chosen = ended.empty() ? kWaitMax : record->due - ended.back().ended_at;
       entry.span_ms =
           static_cast<std::uint32_t>(std::clamp(chosen, Milliseconds(0), kWaitMax).count());
       entry.deadline += std::min(record->due - now.wall, Milliseconds(entry.span_ms));
+      // Then the wait begins now, and is stored so: the next start would begin it once more.
+      if (!ended.empty() && ended.back().ended_at > now.wall) {
+        ended.back().ended_at = now.wall;
+        touch_retry(queue, entry);
+      }
     }
   }
   if (record == nullptr || record->in_flight) {
@@ -379,6 +387,9 @@ std::uint64_t Core::corrupt_found() const { return state_->corrupt_found; }
 const std::string& Core::corrupt_last() const { return state_->corrupt_last; }
 std::uint64_t Core::room_refusals() const { return state_->room_refusals; }
 std::uint64_t Core::moves_held_up() const { return state_->moves_held_up; }
+std::uint64_t Core::ids_cut_short() const { return state_->ids_cut_short; }
+const std::string& Core::ids_cut_short_last() const { return state_->ids_cut_short_last; }
+InterruptedAttempts Core::interrupted() const { return state_->interrupted; }
 
 void Core::committed(const CommitResult& result, Now now) { state_->committed(result, now); }
 void Core::ids_fetched(const IdsResult& result, Now now) { state_->ids_fetched(result, now); }

@@ -114,6 +114,12 @@ class Core {
   std::uint64_t room_refusals() const;
   // Messages since the start that had to wait for room before they could be dead letters.
   std::uint64_t moves_held_up() const;
+  // Ids since the start that left dedup windows before their time, for there were more than
+  // `dedup.ids_max`, and the queue of the last of them.
+  std::uint64_t ids_cut_short() const;
+  const std::string& ids_cut_short_last() const;
+  // Of what was loaded.
+  InterruptedAttempts interrupted() const;
 
   // ---- the store's answers ----
   // Of all batches that were taken, up to the one with that number.

@@ -207,6 +207,8 @@ void Core::State::cut_window_short(Queue& publishing) {
   const std::size_t dropped = queue.dedup.drop_oldest();
   if (dropped == 0) return;
   queue.dedup_cut_short += dropped;
+  ids_cut_short += dropped;
+  ids_cut_short_last = queue.record.name;
   queue.trim_dedup = true;
   touch(queue);
 }

@@ -90,8 +90,11 @@ void Core::State::create_queue(const CreateQueueRequest& request, Now now) {
 Status Core::State::check_new_queue(std::string_view name, std::string_view dead_name) const {
   if (draining) return {ErrorCode::kDraining, "The broker is shutting down."};
   if (source_queues >= options.queues_max) {
-    return {ErrorCode::kLimitReached,
-            fmt::format("The broker has {} queues, its limit (queues_max).", source_queues)};
+    return {
+        ErrorCode::kLimitReached,
+        fmt::format("The broker has {} queues, and its limit is {} (queues_max). Delete one, or "
+                    "start the broker with a higher limit.",
+                    source_queues, options.queues_max)};
   }
   if (std::numeric_limits<std::uint32_t>::max() - next_id < kIdsOfQueue) {
     return {ErrorCode::kLimitReached,

@@ -411,6 +411,9 @@ struct Core::State {
   std::string corrupt_last;
   std::uint64_t room_refusals = 0;  // of publishes while they are allowed
   std::uint64_t moves_held_up = 0;  // for want of room
+  std::uint64_t ids_cut_short = 0;
+  std::string ids_cut_short_last;  // the queue
+  InterruptedAttempts interrupted;
 
   std::vector<SessionId> sessions_to_serve;  // by the next advance(); may be gone meanwhile
   std::deque<QueueId> overdue;               // in turn; may be gone meanwhile

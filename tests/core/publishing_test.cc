@@ -202,6 +202,8 @@ TEST_CASE("ids that leave the window by its bound on count are counted") {
   const QueueReport report = f.report("q");
   CHECK(report.dedup_ids <= 5'000);
   CHECK(report.dedup_cut_short + report.dedup_ids == 6'000);
+  CHECK(f.core().ids_cut_short() == report.dedup_cut_short);
+  CHECK(f.core().ids_cut_short_last() == "q");
   CHECK(f.confirm_of(f.publish("q", "m5999"))->duplicate);
 }
 

@@ -282,6 +282,23 @@ TEST_CASE("deleting goes on after a crash in the middle") {
   CHECK(f.store.queue_count() == 0);
 }
 
+TEST_CASE("what a crash cost was not known") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 2}, {QueueSetting::kBackoffMin, 0}});
+  for (int i = 0; i < 3; ++i) f.publish("q", "m" + std::to_string(i));
+  const ConsumerId one = f.subscribe("q", 1);
+  REQUIRE(f.delivered() == std::vector<Sequence>{1});
+  f.settle(one, wire::SettleKind_Nack, {{1, 1}}, "", Milliseconds(0));
+  f.set_credit(one, 3);
+  f.pass(Milliseconds(1));
+  REQUIRE(f.delivered().size() == 3);
+  f.crash();
+  CHECK(f.core().interrupted().messages == 3);
+  CHECK(f.core().interrupted().dead == 1);
+  f.crash();
+  CHECK(f.core().interrupted().messages == 0);
+}
+
 TEST_CASE("queue names, limits and settings are checked") {
   CoreOptions options;
   options.queues_max = 2;
@@ -302,6 +319,19 @@ TEST_CASE("queue names, limits and settings are checked") {
   CHECK(f.last_error().code() == ErrorCode::kLimitReached);
   f.delete_queue("r.dead");
   CHECK(f.last_error().code() == ErrorCode::kOperationRefused);
+}
+
+// Its error named the number of queues as the limit.
+TEST_CASE("a broker that was started with a lower limit on queues told a wrong one") {
+  CoreFixture f;
+  f.create_queue("a");
+  f.create_queue("b");
+  CoreOptions options;
+  options.queues_max = 1;
+  f.restart_with(options);
+  f.create_queue("c");
+  CHECK(f.last_error().message().starts_with(
+      "The broker has 2 queues, and its limit is 1 (queues_max)."));
 }
 
 // Whoever set a longer lease for every queue still had 30 s for dead letters.

@@ -165,6 +165,24 @@ TEST_CASE("a wall clock that was set back does not make the wait for a retry lon
   CHECK(core.delivered() == std::vector<Sequence>{1});
 }
 
+// With a start a day, what was put off for a week never came.
+TEST_CASE("after the wall clock was set back each start began the wait for a retry anew") {
+  CoreFixture core;
+  core.create_queue("orders");
+  const ConsumerId consumer = core.subscribe("orders", 1);
+  core.publish("orders", "a");
+  core.deliveries();
+  core.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "later", Milliseconds(5000));
+  core.set_wall_clock(core.now().wall - Milliseconds(3'600'000));
+  for (int starts = 0; starts < 5; ++starts) {
+    core.restart();
+    core.subscribe("orders", 1);
+    CHECK(core.delivered().empty());
+    core.pass(Milliseconds(1000));
+  }
+  CHECK(core.delivered() == std::vector<Sequence>{1});
+}
+
 TEST_CASE("a retry that is due stays due after a restart, wherever the wall clock is") {
   CoreFixture core;
   core.create_queue("orders");

@@ -60,6 +60,10 @@ class CoreFixture {
   void release_reads();
   void crash();
   void restart() { crash(); }
+  void restart_with(CoreOptions options) {
+    options_ = std::move(options);
+    crash();
+  }
   void run();
   Now now() const { return now_; }
   void set_wall_clock(WallTime wall) { now_.wall = wall; }

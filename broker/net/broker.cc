@@ -90,6 +90,12 @@ Status Broker::load() {
   }
   const Now now = read_clocks();
   core_.load(*state, now);
+  if (const InterruptedAttempts interrupted = core_.interrupted(); interrupted.messages > 0) {
+    log_.warning(
+        "{} messages were in flight, or about to be, when the broker ended, which counts as an "
+        "attempt; {} of them become dead letters by it.",
+        interrupted.messages, interrupted.dead);
+  }
   note_space(state->space);
   const Result<std::uint64_t> damaged =
       store_.load_dedup([this, now](QueueId queue, std::uint64_t time_ms, Sequence first,
@@ -138,6 +144,8 @@ std::vector<std::string> Broker::addresses() const {
 
 Status Broker::run() {
   while (phase_ != Phase::kDone && phase_ != Phase::kFailed) uv_run(&loop_, UV_RUN_ONCE);
+  // What was to be told later is told now.
+  tell_counted(read_clocks().monotonic + std::max(kTellInterval, Log::kPeerWindow));
   if (phase_ == Phase::kFailed) return failure_;
   tear_down();
   return failure_;
@@ -151,7 +159,7 @@ void Broker::pump() {
   answer_drain_requests(now);
   advance_core(now);
   peers_.begin_turn(now);
-  tell_counted(now);
+  tell_counted(now.monotonic);
   holds_back_ = std::exchange(has_committed_, false) && gathers_more();
   int rounds = 0;
   while (rounds < kPumpRoundsMax && pump_round(now)) ++rounds;
@@ -227,16 +235,25 @@ std::uint64_t Broker::ToldSeldom::due(std::uint64_t counted, MonotonicTime now) 
   return counted - std::exchange(told, counted);
 }
 
-// A disk that fails damages many, and one that is nearly full refuses many.
-void Broker::tell_counted(Now now) {
-  if (const auto found = corrupt_told_.due(core_.corrupt_found(), now.monotonic); found > 0) {
+// A disk that fails damages many, one that is nearly full refuses many, and who is turned away
+// comes again at once.
+void Broker::tell_counted(MonotonicTime now) {
+  log_.tell_left_out(now);
+  if (const auto turned_away = turned_away_told_.due(peers_.turned_away(), now); turned_away > 0) {
+    log_.warning(
+        "{} clients were turned away: the broker serves {} connections, its limit "
+        "(connections_max). `holdfast connection ls` tells who has them; raise the limit or close "
+        "some.",
+        turned_away, options_.limits.connections_max);
+  }
+  if (const auto found = corrupt_told_.due(core_.corrupt_found(), now); found > 0) {
     log_.error(
         "{} stored messages no longer match their checksums or can no longer be read, the last of "
         "them {}; what is left of them is in the dead-letter queues, with the reason corrupt. "
         "Check the disk.",
         found, core_.corrupt_last());
   }
-  const auto refused = room_refusals_told_.due(core_.room_refusals(), now.monotonic);
+  const auto refused = room_refusals_told_.due(core_.room_refusals(), now);
   if (refused > 0) {
     log_.warning(
         "{} publishes were refused: the store is not full, but had too little room for theirs; "
@@ -244,13 +261,21 @@ void Broker::tell_counted(Now now) {
         "space.",
         refused);
   }
-  const auto held_up = moves_held_up_told_.due(core_.moves_held_up(), now.monotonic);
+  const auto held_up = moves_held_up_told_.due(core_.moves_held_up(), now);
   if (held_up > 0) {
     log_.warning(
         "{} messages that were rejected, or failed for the last time, had to wait for room in the "
         "dead-letter queues; the status tells how many still do (moving). Consume or delete "
         "messages, or give the store more space.",
         held_up);
+  }
+  const auto cut_short = ids_cut_short_told_.due(core_.ids_cut_short(), now);
+  if (cut_short > 0) {
+    log_.warning(
+        "{} message ids were forgotten before their dedup-window was over, the last of them of "
+        "queue \"{}\", because all queues together remember {} (dedup_ids_max): what is published "
+        "again with one of them is stored twice. Raise the limit, or shorten the windows.",
+        cut_short, core_.ids_cut_short_last(), options_.core.dedup.ids_max);
   }
 }
 
@@ -381,6 +406,7 @@ void Broker::advance_drain(Now now) {
   if (phase_ == Phase::kDraining) {
     const bool all_settled = core_.drained() && peers_.output_bytes() == 0;
     if (!all_settled && !hurry_ && now.monotonic < drain_until_) return;
+    tell_unsettled(now);
     peers_.close_all(now);
     phase_ = Phase::kCommittingLast;
   }
@@ -396,6 +422,13 @@ void Broker::advance_drain(Now now) {
         "confirmed.");
   }
   phase_ = Phase::kDone;
+}
+
+void Broker::tell_unsettled(Now now) {
+  const std::uint64_t unsettled = core_.report(now).in_flight;
+  if (unsettled == 0) return;
+  log_.warning("{} messages in flight were not settled before the end, which counts as an attempt.",
+               unsettled);
 }
 
 void Broker::close_listeners() {

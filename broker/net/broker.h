@@ -102,9 +102,10 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   void advance_core(Now now);
   void arm_timer(Now now);
   void note_space(const SpaceReport& space);
-  void tell_counted(Now now);
+  void tell_counted(MonotonicTime now);
   void answer_drain_requests(Now now);
   void advance_drain(Now now);
+  void tell_unsettled(Now now);
   void close_listeners();
   void tear_down();
 
@@ -135,9 +136,11 @@ class Broker final : private BrokerFacts, private StoreLinkOwner {
   bool hurry_ = false;
   bool publishes_allowed_ = true;
   bool commits_wait_ = false;
+  ToldSeldom turned_away_told_;
   ToldSeldom corrupt_told_;
   ToldSeldom room_refusals_told_;
   ToldSeldom moves_held_up_told_;
+  ToldSeldom ids_cut_short_told_;
   bool torn_down_ = false;
   MonotonicTime started_at_;
   MonotonicTime drain_until_;

@@ -12,20 +12,22 @@
 namespace holdfast::broker {
 
 bool Log::peer_line_allowed(MonotonicTime now) {
-  if (now - window_began_ >= kPeerWindow) {
-    window_began_ = now;
-    lines_in_window_ = 0;
-    if (lines_left_out_ > 0) {
-      write("info", fmt::format("{} more lines about connections were left out.", lines_left_out_));
-      lines_left_out_ = 0;
-    }
-  }
+  tell_left_out(now);
+  if (lines_in_window_ == 0) window_began_ = now;
   if (lines_in_window_ < kPeerLinesMax) {
     ++lines_in_window_;
     return true;
   }
   ++lines_left_out_;
   return false;
+}
+
+void Log::tell_left_out(MonotonicTime now) {
+  if (now - window_began_ < kPeerWindow) return;
+  lines_in_window_ = 0;
+  if (const std::uint64_t left_out = std::exchange(lines_left_out_, 0); left_out > 0) {
+    write("info", fmt::format("{} more lines about connections were left out.", left_out));
+  }
 }
 
 void Log::write(std::string_view level, std::string_view sentence) {

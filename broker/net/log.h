@@ -41,12 +41,14 @@ class Log {
   void error(fmt::format_string<Args...> format, Args&&... args) {
     write("error", fmt::format(format, std::forward<Args>(args)...));
   }
-  // About one connection: at most kPeerLinesMax lines in kPeerWindow, the rest is counted and told
-  // with the first line of the next window.
+  // About one connection: at most kPeerLinesMax lines in kPeerWindow, the rest is counted.
   template <typename... Args>
   void peer(MonotonicTime now, fmt::format_string<Args...> format, Args&&... args) {
     if (peer_line_allowed(now)) write("info", fmt::format(format, std::forward<Args>(args)...));
   }
+
+  // Tells of those, once their window is over.
+  void tell_left_out(MonotonicTime now);
 
   static constexpr std::uint64_t kPeerLinesMax = 20;
   static constexpr Milliseconds kPeerWindow{10'000};

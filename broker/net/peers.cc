@@ -123,6 +123,7 @@ void Peers::accept(const Listener& listener, uv_stream_t& server) {
     return;
   }
   if (over_cap) {
+    ++turned_away_;
     const Status error(
         ErrorCode::kTooManyConnections,
         fmt::format("The broker serves {} connections, its limit (connections_max): connect again "

@@ -87,6 +87,8 @@ class Peers {
   bool empty() const { return peers_.empty(); }
   // Connections served, those ending included, those over the cap not.
   std::size_t count() const { return serving_; }
+  // Turned away since the start, because connections_max were served.
+  std::uint64_t turned_away() const { return turned_away_; }
   // Not yet taken by the operating system, as of the last attend().
   std::size_t output_bytes() const { return output_bytes_; }
   // Peers that have published and not been answered, as of the last attend().
@@ -153,6 +155,7 @@ class Peers {
   std::uint64_t turn_ = 0;
   std::size_t serving_ = 0;
   std::size_t refused_ = 0;  // over the cap, not yet closed
+  std::uint64_t turned_away_ = 0;
   std::size_t output_bytes_ = 0;
   std::size_t input_bytes_ = 0;
   std::uint64_t unconfirmed_bytes_ = 0;  // of those that have gone as well

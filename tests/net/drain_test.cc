@@ -42,6 +42,19 @@ TEST_CASE("a draining broker waits for what is in flight and refuses what is new
   CHECK(broker.wait().ok());
 }
 
+TEST_CASE("messages that were not settled at the end were not in the log") {
+  RunningBroker broker(short_drain_options());
+  RawClient client = broker.connect();
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "m", "x");
+  client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  broker.request_drain();
+  CHECK(broker.wait().ok());
+  CHECK_NE(broker.logged().find("warning 1 messages in flight were not settled before the end"),
+           std::string::npos);
+}
+
 TEST_CASE("who says Hello to a draining broker is told that it ends") {
   RunningBroker broker;
   RawClient client = broker.connect();

@@ -575,6 +575,41 @@ TEST_CASE("a connection over the cap that is not told so is in the log") {
   CHECK_NE(broker.logged().find("is closed at once: too_many_connections"), std::string::npos);
 }
 
+// Only lines of info told of them, twenty in ten seconds.
+TEST_CASE("clients that were turned away for want of connections raised no warning") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.connections_max = 1;
+  RunningBroker broker(options);
+  RawClient first = broker.connect();
+  constexpr int kMore = 3;
+  for (int i = 0; i < kMore; ++i) {
+    broker.connect_silently().expect_fatal(ErrorCode::kTooManyConnections);
+  }
+  const auto told = [&broker] {
+    std::vector<int> counts;
+    const std::string log = broker.logged();
+    const std::string words =
+        " clients were turned away: the broker serves 1 connections, its "
+        "limit (connections_max).";
+    for (std::size_t at = log.find(words); at != log.npos; at = log.find(words, at + 1)) {
+      const std::size_t number = log.rfind(' ', at - 1);
+      CHECK(log.substr(0, number).ends_with("warning"));
+      counts.push_back(std::stoi(log.substr(number)));
+    }
+    return counts;
+  };
+  // Some at once, the others, which come within ten seconds of them, with the end.
+  first.send_empty(wire::FrameType_Ping, 1);
+  first.expect(wire::FrameType_Pong);
+  CHECK_FALSE(told().empty());
+  broker.request_drain();
+  broker.request_drain();
+  CHECK(broker.wait().ok());
+  int sum = 0;
+  for (const int count : told()) sum += count;
+  CHECK_EQ(sum, kMore);
+}
+
 TEST_CASE("a broker listens on TCP and on a unix socket, and both reach the same queues") {
   const std::string path = path_in_tmp();
   broker::BrokerOptions options = loopback_options();

@@ -113,6 +113,27 @@ TEST_CASE("a line that is too long for a pipe is cut, between two characters") {
   CHECK(line.ends_with("ü\n"));
 }
 
+// They were told with the next line about a connection, which may never come.
+TEST_CASE("how many lines about connections were left out was told only when one more came") {
+  Pipe pipe;
+  broker::Log log(pipe.out());
+  const MonotonicTime begin{Milliseconds(1'000'000)};
+  constexpr std::uint64_t kMore = 3;
+  for (std::uint64_t i = 0; i < broker::Log::kPeerLinesMax + kMore; ++i) {
+    log.peer(begin + Milliseconds(i), "One.");
+  }
+  const std::string lines = pipe.read();
+  CHECK(std::count(lines.begin(), lines.end(), '\n') == broker::Log::kPeerLinesMax);
+  log.tell_left_out(begin + broker::Log::kPeerWindow - Milliseconds(1));
+  CHECK(pipe.read().empty());
+  log.tell_left_out(begin + broker::Log::kPeerWindow);
+  CHECK(pipe.read().ends_with("info    3 more lines about connections were left out.\n"));
+  log.tell_left_out(begin + 2 * broker::Log::kPeerWindow);
+  CHECK(pipe.read().empty());
+  log.peer(begin + 2 * broker::Log::kPeerWindow, "One.");
+  CHECK(pipe.read().ends_with("info    One.\n"));
+}
+
 TEST_CASE("damage was not in the log") {
   broker::BrokerOptions options = loopback_options();
   options.core.cache_bytes_max = 1;  // so that it is read

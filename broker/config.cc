@@ -16,6 +16,7 @@
 #include <variant>
 
 #include "holdfast/text.h"
+#include "schema/address.h"
 #include "schema/frame.h"
 #include "schema/queue_settings.h"
 
@@ -257,6 +258,16 @@ class ConfigReader {
       if (!value) return wrong_type();
       if (value->find('\0') != std::string::npos) {
         return error(node.source(), fmt::format("{} contains a zero byte.", setting.name));
+      }
+      if (setting.name == "listen" && !value->empty()) {
+        const Result<Address> address = parse_address(*value, 0);
+        if (!address.ok() || address->is_unix()) {
+          return error(
+              node.source(),
+              fmt::format("listen is {}; it must be HOST:PORT with a port from 0 to 65535, "
+                          "e.g. \"127.0.0.1:7411\", or empty.",
+                          quoted(*value)));
+        }
       }
       config_.*(*field) = *value;
       return Status();

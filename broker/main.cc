@@ -321,6 +321,8 @@ int run(int argc, char** argv) {
   if (const Status streams = hold_standard_streams(); !streams.ok()) return fail(streams);
   CLI::App app("The Holdfast message broker.", "holdfastd");
   CommandLine line;
+  // Of an option given twice the later counts: a unit's options may be added to.
+  app.option_defaults()->take_last();
   app.add_option("--data", line.data, "Directory of the store; made if it does not exist")
       ->option_text("DIR");
   app.add_option("--listen", line.listen,

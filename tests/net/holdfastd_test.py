@@ -193,6 +193,13 @@ def test_check_config_prints_and_touches_nothing(directory):
     check(os.listdir(directory) == ["holdfast.toml"], f"made {os.listdir(directory)}")
 
 
+def test_an_option_of_the_unit_could_not_be_given_anew(directory):
+    code, out, err = run("--data", "/first", "--unix", "/first/s", "--data", directory + "/second",
+                         "--unix", directory + "/s", "--check-config")
+    check(code == 0, err)
+    check(f'data = "{directory}/second"' in out and f'unix = "{directory}/s"' in out, out)
+
+
 def test_a_relative_data_directory_was_told_as_it_was_typed(directory):
     os.mkdir(directory + "/start")
     os.mkdir(directory + "/elsewhere")

@@ -664,6 +664,7 @@ void ClientImpl::goodbye(const Frame& frame) {
   subscriptions_.draining();
   connection_.drop_after(std::max<std::uint64_t>(deadline_ms, 1),
                          Status(ErrorCode::kDraining, "The broker is shutting down."));
+  if (options_.on_draining) options_.on_draining();
 }
 
 void ClientImpl::disconnected(const Status& why) {

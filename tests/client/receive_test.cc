@@ -67,6 +67,25 @@ TEST_CASE("receiving takes what comes, pauses the subscription, and ends it when
   c.peer->expect(wire::FrameType_Unsubscribe);
 }
 
+// It was held until the connection went, for nothing told the program.
+TEST_CASE("what was received was not given back to a broker that drains") {
+  FakeBroker broker;
+  std::promise<void> told;
+  ClientOptions options = quick_options(broker);
+  options.on_draining = [&told] { told.set_value(); };
+  Connected c(broker, options);
+  std::vector<Delivery> deliveries = receive_one(c);
+  c.peer->goodbye(5000);
+  REQUIRE(told.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready);
+  deliveries.clear();
+  const Settling released = expect_settle(*c.peer);
+  CHECK(released.kind == wire::SettleKind_Release);
+  CHECK(released.ranges == Ranges{{1, 1}});
+  c.peer->settled(released.correlation, 1);
+  c.peer->ok(c.peer->expect(wire::FrameType_Unsubscribe).correlation);
+  c.peer->expect_close();
+}
+
 // The subscription was ended, because nothing was held any more.
 TEST_CASE("an ack after a lost lease of what was received was told of a lost connection") {
   FakeBroker broker;

@@ -63,6 +63,26 @@ def test_hold_at_a_broker_that_dies(daemon, tool_binary):
                    (process.returncode, err))
 
 
+# The stop took as long as it might, and the messages lost an attempt.
+def test_hold_at_a_broker_that_is_stopped_gave_nothing_back(daemon, tool_binary):
+    with own_broker(daemon, tool_binary) as (broker, tool, data):
+        tool.make("held", "--max-attempts", "1")
+        tool.lines("held", ["a", "b"])
+        process = subprocess.Popen(tool.command("message", "receive", "held", "-n", "2", "--hold"),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        CHECK.that(b"Ctrl-C" in process.stderr.readline(), "it holds")
+        CHECK.that(broker.stop() == 0, "the broker ends well")
+        _, err = process.communicate(timeout=LONG_S)
+        CHECK.that(process.returncode == 75 and b"draining: The broker is shutting down: 2 messages that "
+                   b"were held are given back." in err, (process.returncode, err))
+        broker = Broker(daemon, data)
+        try:
+            report = Tool(tool_binary, broker.address).report("held")
+            CHECK.that(report["ready"] == 2 and report["dead"] == 0, report)
+        finally:
+            broker.stop()
+
+
 # It said nothing until its timeout was over.
 def test_lines_while_the_broker_is_away(daemon, tool_binary):
     with tempfile.TemporaryDirectory(prefix="holdfast-cli-") as directory:

@@ -361,6 +361,16 @@ def test_hold(tool):
     CHECK.that(last[0]["attempt"] == 2, "a lease that ran out costs one")
 
 
+# More was waited for than the queue lets out, until the leases of what was held had run out.
+def test_one_run_held_the_same_message_twice(tool):
+    tool.make("narrow", "--outstanding-max", "1", "--backoff", "0..0")
+    tool.lines("narrow", ["a", "b", "c"])
+    held = tool.json("message", "receive", "narrow", "-n", "5", "--hold", "--lease", "500ms")
+    CHECK.that(held.code == 0 and [m["sequence"] for m in held.objects()] == [1], held)
+    released = tool.ok("message", "receive", "narrow", "-n", "5", "--release", "--wait", "10s")
+    CHECK.that([(m["sequence"], m["attempt"]) for m in released] == [(1, 2)], released)
+
+
 def test_failed_attempts(tool):
     tool.make("fails")
     tool.send("fails", "order")

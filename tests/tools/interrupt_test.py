@@ -157,6 +157,20 @@ def test_waiting_for_a_message_ends_with_an_interrupt(tool):
     CHECK.that(tool.report("awaited")["consumers"] == 0, "it is gone")
 
 
+# They were held until their leases ran out, which cost an attempt.
+def test_messages_were_held_for_a_reader_that_had_gone(tool):
+    tool.make("unread", "--max-attempts", "1")
+    tool.lines("unread", ["a", "b"])
+    process = started(tool, "-o", "jsonl", "message", "receive", "unread", "-n", "2", "--hold")
+    CHECK.that(json.loads(process.stdout.readline())["body"] == "a", "it is read")
+    CHECK.that(b"Ctrl-C" in process.stderr.readline(), "they are held")
+    process.stdout.close()
+    process.stderr.close()
+    CHECK.that(process.wait(timeout=LONG_S) == -signal.SIGPIPE, process.returncode)
+    report = tool.report("unread")
+    CHECK.that(report["ready"] == 2 and report["since_start"]["released"] == 2, report)
+
+
 def test_sending_lines_was_interrupted_and_the_count_was_not_said(tool):
     tool.make("counted", "--max-message-bytes", "10")
     process = started(tool, "-o", "json", "message", "send", "counted", "--lines")

@@ -1,6 +1,7 @@
 #include "cli/output.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -82,6 +83,12 @@ bool Output::flush() {
   }
   pending_.clear();
   return status_.ok();
+}
+
+void Output::wait_while_read(std::chrono::milliseconds at_most) {
+  pollfd waiting{file_descriptor_, 0, 0};
+  const bool any = ::poll(&waiting, 1, static_cast<int>(at_most.count())) > 0;
+  if (any && (waiting.revents & (POLLERR | POLLHUP)) != 0) note_closed_pipe();
 }
 
 }  // namespace holdfast::cli

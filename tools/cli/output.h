@@ -8,6 +8,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -51,6 +52,9 @@ class Output {
   const Status& status() const { return status_; }
   // The reader of the pipe has gone: no error worth a word.
   bool pipe_is_closed() const { return pipe_is_closed_; }
+  // Waits so long, or until the reader of the pipe goes or a signal comes, and notes if it has
+  // gone.
+  void wait_while_read(std::chrono::milliseconds at_most);
   // Whoever wrote to standard output past this has found that.
   void note_closed_pipe() { pipe_is_closed_ = true; }
 

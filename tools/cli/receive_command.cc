@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <ctime>
-#include <iterator>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -154,19 +153,23 @@ bool print(Session& session, const Deliveries& deliveries) {
   return session.output().flush();
 }
 
-// Until every lease has run out, or an interrupt comes; leaves those that are still held.
+// Until every lease has run out, an interrupt comes, the broker stops or nobody reads the output
+// any more; leaves those that are still held.
 void hold(Session& session, Deliveries& deliveries) {
+  const auto any_is_held = [&deliveries] {
+    std::erase_if(deliveries, [](const Delivery& delivery) {
+      return delivery.state() != DeliveryState::kHeld;
+    });
+    return !deliveries.empty();
+  };
+  if (!any_is_held()) return;
   session.console().note(
       fmt::format("Holding {} messages until their leases run out; Ctrl-C gives them back.",
                   deliveries.size()));
-  constexpr timespec kInterval{0, 100'000'000};
-  const auto is_lost = [](const Delivery& delivery) {
-    return delivery.state() != DeliveryState::kHeld;
-  };
-  for (;;) {
-    std::erase_if(deliveries, is_lost);
-    if (deliveries.empty() || interrupted()) return;
-    ::nanosleep(&kInterval, nullptr);
+  constexpr milliseconds kInterval{100};
+  while (any_is_held() && !interrupted() && !session.broker_drains() &&
+         !session.output().pipe_is_closed()) {
+    session.output().wait_while_read(kInterval);
   }
 }
 
@@ -205,7 +208,8 @@ ExitCode report_nothing(Session& session, const std::string& queue) {
 }
 
 struct Received {
-  std::uint64_t count = 0;  // printed
+  std::uint64_t count = 0;                  // printed
+  std::unordered_set<std::uint64_t> taken;  // the sequences of `kept`, of those lost since, too
   // Of what this run rejects, nothing comes again up to this sequence.
   std::uint64_t last_unseen = std::numeric_limits<std::uint64_t>::max();
   Settled settled;
@@ -227,21 +231,39 @@ Status note_end_of_queue(Session& session, const ReceiveArguments& arguments, Re
 // Gives back what comes a second time: true if anything did.
 bool give_back_seen(Deliveries& step, const Received& received) {
   return std::erase_if(step, [&](const Delivery& delivery) {
-           return delivery.message().sequence > received.last_unseen;
+           const std::uint64_t sequence = delivery.message().sequence;
+           return sequence > received.last_unseen || received.taken.contains(sequence);
          }) > 0;
+}
+
+void keep(Deliveries& step, Received& received) {
+  for (Delivery& delivery : step) {
+    received.taken.insert(delivery.message().sequence);
+    received.kept.push_back(std::move(delivery));
+  }
+}
+
+// The next step. Where what is kept is all that the queue lets out, there is none: more would come
+// only when the leases of those have run out.
+Result<Deliveries> take_next(Session& session, const ReceiveArguments& arguments,
+                             const Received& received) {
+  if (!received.kept.empty()) {
+    const Result<QueueReport> report = session.admin().queue(arguments.queue);
+    if (!report.ok()) return report.status();
+    if (is_stalled(*report)) return Deliveries();
+  }
+  const std::uint64_t left = arguments.count - received.count;
+  return take(session, arguments,
+              arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left,
+              received.count == 0 ? arguments.wait.value_or(milliseconds(0)) : milliseconds(0));
 }
 
 // Until there are as many as asked for, nothing more comes or an interrupt does. An exit code if
 // the command ends with it, with all said.
 std::optional<ExitCode> receive_steps(Session& session, const ReceiveArguments& arguments,
                                       Received& received) {
-  const milliseconds wait = arguments.wait.value_or(milliseconds(0));
   while (received.count < arguments.count && received.settled.first_failure == ErrorCode::kOk) {
-    const std::uint64_t left = arguments.count - received.count;
-    Result<Deliveries> step =
-        take(session, arguments,
-             arguments.settles_each_step() ? std::min(left, ReceiveArguments::kStep) : left,
-             received.count == 0 ? wait : milliseconds(0));
+    Result<Deliveries> step = take_next(session, arguments, received);
     if (!step.ok()) {
       const ExitCode code = session.fail(step.status(), arguments.queue);
       return received.count > 0 ? session.finish(ExitCode::kPartly) : code;
@@ -260,7 +282,7 @@ std::optional<ExitCode> receive_steps(Session& session, const ReceiveArguments& 
     if (arguments.settles_each_step()) {
       settle(session, arguments, *step, received.settled);
     } else {
-      std::move(step->begin(), step->end(), std::back_inserter(received.kept));
+      keep(*step, received);
     }
     session.console().progress("Messages received", received.count);
     if (is_round) break;
@@ -276,6 +298,15 @@ ExitCode report_settled(Session& session, const ReceiveArguments& arguments,
     const std::string done =
         fmt::format("{} messages of queue {} are settled", settled.done, arguments.queue);
     return session.finish_interrupted(done, ", the others stay where they are.");
+  }
+  if (arguments.hold && settled.done > 0 && session.broker_drains() && !interrupted()) {
+    session.fail(Status(ErrorCode::kDraining,
+                        fmt::format("The broker is shutting down: {} messages that were held are "
+                                    "given back.",
+                                    settled.done)));
+    return session.finish(settled.first_failure == ErrorCode::kOk
+                              ? exit_code_for(ErrorCode::kDraining)
+                              : ExitCode::kPartly);
   }
   const ExitCode code = settled.first_failure == ErrorCode::kOk ? ExitCode::kDone
                         : settled.done > 0                      ? ExitCode::kPartly

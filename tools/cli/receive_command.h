@@ -3,8 +3,10 @@
 // Happy path: takes deliveries in steps, prints them, writes the output out, and only then settles
 // them: a message that was acked has been seen. With --ack and --reject each step is settled before
 // the next, so that a long run holds few at a time; after the other ways to settle a message would
-// come again at once, so they keep all deliveries to the end. A dead letter that is rejected comes
-// again, too, at the end of its queue: a run ends where that was when its first message came.
+// come again at once, so they keep all deliveries to the end. What comes again all the same,
+// because its lease ran out meanwhile, is given back and ends the taking. A dead letter that is
+// rejected comes again, too, at the end of its queue: a run ends where that was when its first
+// message came.
 //
 // Failures: if the output cannot be written, nothing of that step is settled; the deliveries are
 // given back and cost no attempt. An interrupt ends it between two steps: what was printed is

@@ -12,6 +12,7 @@ namespace holdfast::cli {
 Status Session::connect(Reconnect reconnect, std::chrono::milliseconds wait) {
   ClientOptions options(options_.address);
   options.timeout = options_.timeout + wait;
+  options.on_draining = [this] { broker_drains_ = true; };
   options.reconnect = false;  // connect() tries once
   Result<Client> first = Client::connect(options);
   if (!first.ok()) return with_address(first.status());

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -46,6 +47,8 @@ class Session {
   // An error of connecting, with the address where it does not name it, or where that comes out of
   // the environment.
   Status with_address(const Status& status) const;
+  // Whether the broker has said that it stops.
+  bool broker_drains() const { return broker_drains_; }
   // Only after connect() returned ok.
   Client& client() { return *client_; }
   Admin admin() { return client_->admin(); }
@@ -65,6 +68,7 @@ class Session {
   SessionOptions options_;
   Output& output_;
   Console& console_;
+  std::atomic<bool> broker_drains_{false};  // set on the client's I/O thread
   std::optional<Client> client_;
 };
 

@@ -83,6 +83,10 @@ struct ClientOptions {
   // them are sent ahead than the broker reads, 4 MiB if it is not set otherwise; the rest waits
   // here.
   std::size_t unconfirmed_bytes_max = 16u << 20;
+  // Told when the broker says that it stops: it delivers nothing more, and what the program holds
+  // is to be settled or given back now. On the I/O thread, like the callbacks of asynchronous
+  // calls. May be empty.
+  std::function<void()> on_draining;
   // Told when a connection stands, the first one included (ok), and when it is lost (why); not of
   // attempts that fail, nor of close(). On the I/O thread, like the callbacks of asynchronous
   // calls. May be empty.

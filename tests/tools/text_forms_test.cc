@@ -229,6 +229,9 @@ TEST_CASE("what was left of a damaged message is not sent as if it were the mess
   const Result<Message> read = parse_message_json(dump(message_json(printed)));
   REQUIRE(!read.ok());
   CHECK(read.status().code() == ErrorCode::kMessageCorrupt);
+  const Result<Message> cut_short = parse_message_json(R"({"reason":"corrupt","body":"a"})");
+  REQUIRE(!cut_short.ok());
+  CHECK(cut_short.status().code() == ErrorCode::kMessageCorrupt);
 }
 
 TEST_CASE("a receipt is what scripts are promised") {

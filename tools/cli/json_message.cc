@@ -75,10 +75,11 @@ Status take_body(const json& object, std::string& body) {
   return Status();
 }
 
-// A dead letter whose body is what was left of a message that the broker could no longer read.
+// A dead letter whose body is what was left of a message that the broker could no longer read,
+// whichever of its keys somebody has kept.
 bool is_damaged(const json& object) {
   const auto reason = object.find("reason");
-  return reason != object.end() && *reason == "corrupt" && object.contains("dead_at");
+  return reason != object.end() && *reason == "corrupt";
 }
 
 }  // namespace

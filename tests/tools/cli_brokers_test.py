@@ -45,7 +45,11 @@ def test_bench_alone(daemon, tool_binary):
         CHECK.that(os.listdir(directory) == [], "its data is gone")
         missing = subprocess.run(command + ["--broker", "/nowhere/holdfastd"], capture_output=True,
                                  timeout=LONG_S, env=environment)
-        CHECK.that(missing.returncode == 69 and b"/nowhere/holdfastd" in missing.stderr, missing)
+        CHECK.that(missing.returncode == 64 and b"--broker /nowhere/holdfastd cannot be run: No such file"
+                   in missing.stderr, missing)
+        nowhere = subprocess.run([*command[:-1], "/nowhere", "--broker", daemon], capture_output=True,
+                                 timeout=LONG_S, env=environment)
+        CHECK.that(nowhere.returncode == 64 and b"made in /nowhere: No such file" in nowhere.stderr, nowhere)
 
 
 def test_hold_at_a_broker_that_dies(daemon, tool_binary):

@@ -279,6 +279,9 @@ def test_receive(tool):
     expect(tool.json("message", "receive", "work", "--ack", "--wait", "300ms"), 1)
     CHECK.that(time.monotonic() - before >= 0.3, "it waited")
     expect(tool.run("message", "receive", "work"), 64, "--ack", "--hold")
+    for lease in ("10ms", "13h"):
+        expect(tool.run("message", "receive", "work", "--ack", "--lease", lease), 64,
+               f"--lease {lease} is out of bounds: it can be 100ms to 12h.")
     expect(tool.run("message", "receive", "work", "--ack", "--reason", "x"), 64, "--reason")
     expect(tool.run("message", "receive", "nowhere", "--ack"), 65, "queue_not_found")
     table = tool.send("work", "shown") and tool.run("message", "receive", "work", "--ack")

@@ -40,8 +40,14 @@ Result<std::unique_ptr<OwnBroker>> OwnBroker::start(const std::string& binary,
                                                     const std::filesystem::path& parent) {
   std::unique_ptr<OwnBroker> broker(new OwnBroker());
   std::string directory = (parent / "holdfast-bench-XXXXXX").string();
+  if (!binary.empty() && binary.find('/') != std::string::npos &&
+      ::access(binary.c_str(), X_OK) != 0) {
+    return Status(ErrorCode::kInvalidArgument,
+                  fmt::format("--broker {} cannot be run: {}.", binary, std::strerror(errno)));
+  }
   if (::mkdtemp(directory.data()) == nullptr) {
-    return Status(ErrorCode::kStorageFailed,
+    const bool is_named_wrong = errno == ENOENT || errno == ENOTDIR || errno == EACCES;
+    return Status(is_named_wrong ? ErrorCode::kInvalidArgument : ErrorCode::kStorageFailed,
                   fmt::format("No directory can be made in {}: {}. Name another one with --dir.",
                               parent.string(), std::strerror(errno)));
   }

@@ -328,6 +328,13 @@ Status check_receive_arguments(const ReceiveArguments& arguments) {
     return invalid("--reason goes with --nack or --reject.");
   }
   if (arguments.delay && !arguments.nack) return invalid("--delay goes with --nack.");
+  const auto lease_ms = arguments.lease.value_or(milliseconds(0)).count();
+  if (lease_ms != 0 && (lease_ms < kLeaseMsMin || lease_ms > kLeaseMsMax)) {
+    return invalid(fmt::format("--lease {} is out of bounds: it can be {} to {}.",
+                               format_duration_ms(static_cast<std::uint64_t>(lease_ms)),
+                               format_duration_ms(static_cast<std::uint64_t>(kLeaseMsMin)),
+                               format_duration_ms(static_cast<std::uint64_t>(kLeaseMsMax))));
+  }
   // Only the nack would be refused for it, and by then the message has come and an attempt is gone.
   if (arguments.delay && arguments.delay->count() > kNackDelayMsMax) {
     return invalid(

@@ -115,6 +115,10 @@ constexpr std::array kSettings = {
            &Config::unconfirmed_bytes_total_max, 256 * kMiB, kMiB, kTiB,
            "The same over all connections, those that are gone included; beyond it whoever has "
            "published waits. From twice as much on publishes are refused."),
+    number("limits", "answers_bytes_total_max", Type::kBytes, &Config::answers_bytes_total_max,
+           256 * kMiB, kMiB, kTiB,
+           "Answers that wait for a commit, over all connections, those that are gone included; "
+           "beyond it nothing is read on whose answer may have to wait, until half is left."),
     number("limits", "output_bytes_high", Type::kBytes, &Config::output_bytes_high, kMiB, 64 * kKiB,
            kGiB,
            "Bytes waiting to be sent to one connection; beyond it nothing more is delivered to it "

@@ -30,6 +30,7 @@ struct Config {
   std::uint64_t preallocate_bytes = 0;
   std::uint64_t unconfirmed_bytes_max = 0;
   std::uint64_t unconfirmed_bytes_total_max = 0;
+  std::uint64_t answers_bytes_total_max = 0;
   std::uint64_t output_bytes_high = 0;
   std::uint64_t output_bytes_total_max = 0;
   std::uint64_t input_bytes_total_max = 0;

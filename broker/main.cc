@@ -155,6 +155,7 @@ BrokerOptions options_of(const Config& config) {
   options.limits.output_bytes_low = config.output_bytes_high / 4;
   options.limits.output_bytes_total_max = config.output_bytes_total_max;
   options.limits.unconfirmed_bytes_total_max = config.unconfirmed_bytes_total_max;
+  options.limits.answers_bytes_total_max = config.answers_bytes_total_max;
   options.limits.input_bytes_total_max = config.input_bytes_total_max;
   options.drain = Milliseconds(config.drain_ms);
   return options;

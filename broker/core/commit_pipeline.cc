@@ -38,6 +38,34 @@ std::size_t growth_of(const std::deque<Sealed>& batches) {
   return bytes;
 }
 
+std::size_t bytes_of(const QueueReport& report) {
+  return sizeof report + report.name.size() + report.dead_queue.size() + report.source_queue.size();
+}
+std::size_t bytes_of(const AttemptsReport& report) {
+  std::size_t bytes = sizeof report + report.consumer.size();
+  for (const AttemptRecord& attempt : report.history) {
+    bytes += sizeof attempt + attempt.consumer.size() + attempt.error.size();
+  }
+  return bytes;
+}
+std::size_t bytes_of(const ConsumerReport& report) { return sizeof report; }
+
+// About the memory that it takes.
+std::size_t bytes_of(const Effect& effect) {
+  const std::size_t more = std::visit(
+      [](const auto& said) -> std::size_t {
+        if constexpr (requires { bytes_of(*said.report); }) return bytes_of(*said.report);
+        if constexpr (requires { said.error.message(); }) return said.error.message().size();
+        if constexpr (requires { said.why.message(); }) return said.why.message().size();
+        if constexpr (requires { said.refused.size(); }) {
+          return said.refused.size() * sizeof(SequenceRange);
+        }
+        return 0;
+      },
+      effect);
+  return sizeof effect + more;
+}
+
 }  // namespace
 
 std::size_t created_queue_bytes(std::string_view name) {
@@ -108,7 +136,10 @@ Sealed CommitPipeline::begin_sealing() {
 bool CommitPipeline::end_sealing(Sealed& next) {
   next.promises = std::move(gathering_.promises);
   gathering_ = Gathering();
-  if (next.batch->empty()) return false;
+  if (next.batch->empty()) {
+    answers_bytes_ -= next.promises.answers_bytes;
+    return false;
+  }
   ++number_;
   next.growth = next.batch->bytes();
   on_their_way_.add(next.weight);
@@ -116,11 +147,21 @@ bool CommitPipeline::end_sealing(Sealed& next) {
   return true;
 }
 
-std::vector<Effect>* CommitPipeline::said_when_durable() {
-  if (!gathering_.empty()) return &gathering_.promises.said;
-  if (!sealed_.empty()) return &sealed_.back().promises.said;
-  if (!under_way_.empty()) return &under_way_.back().promises.said;
+Promises* CommitPipeline::newest_promises() {
+  if (!gathering_.empty()) return &gathering_.promises;
+  if (!sealed_.empty()) return &sealed_.back().promises;
+  if (!under_way_.empty()) return &under_way_.back().promises;
   return nullptr;
+}
+
+bool CommitPipeline::say_when_durable(Effect& effect) {
+  Promises* const promises = newest_promises();
+  if (promises == nullptr) return false;
+  const std::size_t bytes = bytes_of(effect);
+  promises->answers_bytes += bytes;
+  answers_bytes_ += bytes;
+  promises->said.push_back(std::move(effect));
+  return true;
 }
 
 // ---- committing ----
@@ -146,6 +187,7 @@ std::deque<Sealed> CommitPipeline::committed(const CommitResult& result) {
   std::deque<Sealed> done;
   while (!under_way_.empty() && under_way_.front().number <= result.number) {
     on_their_way_.take_off(under_way_.front().weight);
+    answers_bytes_ -= under_way_.front().promises.answers_bytes;
     done.push_back(std::move(under_way_.front()));
     under_way_.pop_front();
   }

@@ -31,6 +31,7 @@ struct StartedRetry {
 // What a commit makes true.
 struct Promises {
   std::vector<Effect> said;
+  std::size_t answers_bytes = 0;  // of `said`, its confirms of new messages not counted
   std::vector<StartedRetry> started;
 };
 
@@ -124,8 +125,10 @@ class CommitPipeline {
   // for the caller.
   Sealed begin_sealing();
   bool end_sealing(Sealed& next);
-  // What is said when all that came before is durable; null: it is.
-  std::vector<Effect>* said_when_durable();
+  // Says it when all that came before is durable. False: it is, and the caller may say it.
+  bool say_when_durable(Effect& effect);
+  // About the memory that all takes which was given to that and is not durable yet.
+  std::uint64_t answers_bytes() const { return answers_bytes_; }
 
   // ---- committing ----
   // Whether a batch may be committed now, by itself or together with those under way.
@@ -172,6 +175,7 @@ class CommitPipeline {
   bool may_join() const;
   // What a batch may take that nobody asks room for.
   std::uint64_t unasked_bytes_max() const;
+  Promises* newest_promises();
 
   const std::size_t batch_bytes_max_;
   Gathering gathering_;
@@ -179,6 +183,7 @@ class CommitPipeline {
   std::deque<Sealed> sealed_;     // oldest first
   std::deque<Sealed> under_way_;  // likewise: one commit's
   Weight on_their_way_;           // of both; there may be very many
+  std::uint64_t answers_bytes_ = 0;
   SpaceReport space_;
   std::uint64_t commits_ = 0;
   std::array<std::uint32_t, 1024> durations_us_{};

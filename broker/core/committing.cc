@@ -22,11 +22,7 @@ void Core::State::touch(Queue& queue) {
 }
 
 void Core::State::say_after_commit(Effect effect) {
-  if (std::vector<Effect>* const later = pipeline.said_when_durable()) {
-    later->push_back(std::move(effect));
-  } else {
-    say(std::move(effect));
-  }
+  if (!pipeline.say_when_durable(effect)) say(std::move(effect));
 }
 
 void Core::State::go_on(Now now) {

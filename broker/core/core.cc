@@ -411,6 +411,7 @@ Batches Core::take_batches(Now now) {
   return batches;
 }
 std::uint64_t Core::pending_bytes() const { return state_->pipeline.pending_bytes(); }
+std::uint64_t Core::answers_bytes() const { return state_->pipeline.answers_bytes(); }
 Effects& Core::effects() { return state_->effects; }
 
 void Core::begin_drain() {

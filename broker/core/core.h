@@ -146,6 +146,9 @@ class Core {
   Batches take_batches(Now now);
   // Of messages that are not durable yet, those under way included.
   std::uint64_t pending_bytes() const;
+  // About the memory that answers take which wait for a commit, those to sessions that are gone
+  // included. Confirms of new messages do not count: their messages do.
+  std::uint64_t answers_bytes() const;
   // What was said since the last call. The reference is valid until the next call of any method;
   // the caller clears it.
   Effects& effects();

@@ -81,6 +81,7 @@ class Peers::Peer final : public ConnectionOwner {
   std::size_t room_left = 0;     // of that
   bool wants_a_look = false;     // is in attention_
   bool is_in_line = false;       // in line_
+  bool is_put_off = false;       // until fewer answers wait, over all peers
   bool is_scheduled = false;
   Schedule::iterator scheduled;
   // What it adds to the sums.
@@ -143,6 +144,11 @@ void Peers::accept(const Listener& listener, uv_stream_t& server) {
 FrameVerdict Peers::on_frame(Peer& peer, const Frame& frame, Now now) {
   Session& session = *peer.session;
   Connection& connection = peer.connection;
+  if (session.established() && !Session::is_answered_at_once(frame.type) &&
+      context_.core.answers_bytes() > limits_.answers_bytes_total_max) {
+    put_off(peer);
+    return FrameVerdict::kAgain;
+  }
   if (session.established() && Session::is_laborious(frame.type) && !take_labor(peer)) {
     return FrameVerdict::kAgain;
   }
@@ -182,6 +188,8 @@ bool Peers::take_labor(Peer& peer) {
   line_.push_back(&peer);
   return false;
 }
+
+void Peers::put_off(Peer& peer) { peer.is_put_off = starved_ = true; }
 
 void Peers::wants_attention(Peer& peer) {
   if (peer.wants_a_look) return;
@@ -340,8 +348,9 @@ void Peers::update_sums(Peer& peer) {
 
 bool Peers::may_read(const Peer& peer) const {
   const std::uint64_t unconfirmed = peer.session->unconfirmed_bytes();
-  return peer.writable && !peer.is_in_line && peer.connection.output_bytes() <= output_high() &&
-         !peer.session->waits_for_much() && unconfirmed < context_.options.unconfirmed_bytes_max &&
+  return peer.writable && !peer.is_in_line && !peer.is_put_off &&
+         peer.connection.output_bytes() <= output_high() && !peer.session->waits_for_much() &&
+         unconfirmed < context_.options.unconfirmed_bytes_max &&
          (unconfirmed == 0 || unconfirmed_bytes_ <= limits_.unconfirmed_bytes_total_max);
 }
 
@@ -356,11 +365,13 @@ bool Peers::sums_hold(const Peer& peer) const {
 // who wait because of the sums are not.
 void Peers::wake_starved() {
   if (unconfirmed_bytes_ > limits_.unconfirmed_bytes_total_max / 2 ||
-      output_bytes_ > limits_.output_bytes_total_max / 2) {
+      output_bytes_ > limits_.output_bytes_total_max / 2 ||
+      context_.core.answers_bytes() > limits_.answers_bytes_total_max / 2) {
     return;
   }
   starved_ = false;
   for (const auto& [id, peer] : peers_) {
+    peer->is_put_off = false;
     if (peer->connection.is_open() && !peer->connection.reading()) wants_attention(*peer);
   }
 }

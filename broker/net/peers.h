@@ -10,6 +10,8 @@
 //   it is below the low one. If it takes nothing for the stall deadline it is closed.
 // - published and not answered: a peer above its bound is not read until confirms have left. The
 //   sum counts what peers have left behind that have gone.
+// - answers that wait for a commit: a peer for which many wait is not read. Beyond the sum, which
+//   counts those for peers that have gone, whoever asks for what may have to wait is put off.
 // - parts of frames received: their deadline ends them. Beyond the sum each reads little in a turn,
 //   and those with the most are closed.
 // - long answers: a few laborious requests are dealt with in a turn; who asks for more waits in
@@ -54,6 +56,9 @@ struct PeerLimits {
   // Over all peers: beyond it whoever has published waits for the answer, and beyond twice as much
   // the core refuses what others publish.
   std::uint64_t unconfirmed_bytes_total_max = 256u << 20;
+  // Over all peers, as the core counts answers that wait: beyond it no request is taken up of which
+  // the answer may have to wait as well.
+  std::uint64_t answers_bytes_total_max = 256u << 20;
   // Over all peers, of their buffers: beyond it the one with the largest part of a frame is closed.
   std::size_t input_bytes_total_max = 256u << 20;
 };
@@ -114,6 +119,7 @@ class Peers {
 
   // Whether it may be dealt with now; if not, the peer stands in line.
   bool take_labor(Peer& peer);
+  void put_off(Peer& peer);
   void serve_line(Now now);
   void attend_one(Peer& peer, Now now);
   void update_room(Peer& peer, Now now);

@@ -129,6 +129,22 @@ bool Session::is_laborious(wire::FrameType type) {
   }
 }
 
+bool Session::is_answered_at_once(wire::FrameType type) {
+  switch (type) {
+    case wire::FrameType_Ping:
+    case wire::FrameType_Pong:
+    case wire::FrameType_Goodbye:
+    case wire::FrameType_Credit:
+    case wire::FrameType_Extend:
+    case wire::FrameType_QueueList:
+    case wire::FrameType_ConnectionList:
+    case wire::FrameType_Status:
+      return true;
+    default:
+      return false;
+  }
+}
+
 Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
   asked_for_much_ = is_laborious(frame.type);
   looked_up_much_ = false;

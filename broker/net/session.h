@@ -94,6 +94,8 @@ class Session {
   // Whether a frame of this type asks for something long or laborious: a list, a move of many, the
   // attempts of a message.
   static bool is_laborious(wire::FrameType type);
+  // Whether the answer to a frame of this type never waits for a commit.
+  static bool is_answered_at_once(wire::FrameType type);
   // Whether the last frame was one, asked for a report, or looked up much: the next frame waits
   // until this one has been answered.
   bool asked_for_much() const { return asked_for_much_; }

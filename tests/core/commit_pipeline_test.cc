@@ -130,34 +130,62 @@ TEST_CASE("all batches of a commit are durable with it, and what each promised")
 
 TEST_CASE("what is said when all before it is durable waits for the newest that is not") {
   Pipeline pipeline;
-  CHECK(pipeline.said_when_durable() == nullptr);
+  const auto ask = [&](std::uint32_t session) {
+    Effect effect = OkReply{Asker{SessionId(session), 0}};
+    return pipeline.say_when_durable(effect);
+  };
+  CHECK_FALSE(ask(1));
   pipeline.gathering().next_id = 1;
-  CHECK(pipeline.said_when_durable() == &pipeline.gathering().promises.said);
+  CHECK(ask(1));
+  CHECK(pipeline.gathering().promises.said.size() == 1);
   Sealed next = pipeline.begin_sealing();
   REQUIRE(pipeline.end_sealing(next));
-
-  const auto ask = [&](std::uint32_t session) {
-    std::vector<Effect>* const said = pipeline.said_when_durable();
-    REQUIRE(said != nullptr);
-    said->emplace_back(OkReply{Asker{SessionId(session), 0}});
-  };
-  ask(1);  // sealed
+  CHECK(ask(1));  // sealed
   pipeline.take_one();
-  ask(2);  // under way
+  CHECK(ask(2));  // under way
   pipeline.seal_one(2);
-  ask(3);  // sealed behind it
-  CHECK(pipeline.commit(kStoredBatch + 1, kFastUs)[0].promises.said.size() == 2);
+  CHECK(ask(3));  // sealed behind it
+  CHECK(pipeline.commit(kStoredBatch + 1, kFastUs)[0].promises.said.size() == 3);
   pipeline.take_one();
   CHECK(pipeline.commit(kStoredBatch + 2, kFastUs)[0].promises.said.size() == 2);
-  CHECK(pipeline.said_when_durable() == nullptr);
+  CHECK_FALSE(ask(1));
+}
+
+TEST_CASE("the memory of what is said later is counted until it is said") {
+  Pipeline pipeline;
+  const auto promise = [&](Effect effect) { REQUIRE(pipeline.say_when_durable(effect)); };
+  pipeline.seal_one(1);
+  const std::string sentence(500, 's');
+  promise(ErrorReply{Asker{SessionId(1), 0}, Status(ErrorCode::kQueueNotFound, sentence)});
+  const std::uint64_t first = pipeline.answers_bytes();
+  CHECK(first >= sizeof(Effect) + sentence.size());
+  pipeline.take_one();
+  pipeline.gathering().next_id = 2;
+  auto report = std::make_shared<QueueReport>();
+  report->name = std::string(200, 'q');
+  promise(QueueReply{Asker{SessionId(1), 0}, report});
+  promise(SettledReply{Asker{SessionId(1), 0}, 0, 0, std::vector<SequenceRange>(100)});
+  CHECK(pipeline.answers_bytes() >=
+        first + 2 * sizeof(Effect) + sizeof(QueueReport) + 200 + 100 * sizeof(SequenceRange));
+  Sealed next = pipeline.begin_sealing();
+  REQUIRE(pipeline.end_sealing(next));
+  pipeline.commit(kStoredBatch + 1, kFastUs);
+  CHECK(pipeline.answers_bytes() > 0);
+  pipeline.take_one();
+  pipeline.commit(kStoredBatch + 2, kFastUs);
+  CHECK(pipeline.answers_bytes() == 0);
 }
 
 TEST_CASE("a batch that stayed empty has no number, and leaves its promises to the caller") {
   Pipeline pipeline;
-  pipeline.gathering().promises.said.emplace_back(OkReply{Asker{SessionId(1), 0}});
+  pipeline.gathering().queues.push_back(nullptr);  // touched, and as it was sealed before
+  Effect effect = OkReply{Asker{SessionId(1), 0}};
+  CHECK(pipeline.say_when_durable(effect));
+  CHECK(pipeline.answers_bytes() > 0);
   Sealed next = pipeline.begin_sealing();
   CHECK_FALSE(pipeline.end_sealing(next));
   CHECK(next.promises.said.size() == 1);
+  CHECK(pipeline.answers_bytes() == 0);
   CHECK(pipeline.gathering().promises.said.empty());
   CHECK(pipeline.number() == kStoredBatch + 1);
   CHECK(pipeline.idle());

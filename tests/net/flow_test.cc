@@ -245,6 +245,50 @@ TEST_CASE("publishers that went before they were answered left more and more in 
   }
 }
 
+void send_open(RawClient& client, std::uint64_t correlation) {
+  auto& builder = client.builder();
+  client.send_table(wire::FrameType_QueueOpen, correlation,
+                    wire::CreateQueueOpen(builder, builder.CreateString("q")));
+}
+
+TEST_CASE("clients that asked and went before they were answered left more and more in memory") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.answers_bytes_total_max = 50'000;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue = watcher.create_queue("q");
+  RawClient publisher = broker.connect("publisher");
+  RawClient patient = broker.connect("patient");
+  broker.store().hold();
+  watcher.send_publish(1, queue, "first", "x");
+  broker.store().wait_for_commit();
+  const int taken_max = 1 + 50'000 / static_cast<int>(sizeof(broker::QueueReport));
+  int taken = 0;
+  for (bool is_put_off = false; !is_put_off;) {
+    REQUIRE(taken <= taken_max);
+    const std::string name = "hasty-" + std::to_string(taken);
+    RawClient hasty = broker.connect(name);
+    send_open(hasty, 1);
+    SeenConnection seen;
+    while (seen.reading && seen.frames_in < 2) seen = look_at(watcher, name);
+    is_put_off = !seen.reading;
+    if (!is_put_off) ++taken;
+  }
+  CHECK(taken > taken_max / 3);
+  // Whose answer does not wait is read, and all others wait.
+  patient.send_empty(wire::FrameType_Status, 1);
+  patient.expect(wire::FrameType_StatusInfo);
+  send_open(patient, 2);
+  wait_until_held(watcher, "patient");
+  publisher.send_publish(1, queue, "second", "x");
+  wait_until_held(watcher, "publisher");
+  broker.store().let_go();
+  CHECK(patient.expect(wire::FrameType_QueueInfo).correlation == 2);
+  CHECK(publisher.expect(wire::FrameType_Confirm).table<wire::Confirm>().sequence() == 2);
+  send_open(patient, 3);
+  CHECK(patient.expect(wire::FrameType_QueueInfo).correlation == 3);
+}
+
 TEST_CASE("a client that settles ahead of the commits is not read on, and goes on when they come") {
   RunningBroker broker;
   RawClient watcher = broker.connect("watcher");

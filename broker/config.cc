@@ -89,7 +89,8 @@ constexpr std::array kSettings = {
            "Connections at a time, and 8 more through the unix socket; also bounded by the limit "
            "on open files less 64."),
     number("limits", "queues_max", Type::kCount, &Config::queues_max, 100'000, 1, 10'000'000,
-           "Queues, dead-letter queues not counted."),
+           "Queues, dead-letter queues not counted. As many more may be deleted and not yet "
+           "removed."),
     number("limits", "consumers_max", Type::kCount, &Config::consumers_max, 100'000, 1, 10'000'000,
            "Consumers at a time, over all queues."),
     number("limits", "dedup_ids_max", Type::kCount, &Config::dedup_ids_max, 32'000'000, 1'000,

@@ -35,7 +35,8 @@
 namespace holdfast::broker {
 
 struct CoreOptions {
-  std::uint32_t queues_max = 100'000;  // dead-letter queues not counted
+  // Dead-letter queues not counted; as many more may be deleted and not yet removed.
+  std::uint32_t queues_max = 100'000;
   std::uint32_t consumers_max = 100'000;
   std::size_t cache_bytes_max = 32u << 20;  // recent blocks kept in memory
   // A batch is closed when it has so many bytes of messages. Past this a device that is not slow

@@ -96,6 +96,15 @@ Status Core::State::check_new_queue(std::string_view name, std::string_view dead
                     "start the broker with a higher limit.",
                     source_queues, options.queues_max)};
   }
+  // They take memory until the commits that remove them are done.
+  const std::size_t going = (queues.size() - queues_by_name.size()) / 2;
+  if (going >= options.queues_max) {
+    return {ErrorCode::kLimitReached,
+            fmt::format("The broker still removes {} queues that were deleted, and may have no "
+                        "more of them than {} (queues_max). Create \"{}\" again when the disk has "
+                        "caught up.",
+                        going, options.queues_max, name)};
+  }
   if (std::numeric_limits<std::uint32_t>::max() - next_id < kIdsOfQueue) {
     return {ErrorCode::kLimitReached,
             fmt::format("All {} ids have been given to queues, most of them long gone. Begin a new "

@@ -75,5 +75,28 @@ TEST_CASE_FIXTURE(Creating, "a queue is not created while publishes are refused 
   CHECK(store.queue_count() == 2);
 }
 
+// Only those that are there were counted.
+TEST_CASE("queues that were created and deleted while a commit hung took more and more memory") {
+  CoreOptions options;
+  options.queues_max = 3;
+  CoreFixture f(options);
+  f.create_queue("kept");
+  f.hold_commits();
+  for (int i = 0; i < 3; ++i) {
+    f.create_queue("q");
+    f.delete_queue("q");
+  }
+  CHECK(f.last_error().ok());
+  f.create_queue("q");
+  CHECK(f.last_error().code() == ErrorCode::kLimitReached);
+  CHECK(f.last_error().message() ==
+        "The broker still removes 3 queues that were deleted, and may have no more of them than 3 "
+        "(queues_max). Create \"q\" again when the disk has caught up.");
+  f.release_commits();
+  f.create_queue("q");
+  CHECK(f.report("q").messages == 0);
+  CHECK(f.store.queue_count() == 4);
+}
+
 }  // namespace
 }  // namespace holdfast::broker

@@ -78,5 +78,7 @@ std::unique_ptr<Attack> garbage(const Target& target, std::uint32_t connections,
 // counted.
 std::unique_ptr<Attack> slow_disk(const Target& target, std::chrono::milliseconds delay,
                                   std::uint32_t publishers, bool alone);
+// While a flush takes this long: connections that ask for what waits for it, and go.
+std::unique_ptr<Attack> askers_that_go(const Target& target, std::chrono::milliseconds delay);
 
 }  // namespace holdfast::hostile

@@ -18,6 +18,7 @@ output_bytes_total_max = "64MiB"
 input_bytes_total_max = "32MiB"
 unconfirmed_bytes_max = "4MiB"
 unconfirmed_bytes_total_max = "64MiB"
+answers_bytes_total_max = "32MiB"
 cache_bytes_max = "16MiB"
 
 [timeouts]
@@ -29,6 +30,7 @@ heartbeat = "1s"
 inline constexpr std::uint64_t kOutputBytesHigh = 1 * kMebibyte;
 inline constexpr std::uint64_t kInputBytesTotal = 32 * kMebibyte;
 inline constexpr std::uint64_t kUnconfirmedBytes = 4 * kMebibyte;
+inline constexpr std::uint64_t kAnswersBytesTotal = 32 * kMebibyte;
 inline constexpr std::uint64_t kCacheBytes = 16 * kMebibyte;
 
 // What an idle connection may cost; tests/scale holds the broker to it.
@@ -48,7 +50,7 @@ inline constexpr std::uint64_t kMemorySlackBytes =
 // And whatever was done before: what is kept between rounds, by the allocator too, is no more than
 // all that the limits above allow at a time.
 inline constexpr std::uint64_t kMemoryBytesMax =
-    (64 + 32 + 64 + 16) * kMebibyte + kMemorySlackBytes;
+    (64 + 32 + 64 + 32 + 16) * kMebibyte + kMemorySlackBytes;
 
 // The steady pair may become slower by a factor, because the attackers run on the same processors;
 // and where it was fast, a machine that others use, too, adds what is below.

@@ -86,6 +86,7 @@ void run_quick(const ArenaOptions& options, Checks& checks) {
     arena.round(alone(slow_disk(target, milliseconds(10), 4, true)), milliseconds(2'000));
     arena.round(alone(slow_disk(target, milliseconds(200), 2, true)), milliseconds(2'500));
     arena.round(alone(slow_disk(target, milliseconds(5'000), 1, true)), milliseconds(6'000));
+    arena.round(alone(askers_that_go(target, milliseconds(4'000))), milliseconds(4'000));
     arena.finish();
   }
   refused_by_the_system(options, checks);
@@ -114,6 +115,7 @@ std::unique_ptr<Attack> choose(int kind, const Target& target, bool is_alone, Ra
     case 7: {
       const std::uint64_t longest = random.once_in(3) ? 5'000 : 300;
       const milliseconds delay(10 + random.below(longest - 9));
+      if (random.once_in(4)) return askers_that_go(target, delay);
       return slow_disk(target, delay, count(1, 3), is_alone);
     }
     default:

@@ -101,6 +101,12 @@ std::string subscribe_frame(std::string_view queue, std::uint32_t credit) {
                        wire::CreateSubscribe(builder, name, 0, 0, credit));
 }
 
+std::string open_frame(std::string_view queue) {
+  flatbuffers::FlatBufferBuilder builder;
+  const auto name = builder.CreateString(queue.data(), queue.size());
+  return control_frame(wire::FrameType_QueueOpen, builder, wire::CreateQueueOpen(builder, name));
+}
+
 std::string ping_frame() {
   FrameWriter out;
   out.append_empty(wire::FrameType_Ping, 1);

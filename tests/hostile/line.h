@@ -40,6 +40,7 @@ class Line {
 // Frames, as they go over the wire.
 std::string hello_frame(std::uint32_t heartbeat_ms = 0);
 std::string subscribe_frame(std::string_view queue, std::uint32_t credit);
+std::string open_frame(std::string_view queue);
 std::string ping_frame();
 // The header of a publish with a body of so many bytes, and nothing of the body.
 std::string publish_header(std::uint32_t body_bytes);

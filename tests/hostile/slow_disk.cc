@@ -1,8 +1,9 @@
-// A disk whose flushes take long, while publishers push.
+// A disk whose flushes take long, while publishers push, or clients ask and go.
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 #include <future>
 #include <mutex>
 #include <optional>
@@ -322,11 +323,66 @@ class SlowDiskAttack final : public Attack {
   std::set<std::string> confirmed_;
 };
 
+// Each asks for a queue thousands of times, and is gone before any of it can be answered: what
+// waits to be said to it remains.
+class AskersThatGo final : public Attack {
+ public:
+  AskersThatGo(const Target& target, milliseconds delay)
+      : Attack(fmt::format("clients that ask and go, while a flush takes {} ms", delay.count())),
+        target_(target),
+        delay_(delay),
+        asked_(hello_frame(kHeartbeatMs)) {
+    const std::string open = open_frame(kHeldQueue);
+    for (int i = 0; i < kAsked; ++i) asked_ += open;
+  }
+
+  void run(const std::atomic<bool>& stop) override {
+    target_.disk->set_delay(delay_);
+    std::deque<Asker> askers;
+    while (!stop) {
+      if (askers.size() == kAtOnce) {
+        if (askers.front().sent == asked_.size()) ++hits_;
+        askers.pop_front();
+      }
+      askers.push_back({Line(target_.port), 0});
+      for (Asker& asker : askers) {
+        if (asker.sent == asked_.size()) continue;
+        asker.sent += asker.line.send(std::string_view(asked_).substr(asker.sent));
+      }
+      std::this_thread::sleep_for(kPause);
+    }
+    target_.disk->set_delay(milliseconds(0));
+  }
+  std::string_view words_for_hits() const override { return "connections that asked"; }
+  std::uint64_t hits_min() const override { return 100; }
+  // A vector of answers that grows may take half as much again.
+  std::uint64_t memory_bytes_max() const override { return kAnswersBytesTotal * 3 / 2; }
+  // The commit under way, the next one, and those of the queue that is filled and drained.
+  milliseconds delay_max() const override { return 3 * (kFlushesOfCommit + 1) * delay_; }
+
+ private:
+  struct Asker {
+    Line line;
+    std::size_t sent = 0;
+  };
+  static constexpr int kAsked = 2'000;
+  static constexpr std::size_t kAtOnce = 16;
+  static constexpr milliseconds kPause{5};
+
+  const Target target_;
+  const milliseconds delay_;
+  std::string asked_;
+};
+
 }  // namespace
 
 std::unique_ptr<Attack> slow_disk(const Target& target, milliseconds delay,
                                   std::uint32_t publishers, bool alone) {
   return std::make_unique<SlowDiskAttack>(target, delay, publishers, alone);
+}
+
+std::unique_ptr<Attack> askers_that_go(const Target& target, milliseconds delay) {
+  return std::make_unique<AskersThatGo>(target, delay);
 }
 
 }  // namespace holdfast::hostile

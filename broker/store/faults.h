@@ -14,8 +14,8 @@ namespace holdfast::broker {
 
 // From now on: SIGBUS is told in a sentence that names the data file, and the process exits with
 // 70. The other three are told likewise and then do what they did before, so that there is a core
-// dump to look at. An exception that nothing caught, as where there is no memory, is told as what it
-// is. For the whole process; call it once, before the data file is opened, with a `program` that
+// dump to look at. An exception that nothing caught, as where there is no memory, is told as what
+// it is. For the whole process; call it once, before the data file is opened, with a `program` that
 // stays.
 void explain_faults(std::string_view program, const std::string& data_directory);
 

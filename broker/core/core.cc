@@ -291,11 +291,10 @@ Queue* Core::State::find_queue(std::string_view name) const {
 Queue* Core::State::queue_or_refuse(Asker asker, std::string_view name) {
   Queue* const queue = find_queue(name);
   if (queue == nullptr) {
-    const std::string hint = is_dead_queue_name(name)
-                                 ? ": a dead-letter queue comes with its queue."
-                             : check_queue_name(name).ok()
-                                 ? fmt::format(". Create it first: holdfast queue create {}", name)
-                                 : ".";
+    const std::string hint =
+        is_dead_queue_name(name)      ? ": a dead-letter queue comes with its queue."
+        : check_queue_name(name).ok() ? fmt::format(". To make it: holdfast queue create {}", name)
+                                      : ".";
     refuse_when_durable(asker, ErrorCode::kQueueNotFound,
                         fmt::format("There is no queue {}{}", quoted(name), hint));
   }

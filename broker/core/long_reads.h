@@ -21,7 +21,7 @@
 
 namespace holdfast::broker {
 
-struct Queue;
+class Queue;
 
 struct LongRead {
   struct Range {

@@ -145,8 +145,8 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes,
   if (messages_max > 0 && messages >= messages_max) {
     return {
         ErrorCode::kQueueFull,
-        fmt::format("Queue \"{}\" holds {} messages, its limit (max-messages). Publish again when "
-                    "some are settled.",
+        fmt::format("Queue \"{}\" holds {} messages, its limit (max-messages). It takes new ones "
+                    "when some are settled.",
                     queue.record.name, messages)};
   }
   const std::uint64_t bytes_max = queue.setting(QueueSetting::kMaxBytes);
@@ -161,7 +161,7 @@ Status Core::State::check_room(const Queue& queue, std::size_t message_bytes,
   if (bytes_max > 0 && bytes + stored_bytes > bytes_max) {
     return {ErrorCode::kQueueFull,
             fmt::format("Queue \"{}\" holds {} bytes of its limit of {} (max-bytes); the message "
-                        "takes {}. Publish again when some messages are settled.",
+                        "takes {}. It takes new ones when some are settled.",
                         queue.record.name, bytes, bytes_max, stored_bytes)};
   }
   return {};

@@ -318,13 +318,13 @@ struct Effects {
   }
 };
 
-// The core's part of StatusInfo.
 // What was in flight, or about to be, when the broker ended: each counts as an attempt.
 struct InterruptedAttempts {
   std::uint64_t messages = 0;
   std::uint64_t dead = 0;  // of these: it was the last one
 };
 
+// The core's part of StatusInfo.
 struct CoreReport {
   std::uint32_t queues = 0;
   std::uint32_t consumers = 0;

@@ -302,7 +302,7 @@ TEST_CASE("names are refused, and said not to be there, as they were sent") {
   CHECK(f.last_error().message() == "There is no queue \"a\\nb\".");
   f.subscribe("ab", 1);
   CHECK(f.last_error().message() ==
-        "There is no queue \"ab\". Create it first: holdfast queue create ab");
+        "There is no queue \"ab\". To make it: holdfast queue create ab");
 }
 
 TEST_CASE("a full queue refuses new messages and takes them again when some are settled") {

@@ -150,14 +150,19 @@ TEST_CASE("a dead letter that is rejected keeps its story") {
   CHECK(letters[0].attempts == 1);
 }
 
-TEST_CASE("a wall clock that was set back does not make the wait for a retry longer") {
-  CoreFixture core;
+// Message 1 of "orders" failed, to come again in 5 s; then the wall clock was set back an hour.
+void put_off_and_set_back_the_clock(CoreFixture& core) {
   core.create_queue("orders");
   const ConsumerId consumer = core.subscribe("orders", 1);
   core.publish("orders", "a");
   core.deliveries();
   core.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "later", Milliseconds(5000));
   core.set_wall_clock(core.now().wall - Milliseconds(3'600'000));
+}
+
+TEST_CASE("a wall clock that was set back does not make the wait for a retry longer") {
+  CoreFixture core;
+  put_off_and_set_back_the_clock(core);
   core.restart();
   core.subscribe("orders", 1);
   CHECK(core.delivered().empty());
@@ -168,12 +173,7 @@ TEST_CASE("a wall clock that was set back does not make the wait for a retry lon
 // With a start a day, what was put off for a week never came.
 TEST_CASE("after the wall clock was set back each start began the wait for a retry anew") {
   CoreFixture core;
-  core.create_queue("orders");
-  const ConsumerId consumer = core.subscribe("orders", 1);
-  core.publish("orders", "a");
-  core.deliveries();
-  core.settle(consumer, wire::SettleKind_Nack, {{1, 1}}, "later", Milliseconds(5000));
-  core.set_wall_clock(core.now().wall - Milliseconds(3'600'000));
+  put_off_and_set_back_the_clock(core);
   for (int starts = 0; starts < 5; ++starts) {
     core.restart();
     core.subscribe("orders", 1);

@@ -11,6 +11,20 @@
 namespace holdfast::test {
 namespace {
 
+struct Held {
+  std::uint32_t queue;
+  std::uint64_t consumer;
+};
+
+// Of the queue "q", which is made, this client holds message 1.
+Held hold_one(RawClient& client) {
+  const std::uint32_t queue = client.create_queue("q");
+  client.publish(queue, "m", "x");
+  const std::uint64_t consumer = client.subscribe("q", 1);
+  client.expect(wire::FrameType_Deliver);
+  return {queue, consumer};
+}
+
 TEST_CASE("an idle broker drains at once and says Goodbye") {
   RunningBroker broker;
   RawClient client = broker.connect();
@@ -27,10 +41,7 @@ TEST_CASE("an idle broker drains at once and says Goodbye") {
 TEST_CASE("a draining broker waits for what is in flight and refuses what is new") {
   RunningBroker broker;
   RawClient client = broker.connect();
-  const std::uint32_t queue = client.create_queue("q");
-  client.publish(queue, "m", "x");
-  const std::uint64_t consumer = client.subscribe("q", 1);
-  client.expect(wire::FrameType_Deliver);
+  const auto [queue, consumer] = hold_one(client);
   broker.request_drain();
   client.expect(wire::FrameType_Goodbye);
   client.send_publish(5, queue, "late", "x");
@@ -45,10 +56,7 @@ TEST_CASE("a draining broker waits for what is in flight and refuses what is new
 TEST_CASE("messages that were not settled at the end were not in the log") {
   RunningBroker broker(short_drain_options());
   RawClient client = broker.connect();
-  const std::uint32_t queue = client.create_queue("q");
-  client.publish(queue, "m", "x");
-  client.subscribe("q", 1);
-  client.expect(wire::FrameType_Deliver);
+  hold_one(client);
   broker.request_drain();
   CHECK(broker.wait().ok());
   CHECK_NE(broker.logged().find("warning 1 messages in flight were not settled before the end"),
@@ -58,10 +66,7 @@ TEST_CASE("messages that were not settled at the end were not in the log") {
 TEST_CASE("who says Hello to a draining broker is told that it ends") {
   RunningBroker broker;
   RawClient client = broker.connect();
-  const std::uint32_t queue = client.create_queue("q");
-  client.publish(queue, "m", "x");
-  const std::uint64_t consumer = client.subscribe("q", 1);
-  client.expect(wire::FrameType_Deliver);
+  const std::uint64_t consumer = hold_one(client).consumer;
   RawClient late = broker.connect_silently();
   while (count_connections(client) < 2) continue;
   broker.request_drain();
@@ -95,10 +100,7 @@ TEST_CASE("a draining broker answers what was published before") {
 TEST_CASE("a consumer that never settles does not hold up the end beyond its deadline") {
   RunningBroker broker(short_drain_options());
   RawClient client = broker.connect();
-  const std::uint32_t queue = client.create_queue("q");
-  client.publish(queue, "m", "x");
-  client.subscribe("q", 1);
-  client.expect(wire::FrameType_Deliver);
+  hold_one(client);
   broker.request_drain();
   client.expect_close();
   CHECK(broker.wait().ok());
@@ -159,10 +161,7 @@ TEST_CASE("a second request ends the drain at once") {
   options.drain = Milliseconds(600'000);
   RunningBroker broker(options);
   RawClient client = broker.connect();
-  const std::uint32_t queue = client.create_queue("q");
-  client.publish(queue, "m", "x");
-  client.subscribe("q", 1);
-  client.expect(wire::FrameType_Deliver);
+  hold_one(client);
   broker.request_drain();
   client.expect(wire::FrameType_Goodbye);
   broker.request_drain();

@@ -21,7 +21,7 @@ inline constexpr std::uint32_t kLeaseMsMin = 100;
 inline constexpr std::uint32_t kLeaseMsMax = 12 * 3'600'000;
 inline constexpr std::int64_t kNackDelayMsMax = 7LL * 24 * 3'600'000;
 inline constexpr std::uint32_t kPeekMessagesMax = 1'000;
-inline constexpr std::uint32_t kMoveSequencesMax = 256;
+inline constexpr std::uint32_t kLettersMax = 256;
 // An answer to a list has at most so many entries: a list of 100,000 queues holds nobody up, nor
 // does it take much memory.
 inline constexpr std::uint32_t kListPage = 1'000;

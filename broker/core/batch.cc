@@ -2,26 +2,11 @@
 
 namespace holdfast::broker {
 
-namespace {
-// What a small record costs in the store, key and page overhead included; an estimate.
-constexpr std::size_t kRecordBytes = 128;
-// Of an ended attempt, its texts aside.
-constexpr std::size_t kAttemptBytes = 40;
-}  // namespace
-
 bool Batch::empty() const {
   return next_id == 0 && queues.empty() && subscriptions.empty() && blocks_removed.empty() &&
          blocks.empty() && block_trims.empty() && acks_removed.empty() && acks.empty() &&
          retries_removed.empty() && retries.empty() && dedup_trims.empty() && dedup.empty() &&
          subscriptions_removed.empty() && queues_removed.empty();
-}
-
-std::size_t retry_record_bytes(std::span<const AttemptRecord> history) {
-  std::size_t bytes = kRecordBytes;
-  for (const AttemptRecord& attempt : history) {
-    bytes += kAttemptBytes + attempt.consumer.size() + attempt.error.size();
-  }
-  return bytes;
 }
 
 std::size_t Batch::bytes() const {

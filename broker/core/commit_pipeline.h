@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/records.h"
 #include "core/requests.h"
 
 namespace holdfast::broker {

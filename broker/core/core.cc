@@ -372,11 +372,11 @@ void Core::peek(const PeekRequest& request, Now /*now*/) { state_->peek(request)
 void Core::tell_attempts(const AttemptsRequest& request, Now now) {
   state_->tell_attempts(request, now);
 }
-void Core::redrive(const MoveRequest& request, Now /*now*/) {
-  state_->start_move_task(request, true);
+void Core::redrive(const LettersRequest& request, Now /*now*/) {
+  state_->take_letters(request, true);
 }
-void Core::discard(const MoveRequest& request, Now /*now*/) {
-  state_->start_move_task(request, false);
+void Core::discard(const LettersRequest& request, Now /*now*/) {
+  state_->take_letters(request, false);
 }
 void Core::list_consumers(Asker asker, std::string_view queue, ConsumerId from, Now now) {
   state_->list_consumers(asker, queue, from, now);

@@ -30,7 +30,10 @@
 #include "base/clock.h"
 #include "core/batch.h"
 #include "core/dedup_window.h"
+#include "core/reads.h"
+#include "core/records.h"
 #include "core/requests.h"
+#include "core/stored_state.h"
 
 namespace holdfast::broker {
 
@@ -101,8 +104,8 @@ class Core {
   void peek(const PeekRequest& request, Now now);
   // How far one message came, once what was asked before is durable.
   void tell_attempts(const AttemptsRequest& request, Now now);
-  void redrive(const MoveRequest& request, Now now);
-  void discard(const MoveRequest& request, Now now);
+  void redrive(const LettersRequest& request, Now now);
+  void discard(const LettersRequest& request, Now now);
   // Likewise of the consumers of a queue; of all, if it is empty.
   void list_consumers(Asker asker, std::string_view queue, ConsumerId from, Now now);
   CoreReport report(Now now) const;

@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "core/batch.h"
 #include "core/hash_key.h"
+#include "core/records.h"
 
 namespace holdfast::broker {
 

@@ -9,7 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/batch.h"
+#include "core/records.h"
+#include "schema/frame.h"
 
 namespace holdfast::broker {
 

@@ -15,11 +15,11 @@
 #include <utility>
 #include <vector>
 
-#include "core/batch.h"
 #include "core/consumer.h"
 #include "core/dedup_window.h"
 #include "core/outstanding.h"
 #include "core/rate_meter.h"
+#include "core/records.h"
 #include "core/requests.h"
 #include "core/settled_set.h"
 

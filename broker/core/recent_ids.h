@@ -17,8 +17,8 @@
 #include <string_view>
 #include <vector>
 
-#include "core/batch.h"
 #include "core/hash_key.h"
+#include "core/records.h"
 
 namespace holdfast::broker {
 

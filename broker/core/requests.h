@@ -16,6 +16,8 @@
 #include "base/ids.h"
 #include "core/batch.h"
 #include "core/block.h"
+#include "core/reads.h"
+#include "core/records.h"
 #include "holdfast/status.h"
 #include "protocol_generated.h"
 #include "schema/queue_settings.h"
@@ -23,7 +25,8 @@
 namespace holdfast::broker {
 
 // What a session counts as waiting until its last answer.
-enum class Waits : std::uint8_t { kNothing, kRequest, kPeek, kMove };
+// kBulk: a redrive, discard or purge.
+enum class Waits : std::uint8_t { kNothing, kRequest, kPeek, kBulk };
 
 // Whom to answer: the session, and the correlation that it gave its request.
 struct Asker {
@@ -121,8 +124,8 @@ struct AttemptsRequest {
   Sequence sequence = 0;
 };
 
-// Redrive and discard.
-struct MoveRequest {
+// Redrive and discard: these dead letters.
+struct LettersRequest {
   Asker asker;
   std::string_view queue;  // the source queue or its dead-letter queue
   std::span<const Sequence> sequences;

@@ -15,7 +15,7 @@
 #include <span>
 #include <vector>
 
-#include "core/batch.h"
+#include "core/records.h"
 
 namespace holdfast::broker {
 

@@ -7,7 +7,8 @@
 //   delivering.cc    subscribe, credit, first deliveries and retries
 //   due.cc           consumers that end, leases and waits that are over
 //   settling.cc      settle, extend, attempts that end otherwise
-//   dead_letters.cc  moves to the dead-letter queue, corrupt messages, redrive, discard
+//   dead_letters.cc  moves to the dead-letter queue, corrupt messages
+//   letters.cc       redrive, discard
 //   reading.cc       fetches, open blocks, reads in turn, peek, attempts
 //   rewriting.cc     blocks of which little is left
 //   queues.cc        create, edit, delete, purge, reports
@@ -52,7 +53,7 @@ struct PeekTask {
 };
 
 // A redrive or discard that waits, or is being worked on.
-struct MoveTask {
+struct LettersTask {
   MovedReply reply;
   bool redrive = false;
   bool dry_run = false;
@@ -293,12 +294,14 @@ struct Core::State {
   void append_moved(Queue& queue, WallTime published_at, std::uint64_t message_checksum,
                     ByteSpan message, ByteSpan provenance);
   void go_on_moving(Queue& queue, Now now);
-  void start_move_task(const MoveRequest& request, bool redrive);
-  // Nothing: all is moved, and it is answered.
-  std::optional<LongRead::Range> next_to_move(Queue& dead, MoveTask& task);
-  void move_task_read(Queue& dead, MoveTask& task, const FetchResult& result, Now now);
-  void move_task_entry(MoveTask& task, Queue& dead, const Block& block, std::size_t index, Now now);
-  Status redrive_one(Queue& dead, const BlockEntry& letter, MoveTask& task, Now now);
+
+  // ---- letters.cc ----
+  void take_letters(const LettersRequest& request, bool redrive);
+  // Nothing: all is done, and it is answered.
+  std::optional<LongRead::Range> next_letters(Queue& dead, LettersTask& task);
+  void letters_read(Queue& dead, LettersTask& task, const FetchResult& result, Now now);
+  void take_letter(LettersTask& task, Queue& dead, const Block& block, std::size_t index, Now now);
+  Status redrive_one(Queue& dead, const BlockEntry& letter, LettersTask& task, Now now);
 
   // ---- reading.cc ----
   // Called only while the queue exists and is not deleted.

@@ -185,9 +185,9 @@ Status Session::handle(const Frame& frame, FrameWriter& out, Now now) {
     case wire::FrameType_Attempts:
       return attempts(frame, out, now);
     case wire::FrameType_Redrive:
-      return move<wire::Redrive>(frame, out, now);
+      return take_letters<wire::Redrive>(frame, out, now);
     case wire::FrameType_Discard:
-      return move<wire::Discard>(frame, out, now);
+      return take_letters<wire::Discard>(frame, out, now);
     case wire::FrameType_ConsumerList:
       return consumer_list(frame, out, now);
     case wire::FrameType_ConnectionList:
@@ -475,7 +475,7 @@ Status Session::queue_purge(const Frame& frame, FrameWriter& out, Now now) {
   if (Status status = check_name("queue name", name); !status.ok()) {
     return refuse(frame, status, out);
   }
-  context_.core.purge_queue(asker(frame, Waits::kMove), name, now);
+  context_.core.purge_queue(asker(frame, Waits::kBulk), name, now);
   return Status();
 }
 
@@ -515,10 +515,10 @@ Status Session::attempts(const Frame& frame, FrameWriter& out, Now now) {
 
 // Redrive and Discard have the same fields.
 template <typename Table>
-Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
+Status Session::take_letters(const Frame& frame, FrameWriter& out, Now now) {
   const auto* const table = read_table<Table>(frame.body);
   if (table == nullptr) return malformed(frame);
-  MoveRequest request;
+  LettersRequest request;
   request.queue = view(table->queue());
   request.all = table->all();
   request.from = table->from();
@@ -533,7 +533,7 @@ Status Session::move(const Frame& frame, FrameWriter& out, Now now) {
     context_.sequences.assign(table->sequences()->begin(), table->sequences()->end());
   }
   request.sequences = context_.sequences;
-  request.asker = asker(frame, Waits::kMove);
+  request.asker = asker(frame, Waits::kBulk);
   if constexpr (std::is_same_v<Table, wire::Redrive>) {
     context_.core.redrive(request, now);
   } else {

@@ -36,7 +36,7 @@ inline constexpr std::uint32_t kWaitingMax = 16'384;
 inline constexpr std::uint32_t kSequencesPerWaiting = 16;
 inline constexpr std::uint32_t kAttemptsWeight = 64;
 inline constexpr std::uint32_t kWaitingPeeksMax = 4;
-inline constexpr std::uint32_t kWaitingMovesMax = 4;  // redrives, discards, purges
+inline constexpr std::uint32_t kWaitingBulkMax = 4;  // redrives, discards, purges
 
 struct SessionOptions {
   std::string broker_version;
@@ -91,8 +91,8 @@ class Session {
   Milliseconds heartbeat() const { return heartbeat_; }
   // Frames that handle() has appended so far.
   std::uint64_t frames_out() const { return frames_out_; }
-  // Whether a frame of this type asks for something long or laborious: a list, a move of many, the
-  // attempts of a message.
+  // Whether a frame of this type asks for something long or laborious: a list, many dead letters,
+  // the attempts of a message.
   static bool is_laborious(wire::FrameType type);
   // Whether the answer to a frame of this type never waits for a commit.
   static bool is_answered_at_once(wire::FrameType type);
@@ -114,7 +114,7 @@ class Session {
   // So many requests wait for their answer that the next one waits as well.
   bool waits_for_much() const {
     return waiting(Waits::kRequest) >= kWaitingMax || waiting(Waits::kPeek) >= kWaitingPeeksMax ||
-           waiting(Waits::kMove) >= kWaitingMovesMax;
+           waiting(Waits::kBulk) >= kWaitingBulkMax;
   }
 
   // Bytes of messages published and not yet answered.
@@ -142,7 +142,7 @@ class Session {
   Status peek(const Frame& frame, FrameWriter& out, Now now);
   Status attempts(const Frame& frame, FrameWriter& out, Now now);
   template <typename Table>
-  Status move(const Frame& frame, FrameWriter& out, Now now);
+  Status take_letters(const Frame& frame, FrameWriter& out, Now now);
   Status consumer_list(const Frame& frame, FrameWriter& out, Now now);
   Status connection_list(const Frame& frame, FrameWriter& out, Now now);
   Status bodyless(const Frame& frame, FrameWriter& out, Now now);

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/reads.h"
 #include "holdfast/status.h"
 #include "net/wakeup.h"
 #include "store/store.h"

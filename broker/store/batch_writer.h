@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/batch.h"
+#include "core/records.h"
 #include "store/change_sink.h"
 #include "store/owner_sums.h"
 #include "store/record.h"

@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include "core/batch.h"
+#include "core/records.h"
 #include "store/environment.h"
 
 namespace holdfast::broker {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "core/block.h"
 #include "store/directory.h"
 #include "store/environment.h"
 #include "store/journal.h"

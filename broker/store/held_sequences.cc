@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "core/block.h"
 #include "store/record.h"
 
 namespace holdfast::broker {

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "core/batch.h"
+#include "core/records.h"
 #include "store/environment.h"
 
 namespace holdfast::broker {

@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/reads.h"
+#include "core/records.h"
 #include "store/environment.h"
 
 namespace holdfast::broker {

@@ -26,6 +26,9 @@
 #include <string>
 
 #include "core/batch.h"
+#include "core/reads.h"
+#include "core/records.h"
+#include "core/stored_state.h"
 #include "holdfast/status.h"
 
 namespace holdfast::broker {

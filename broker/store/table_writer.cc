@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <optional>
 
+#include "core/block.h"
 #include "store/record.h"
 
 namespace holdfast::broker {

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/batch.h"
+#include "core/records.h"
 #include "store/change_sink.h"
 #include "store/environment.h"
 

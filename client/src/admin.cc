@@ -303,11 +303,11 @@ struct Moved {
 };
 
 Status check_moved(const Moved& moved) {
-  if (moved.named == nullptr) return check_limit(moved.limit, kMoveSequencesMax);
-  if (!moved.named->empty() && moved.named->size() <= kMoveSequencesMax) return Status();
+  if (moved.named == nullptr) return check_limit(moved.limit, kLettersMax);
+  if (!moved.named->empty() && moved.named->size() <= kLettersMax) return Status();
   return Status(ErrorCode::kInvalidArgument,
                 fmt::format("{} sequences are named; a call takes 1 to {}.", moved.named->size(),
-                            kMoveSequencesMax));
+                            kLettersMax));
 }
 
 Result<MoveReport> move(const Asked& impl, Move kind, std::string_view queue, const Moved& moved,

@@ -31,7 +31,7 @@ TEST_CASE("counting dead letters took memory for each of their blocks and kept i
   f.discard("q", {kLetters});
   const std::size_t before = mallinfo2().uordblks;
   for (Sequence from = 1; from <= kLetters; from += 256) {
-    MoveRequest request;
+    LettersRequest request;
     request.asker = {SessionId(2), 1};
     request.queue = "q";
     request.all = true;

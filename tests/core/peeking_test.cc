@@ -44,8 +44,8 @@ struct Readers {
   // Of all dead letters, or of these.
   void move(std::uint64_t session, std::uint64_t correlation, Move how,
             const std::vector<Sequence>& sequences = {}) {
-    MoveRequest request;
-    request.asker = {SessionId(kFirstSession + session), correlation, Waits::kMove};
+    LettersRequest request;
+    request.asker = {SessionId(kFirstSession + session), correlation, Waits::kBulk};
     request.queue = "dead";
     request.sequences = sequences;
     request.all = sequences.empty();

@@ -465,7 +465,7 @@ void World::move() {
   note("request {} {} {} of queue {}{}", asker.correlation, redrive ? "redrives" : "discards",
        all ? "all" : fmt::format("{}", sequences.size()), id->value, dry_run ? " (dry)" : "");
   model_.ask_move(asker.correlation, std::move(asked), all, dry_run);
-  MoveRequest request;
+  LettersRequest request;
   request.asker = asker;
   request.queue = name;
   request.sequences = sequences;

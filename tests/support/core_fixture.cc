@@ -279,7 +279,7 @@ void CoreFixture::disconnect(SessionId session) {
 MovedReply CoreFixture::move(const std::string& queue, std::vector<Sequence> sequences, bool all,
                              std::uint32_t limit, bool redrive, Sequence to, bool dry_run) {
   last_moved_.reset();
-  MoveRequest request;
+  LettersRequest request;
   request.asker = ask();
   request.queue = queue;
   request.sequences = sequences;

@@ -10,6 +10,9 @@
 
 #include "core/batch.h"
 #include "core/core.h"
+#include "core/reads.h"
+#include "core/records.h"
+#include "core/stored_state.h"
 
 namespace holdfast::broker {
 

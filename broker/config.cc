@@ -16,7 +16,7 @@
 #include <variant>
 
 #include "holdfast/text.h"
-#include "schema/address.h"
+#include "net/listen_address.h"
 #include "schema/frame.h"
 #include "schema/queue_settings.h"
 
@@ -265,14 +265,8 @@ class ConfigReader {
         return error(node.source(), fmt::format("{} contains a zero byte.", setting.name));
       }
       if (setting.name == "listen" && !value->empty()) {
-        const Result<Address> address = parse_address(*value, 0);
-        if (!address.ok() || address->is_unix()) {
-          return error(
-              node.source(),
-              fmt::format("listen is {}; it must be HOST:PORT with a port from 0 to 65535, "
-                          "e.g. \"127.0.0.1:7411\", or empty.",
-                          quoted(*value)));
-        }
+        const Result<Address> address = parse_listen_address(*value);
+        if (!address.ok()) return error(node.source(), address.status().message());
       }
       config_.*(*field) = *value;
       return Status();

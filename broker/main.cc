@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -42,13 +43,6 @@ namespace holdfast::broker {
 
 namespace {
 
-constexpr int kExitDone = 0;
-constexpr int kExitUsage = 64;
-constexpr int kExitData = 65;
-constexpr int kExitUnavailable = 69;
-constexpr int kExitInternal = 70;
-constexpr int kExitTryAgain = 75;
-
 // Descriptors that are not connections: listeners, store, logs, the loop's own.
 constexpr std::size_t kDescriptorsReserved = 64;
 constexpr std::size_t kWorkerThreads = 4;  // of libuv's pool
@@ -58,16 +52,16 @@ int exit_code_of(const Status& status) {
     case ErrorCode::kConfigInvalid:
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kOperationRefused:
-      return kExitUsage;
+      return EX_USAGE;
     case ErrorCode::kDirectoryForeign:
     case ErrorCode::kDirectoryNewer:
-      return kExitData;
+      return EX_DATAERR;
     case ErrorCode::kAddressInUse:
-      return kExitUnavailable;
+      return EX_UNAVAILABLE;
     case ErrorCode::kDirectoryLocked:
-      return kExitTryAgain;
+      return EX_TEMPFAIL;
     default:
-      return kExitInternal;
+      return EX_SOFTWARE;
   }
 }
 
@@ -79,7 +73,7 @@ int fail(const Status& status) {
 // To standard output.
 int print(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) {
-    return kExitDone;
+    return EX_OK;
   }
   return fail(Status(ErrorCode::kInternal,
                      fmt::format("Standard output cannot be written: {}.", std::strerror(errno))));
@@ -237,7 +231,7 @@ int serve(const Config& config) {
   uv_work_t nothing;
   uv_queue_work(
       &loop, &nothing, [](uv_work_t*) {}, [](uv_work_t*, int) {});
-  int exit_code = kExitDone;
+  int exit_code = EX_OK;
   {
     Result<std::unique_ptr<Broker>> broker = Broker::start(loop, **store, log, std::move(options));
     if (!broker.ok()) {
@@ -341,7 +335,7 @@ int run(int argc, char** argv) {
     std::ostringstream refused;
     if (app.exit(error, shown, refused) == 0) return print(shown.str());
     write_to_standard_error(refused.str());
-    return kExitUsage;
+    return EX_USAGE;
   }
   const Result<Config> config = configuration_of(line, app);
   if (!config.ok()) return fail(config.status());

@@ -7,18 +7,22 @@
 
 #include <cstring>
 
-#include "schema/address.h"
+#include "holdfast/text.h"
 
 namespace holdfast::broker {
 
+Result<Address> parse_listen_address(std::string_view text) {
+  Result<Address> parsed = parse_address(text, 0);
+  if (parsed.ok() && !parsed->is_unix()) return parsed;
+  return Status(ErrorCode::kInvalidArgument,
+                fmt::format("listen is {}; it must be HOST:PORT with a port from 0 to 65535, e.g. "
+                            "127.0.0.1:7411 or [::1]:7411, or empty.",
+                            quoted(text)));
+}
+
 Result<sockaddr_storage> resolve_listen_address(std::string_view text) {
-  const Result<Address> parsed = parse_address(text, 0);
-  if (!parsed.ok() || parsed->is_unix()) {
-    return Status(ErrorCode::kInvalidArgument,
-                  fmt::format("\"{}\" is not an address to listen on: it must be HOST:PORT with a "
-                              "port from 0 to 65535, e.g. 127.0.0.1:7411 or [::1]:7411.",
-                              text));
-  }
+  const Result<Address> parsed = parse_listen_address(text);
+  if (!parsed.ok()) return parsed.status();
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;

@@ -8,11 +8,14 @@
 #include <string_view>
 
 #include "holdfast/status.h"
+#include "schema/address.h"
 
 namespace holdfast::broker {
 
 // "127.0.0.1:7411", "[::1]:7411", "localhost:7411"; port 0 asks the system for a free one.
-// Resolves names, which may block. kInvalidArgument if it is no address or the name is unknown.
+// kInvalidArgument if it is no such address.
+Result<Address> parse_listen_address(std::string_view text);
+// Resolves names, which may block. kInvalidArgument as above, and if the name is unknown.
 Result<sockaddr_storage> resolve_listen_address(std::string_view text);
 // kInvalidArgument if a unix socket cannot have this path.
 Status check_unix_path(std::string_view path);

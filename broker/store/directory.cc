@@ -105,7 +105,7 @@ Status foreign(std::string_view reason, bool read_only = false) {
 }
 
 Status write_format(const std::string& path) {
-  const File file(path, O_WRONLY | O_CREAT | O_EXCL, 0640);
+  const File file(path, O_WRONLY | O_CREAT | O_EXCL, kFileMode);
   if (!file.ok()) return system_error("Creating", path, file.error());
   const std::string line = format_line();
   const ssize_t written = ::write(file.descriptor(), line.data(), line.size());
@@ -363,7 +363,7 @@ Status DataDirectory::lock_directory(bool read_only) {
   File itself(path_, O_RDONLY | O_DIRECTORY);
   if (!itself.ok()) return system_error("Opening", path_, itself.error(), read_only);
   if (Status status = lock(std::move(itself), path_); !status) return status;
-  File file(lock_path(), read_only ? O_RDONLY : O_RDWR | O_CREAT, 0640);
+  File file(lock_path(), read_only ? O_RDONLY : O_RDWR | O_CREAT, kFileMode);
   if (file.ok()) return lock(std::move(file), path_);
   if (read_only && file.error() == ENOENT) return Status();
   return system_error("Opening", lock_path(), file.error(), read_only);

@@ -28,7 +28,6 @@ constexpr std::array<std::string_view, kTableCount> kTableNames = {
     "meta", "queues", "subscriptions", "blocks", "acks", "retries", "dedup", "due"};
 constexpr unsigned kFreeTable = 0;  // LMDB's own table of free pages
 constexpr unsigned kReadersMax = 126;
-constexpr mode_t kFileMode = 0640;
 constexpr std::uint64_t kPageBytesMin = 4096;
 // Half of it is more than what one transaction can take: two journals' worth and a batch, or
 // several of no more bytes.

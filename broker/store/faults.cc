@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include <array>
@@ -16,7 +17,6 @@ namespace holdfast::broker {
 
 namespace {
 
-constexpr int kExitInternal = 70;
 constexpr std::size_t kPathBytesMax = 4096;
 
 // A signal handler can reach nothing but static storage.
@@ -36,7 +36,7 @@ extern "C" void on_fault(int signal, siginfo_t* information, void*) {
     if (fault.signal != signal) continue;
     [[maybe_unused]] const ssize_t written =
         write(STDERR_FILENO, fault.sentence.data(), fault.sentence_bytes);
-    if (signal == SIGBUS) _exit(kExitInternal);
+    if (signal == SIGBUS) _exit(EX_SOFTWARE);
     sigaction(signal, &fault.before, nullptr);
     // What the program did is done again when this returns; what was sent is not.
     if (information->si_code <= 0) raise(signal);

@@ -15,6 +15,9 @@
 
 namespace holdfast::broker {
 
+// Of every file that the store makes, the umask aside.
+inline constexpr mode_t kFileMode = 0640;
+
 class File {
  public:
   File() = default;  // none is open

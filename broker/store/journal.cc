@@ -18,8 +18,7 @@ namespace holdfast::broker {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x314a4648;  // "HFJ1"
-constexpr mode_t kFileMode = 0640;
-constexpr int kTriesMax = 8;  // writes that do not come a page further
+constexpr int kTriesMax = 8;                  // writes that do not come a page further
 
 // Of an entry.
 struct Header {

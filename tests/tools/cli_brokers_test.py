@@ -10,6 +10,7 @@ The last line is "N passed, N failed".
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,36 @@ def test_directory(daemon, tool_binary):
         expect(damaged, 1, "findings")
         CHECK.that(len(damaged.objects()) >= 1 and damaged.objects()[0]["what"], damaged)
         CHECK.that(tool.run("check", data).out.strip() != "", "a line per finding")
+
+
+def test_a_whole_copy_in_the_place_of_the_directory(daemon, tool_binary):
+    """What a backup is for: what was confirmed before it is there, what was acked after it comes again."""
+    with own_broker(daemon, tool_binary) as (broker, tool, data):
+        tool.make("jobs")
+        tool.lines("jobs", ["first", "second", "third"], "--id", "job")
+        tool.ok("message", "receive", "jobs", "--ack")
+        broker.stop()
+        copy = data + ".copy"
+        shutil.copytree(data, copy)
+        expect(tool.run("check", copy), 0, "3 messages (2 not settled)", "nothing is wrong")
+        broker = Broker(daemon, data)
+        try:
+            tool = Tool(tool_binary, broker.address)
+            tool.ok("message", "receive", "jobs", "--ack")
+            tool.send("jobs", "later")
+        finally:
+            broker.stop(signal.SIGKILL)
+        shutil.rmtree(data)
+        shutil.copytree(copy, data)
+        broker = Broker(daemon, data)
+        try:
+            tool = Tool(tool_binary, broker.address)
+            left = [message["sequence"] for message in tool.ok("message", "peek", "jobs")]
+            CHECK.that(left == [2, 3], left)
+            CHECK.that(tool.send("jobs", "again", "--id", "job-1")["duplicate"], "its ids are known")
+            CHECK.that(tool.send("jobs", "new")["sequence"] == 4, "later is gone")
+        finally:
+            broker.stop()
 
 
 # What the disk has free was all that was shown.

@@ -189,7 +189,7 @@ bool Peers::take_labor(Peer& peer) {
   return false;
 }
 
-void Peers::put_off(Peer& peer) { peer.is_put_off = starved_ = true; }
+void Peers::put_off(Peer& peer) { peer.is_put_off = has_put_off_ = true; }
 
 void Peers::wants_attention(Peer& peer) {
   if (peer.wants_a_look) return;
@@ -252,6 +252,7 @@ void Peers::say(const std::vector<Effect>& said) {
 bool Peers::attend(Now now) {
   frames_left_ = kFramesInRound;
   if (starved_) wake_starved();
+  if (has_put_off_) go_on_with_put_off();
   if (input_is_scarce()) relieve_input(now);
   serve_line(now);
   if (attention_.empty()) return !line_.empty();
@@ -365,14 +366,21 @@ bool Peers::sums_hold(const Peer& peer) const {
 // who wait because of the sums are not.
 void Peers::wake_starved() {
   if (unconfirmed_bytes_ > limits_.unconfirmed_bytes_total_max / 2 ||
-      output_bytes_ > limits_.output_bytes_total_max / 2 ||
-      context_.core.answers_bytes() > limits_.answers_bytes_total_max / 2) {
+      output_bytes_ > limits_.output_bytes_total_max / 2) {
     return;
   }
   starved_ = false;
   for (const auto& [id, peer] : peers_) {
-    peer->is_put_off = false;
     if (peer->connection.is_open() && !peer->connection.reading()) wants_attention(*peer);
+  }
+}
+
+// They wait for nothing but that, and nothing of their own would let them go on.
+void Peers::go_on_with_put_off() {
+  if (context_.core.answers_bytes() > limits_.answers_bytes_total_max / 2) return;
+  has_put_off_ = false;
+  for (const auto& [id, peer] : peers_) {
+    if (std::exchange(peer->is_put_off, false)) wants_attention(*peer);
   }
 }
 

@@ -120,6 +120,7 @@ class Peers {
   // Whether it may be dealt with now; if not, the peer stands in line.
   bool take_labor(Peer& peer);
   void put_off(Peer& peer);
+  void go_on_with_put_off();
   void serve_line(Now now);
   void attend_one(Peer& peer, Now now);
   void update_room(Peer& peer, Now now);
@@ -166,7 +167,8 @@ class Peers {
   std::size_t input_bytes_ = 0;
   std::uint64_t unconfirmed_bytes_ = 0;  // of those that have gone as well
   std::size_t unconfirmed_ = 0;          // peers that have some
-  bool starved_ = false;                 // some peer waits because of a sum over all
+  bool starved_ = false;      // some peer waits because of what was published or is to be sent
+  bool has_put_off_ = false;  // some peer is put off
   std::optional<MonotonicTime> goodbye_deadline_;
 };
 

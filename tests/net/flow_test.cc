@@ -251,6 +251,20 @@ void send_open(RawClient& client, std::uint64_t correlation) {
                     wire::CreateQueueOpen(builder, builder.CreateString("q")));
 }
 
+// Clients that ask and go, one after the other, until one is put off or `taken_max` were taken: how
+// many were.
+int ask_and_go(RunningBroker& broker, RawClient& watcher, std::string_view prefix, int taken_max) {
+  for (int taken = 0; taken < taken_max; ++taken) {
+    const std::string name = std::string(prefix) + std::to_string(taken);
+    RawClient hasty = broker.connect(name);
+    send_open(hasty, 1);
+    SeenConnection seen;
+    while (seen.reading && seen.frames_in < 2) seen = look_at(watcher, name);
+    if (!seen.reading) return taken;
+  }
+  return taken_max;
+}
+
 TEST_CASE("clients that asked and went before they were answered left more and more in memory") {
   broker::BrokerOptions options = loopback_options();
   options.limits.answers_bytes_total_max = 50'000;
@@ -263,17 +277,8 @@ TEST_CASE("clients that asked and went before they were answered left more and m
   watcher.send_publish(1, queue, "first", "x");
   broker.store().wait_for_commit();
   const int taken_max = 1 + 50'000 / static_cast<int>(sizeof(broker::QueueReport));
-  int taken = 0;
-  for (bool is_put_off = false; !is_put_off;) {
-    REQUIRE(taken <= taken_max);
-    const std::string name = "hasty-" + std::to_string(taken);
-    RawClient hasty = broker.connect(name);
-    send_open(hasty, 1);
-    SeenConnection seen;
-    while (seen.reading && seen.frames_in < 2) seen = look_at(watcher, name);
-    is_put_off = !seen.reading;
-    if (!is_put_off) ++taken;
-  }
+  const int taken = ask_and_go(broker, watcher, "hasty-", taken_max + 1);
+  CHECK(taken <= taken_max);
   CHECK(taken > taken_max / 3);
   // Whose answer does not wait is read, and all others wait.
   patient.send_empty(wire::FrameType_Status, 1);
@@ -287,6 +292,44 @@ TEST_CASE("clients that asked and went before they were answered left more and m
   CHECK(publisher.expect(wire::FrameType_Confirm).table<wire::Confirm>().sequence() == 2);
   send_open(patient, 3);
   CHECK(patient.expect(wire::FrameType_QueueInfo).correlation == 3);
+}
+
+// Beside publishers that always have so much under way they waited for good.
+TEST_CASE("who was put off for the answers of others waited for the publishes of others, too") {
+  broker::BrokerOptions options = loopback_options();
+  options.limits.answers_bytes_total_max = 50'000;
+  options.limits.unconfirmed_bytes_total_max = 50'000;
+  RunningBroker broker(options);
+  RawClient watcher = broker.connect("watcher");
+  const std::uint32_t queue = watcher.create_queue("q");
+  RawClient publisher = broker.connect("publisher");
+  RawClient patient = broker.connect("patient");
+  broker.store().hold();
+  watcher.send_publish(1, queue, "first", "x");
+  broker.store().wait_for_commit();
+  // More than half of the answers wait for this commit, and the others, with more than half of what
+  // may be published, for the next one.
+  const int most = 30'000 / static_cast<int>(sizeof(broker::QueueReport));
+  REQUIRE(ask_and_go(broker, watcher, "early-", most) == most);
+  publisher.send_publish(1, queue, "second", std::string(30'000, 'b'));
+  while (look_at(watcher, "publisher").unconfirmed_bytes == 0) {
+  }
+  REQUIRE(ask_and_go(broker, watcher, "late-", 2 * most) < 2 * most);
+  send_open(patient, 1);
+  const std::uint64_t before = wait_until_held(watcher, "patient").frames_in;
+  broker.on_loop([&] {
+    broker.store().let_go_and_wait();
+    broker.store().hold();
+  });
+  watcher.expect(wire::FrameType_Confirm);
+  bool is_read = false;
+  for (int looks = 0; looks < 1'000 && !is_read; ++looks) {
+    is_read = look_at(watcher, "patient").frames_in > before;
+  }
+  CHECK(is_read);
+  CHECK(look_at(watcher, "publisher").unconfirmed_bytes > 25'000);
+  broker.store().let_go();
+  CHECK(patient.expect(wire::FrameType_QueueInfo).correlation == 1);
 }
 
 TEST_CASE("a client that settles ahead of the commits is not read on, and goes on when they come") {

@@ -6,6 +6,7 @@
 
 #include "holdfast/text.h"
 #include "schema/field_limits.h"
+#include "schema/queue_settings.h"
 
 namespace holdfast::client {
 
@@ -197,6 +198,16 @@ std::string_view message_state_name(std::uint8_t state) {
     default:
       return "unknown";
   }
+}
+
+bool is_stalled(const wire::QueueInfo& info) {
+  if (info.ready() == 0 || info.settings() == nullptr) return false;
+  const std::uint64_t outstanding = info.in_flight() + info.waiting() + info.moving();
+  for (const wire::SettingValue* setting : *info.settings()) {
+    if (setting->setting() != static_cast<std::uint16_t>(QueueSetting::kOutstandingMax)) continue;
+    return setting->value() > 0 && outstanding >= setting->value();
+  }
+  return false;
 }
 
 std::chrono::system_clock::time_point from_wire_time(std::uint64_t unix_ms) {

@@ -247,8 +247,10 @@ void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(Result<
         frame.type == wire::FrameType_QueueInfo ? read_table<wire::QueueInfo>(frame.body) : nullptr;
     if (info == nullptr) return malformed("QueueInfo");
     const Subscription* const of = find(key);
-    if (info->ready() > 0 || of == nullptr) {
-      done(of != nullptr);
+    if (of == nullptr) {
+      done(false);
+    } else if (info->ready() > 0 && !is_stalled(*info)) {
+      done(true);
     } else {
       ask_for_starting(*of, done);
     }

@@ -116,6 +116,18 @@ TEST_CASE("receiving from an empty queue returns nothing after the wait") {
   CHECK(nowhere.get().status().code() == ErrorCode::kQueueNotFound);
 }
 
+namespace {
+// It may have been asked again meanwhile.
+void expect_end_of_waiting(FakePeer& peer) {
+  ReceivedFrame frame = peer.next();
+  for (; frame.type == wire::FrameType_QueueOpen; frame = peer.next()) {
+    peer.queue_info(frame.correlation, 1, "orders", 0, 1);
+  }
+  CHECK(frame.type == wire::FrameType_Credit);
+  peer.ok(frame.correlation);
+}
+}  // namespace
+
 // The credit was taken back at once, and with it what waited for a commit or for the disk.
 TEST_CASE("receiving without a wait never found a message that waited for its commit") {
   FakeBroker broker;
@@ -147,16 +159,33 @@ TEST_CASE("receiving without a wait never found a message that waited for its co
     c.peer->list_end(list.correlation, 1);
   }
   c.peer->deliver(5, 2, "x");
-  // It may have been asked again meanwhile.
-  ReceivedFrame frame = c.peer->next();
-  for (; frame.type == wire::FrameType_QueueOpen; frame = c.peer->next()) {
-    c.peer->queue_info(frame.correlation, 1, "orders", 0, 1);
-  }
-  CHECK(frame.type == wire::FrameType_Credit);
-  c.peer->ok(frame.correlation);
+  expect_end_of_waiting(*c.peer);
   const Result<std::vector<Delivery>> deliveries = receiving.get();
   REQUIRE(deliveries.ok());
   CHECK(deliveries->size() >= 1);
+}
+
+// What was ready was waited for, and came as little as before.
+TEST_CASE("receiving from a queue with too many outstanding took two seconds longer") {
+  FakeBroker broker;
+  Connected c(broker);
+  auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
+  c.peer->subscribe(5);
+  c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders", 0, 3, 2);
+  const ReceivedFrame list = c.peer->expect(wire::FrameType_ConsumerList);
+  SUBCASE("none comes") {
+    c.peer->consumer_info(list.correlation, 5, 0);
+    c.peer->list_end(list.correlation, 1);
+    expect_end(*c.peer);
+    CHECK(receiving.get()->empty());
+  }
+  SUBCASE("but a retry that is its own") {
+    c.peer->consumer_info(list.correlation, 5, 1);
+    c.peer->list_end(list.correlation, 1);
+    c.peer->deliver(5, 2, "x");
+    expect_end_of_waiting(*c.peer);
+    CHECK(receiving.get()->size() == 1);
+  }
 }
 
 TEST_CASE("receiving does not wait for messages that others have in flight") {

@@ -71,12 +71,6 @@ std::uint64_t setting_of(const QueueReport& report, std::string_view name) {
   return found == report.settings.end() ? 0 : found->second;
 }
 
-bool is_stalled(const QueueReport& report) {
-  const std::uint64_t outstanding_max = setting_of(report, "outstanding-max");
-  return outstanding_max > 0 && report.ready > 0 &&
-         report.in_flight + report.waiting + report.moving >= outstanding_max;
-}
-
 Json receipt_json(std::string_view queue, const PublishReceipt& receipt) {
   Json json;
   json["queue"] = queue;
@@ -124,7 +118,7 @@ Json queue_json(const QueueReport& report) {
   json["waiting"] = report.waiting;
   json["moving"] = report.moving;
   json["dead"] = report.dead;
-  json["stalled"] = is_stalled(report);
+  json["stalled"] = report.stalled;
   json["dead_queue"] = report.dead_queue;
   json["source_queue"] = report.source_queue;
   json["consumers"] = report.consumers;

@@ -22,9 +22,6 @@ std::chrono::system_clock::time_point published_at(const StoredMessage& message)
 
 // 0 if the report does not have it.
 std::uint64_t setting_of(const QueueReport& report, std::string_view name);
-// Nothing of what is ready is delivered: what is in flight, waiting and moving uses up the queue's
-// outstanding-max.
-bool is_stalled(const QueueReport& report);
 
 Json receipt_json(std::string_view queue, const PublishReceipt& receipt);
 // "body", or "body_base64" where the body is not UTF-8; a dead letter carries where it came from.

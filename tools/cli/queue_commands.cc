@@ -26,7 +26,7 @@ Fields fields_of(const QueueReport& report) {
        fmt::format("{} ready, {} in flight, {} waiting{} ({})", report.ready, report.in_flight,
                    report.waiting, moving_part(report.moving), size_cell(report.bytes))},
   };
-  if (is_stalled(report)) fields.emplace_back("Stalled", stalled_cell(report));
+  if (report.stalled) fields.emplace_back("Stalled", stalled_cell(report));
   if (report.source_queue.empty()) {
     fields.emplace_back("Dead letters", fmt::format("{} in {}", report.dead, report.dead_queue));
   } else {

@@ -198,7 +198,7 @@ ExitCode report_nothing(Session& session, const std::string& queue) {
   const Result<QueueReport> report = session.admin().queue(queue);
   if (!report.ok()) return session.fail(report.status(), queue);
   session.console().note(
-      is_stalled(*report)
+      report->stalled
           ? fmt::format("Queue {} has {} messages that are ready and delivers none of them: {}. "
                         "They come when some of those are settled or due again, or with a larger "
                         "one: holdfast queue edit {} outstanding-max=N",
@@ -250,7 +250,7 @@ Result<Deliveries> take_next(Session& session, const ReceiveArguments& arguments
   if (!received.kept.empty()) {
     const Result<QueueReport> report = session.admin().queue(arguments.queue);
     if (!report.ok()) return report.status();
-    if (is_stalled(*report)) return Deliveries();
+    if (report->stalled) return Deliveries();
   }
   const std::uint64_t left = arguments.count - received.count;
   return take(session, arguments,

@@ -34,6 +34,9 @@ struct QueueReport {
   std::uint64_t floor = 0;
   std::uint64_t messages = 0, bytes = 0, ready = 0, in_flight = 0, waiting = 0, moving = 0,
                 dead = 0;
+  // None of the ready ones is delivered: as many as outstanding-max allows are in flight, waiting
+  // or moving.
+  bool stalled = false;
   std::uint32_t consumers = 0;
   // Events since the broker started.
   std::uint64_t published = 0, duplicates = 0, delivered = 0, redelivered = 0, acked = 0,

@@ -200,9 +200,11 @@ TEST_CASE("a line that is no message is refused, and told why") {
     CHECK(read.status().code() == ErrorCode::kInvalidArgument);
     return read.status().message();
   };
-  CHECK(refusal("") == "It is not JSON.");
-  CHECK(refusal(R"({"body":"x"} y)") == "It is not JSON.");
-  CHECK(refusal("{\"body\":\"\xFF\"}") == "It is not JSON.");
+  CHECK(refusal("") == "It is not JSON: it ends too early.");
+  CHECK(refusal(R"({"body":"x")") == "It is not JSON: it ends too early.");
+  CHECK(refusal(R"({"body":"x"} y)") == "It is not JSON: byte 14 of it cannot stand there.");
+  CHECK(refusal("{\"body\":\"\xFF\"}") == "It is not JSON: byte 10 of it cannot stand there.");
+  CHECK(refusal(R"({"body":"x","n":1e999})") == "A number in it is too large.");
   CHECK(refusal("[]") == "It is not a JSON object.");
   const std::string_view bodies = "The object must have \"body\" or \"body_base64\", and one";
   CHECK(refusal("{}").starts_with(bodies));

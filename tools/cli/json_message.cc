@@ -75,6 +75,17 @@ Status take_body(const json& object, std::string& body) {
   return Status();
 }
 
+Result<json> parse(std::string_view text) {
+  try {
+    return json::parse(text);
+  } catch (const json::parse_error& error) {
+    if (error.byte > text.size()) return wrong("It is not JSON: it ends too early.");
+    return wrong(fmt::format("It is not JSON: byte {} of it cannot stand there.", error.byte));
+  } catch (const json::out_of_range&) {
+    return wrong("A number in it is too large.");
+  }
+}
+
 // A dead letter whose body is what was left of a message that the broker could no longer read,
 // whichever of its keys somebody has kept.
 bool is_damaged(const json& object) {
@@ -85,8 +96,9 @@ bool is_damaged(const json& object) {
 }  // namespace
 
 Result<Message> parse_message_json(std::string_view text) {
-  const json object = json::parse(text, nullptr, false);
-  if (object.is_discarded()) return wrong("It is not JSON.");
+  const Result<json> parsed = parse(text);
+  if (!parsed.ok()) return parsed.status();
+  const json& object = *parsed;
   if (!object.is_object()) return wrong("It is not a JSON object.");
   if (is_damaged(object)) {
     return Status(ErrorCode::kMessageCorrupt,

@@ -202,8 +202,8 @@ TEST_CASE("a line that is no message is refused, and told why") {
   };
   CHECK(refusal("") == "It is not JSON: it ends too early.");
   CHECK(refusal(R"({"body":"x")") == "It is not JSON: it ends too early.");
-  CHECK(refusal(R"({"body":"x"} y)") == "It is not JSON: byte 14 of it cannot stand there.");
-  CHECK(refusal("{\"body\":\"\xFF\"}") == "It is not JSON: byte 10 of it cannot stand there.");
+  CHECK(refusal(R"({"body":"x"} y)") == "It is not JSON: it breaks at byte 14.");
+  CHECK(refusal("{\"body\":\"\xFF\"}") == "It is not JSON: it breaks at byte 10.");
   CHECK(refusal(R"({"body":"x","n":1e999})") == "A number in it is too large.");
   CHECK(refusal("[]") == "It is not a JSON object.");
   const std::string_view bodies = "The object must have \"body\" or \"body_base64\", and one";

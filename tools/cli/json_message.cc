@@ -80,7 +80,7 @@ Result<json> parse(std::string_view text) {
     return json::parse(text);
   } catch (const json::parse_error& error) {
     if (error.byte > text.size()) return wrong("It is not JSON: it ends too early.");
-    return wrong(fmt::format("It is not JSON: byte {} of it cannot stand there.", error.byte));
+    return wrong(fmt::format("It is not JSON: it breaks at byte {}.", error.byte));
   } catch (const json::out_of_range&) {
     return wrong("A number in it is too large.");
   }

@@ -202,10 +202,12 @@ std::string_view message_state_name(std::uint8_t state) {
 
 bool is_stalled(const wire::QueueInfo& info) {
   if (info.ready() == 0 || info.settings() == nullptr) return false;
-  const std::uint64_t outstanding = info.in_flight() + info.waiting() + info.moving();
   for (const wire::SettingValue* setting : *info.settings()) {
     if (setting->setting() != static_cast<std::uint16_t>(QueueSetting::kOutstandingMax)) continue;
-    return setting->value() > 0 && outstanding >= setting->value();
+    const std::uint64_t most = setting->value();
+    // So many that move are soon gone or, on a full disk, are not counted by the broker either.
+    const std::uint64_t moving = info.moving() - std::min<std::uint64_t>(info.moving(), most);
+    return most > 0 && info.in_flight() + info.waiting() + moving >= most;
   }
   return false;
 }

@@ -283,6 +283,8 @@ std::shared_ptr<const QueueReport> Core::State::report(const Queue& queue) const
   report->waiting = subscription.waiting.size();
   report->moving = subscription.moves.size();
   report->ready = queue.ready();
+  // Retries that are due have their places.
+  report->stalled = report->ready > 0 && subscription.ready.empty() && places_left(queue) == 0;
   report->consumers = static_cast<std::uint32_t>(subscription.consumers.size());
   report->counters = queue.counters;
   report->dedup_ids = queue.dedup.size();

@@ -234,6 +234,7 @@ struct QueueReport {
   std::uint64_t in_flight = 0;
   std::uint64_t waiting = 0;
   std::uint64_t moving = 0;
+  bool stalled = false;  // some are ready, and outstanding-max keeps all of them
   std::uint64_t dead = 0;
   std::uint32_t consumers = 0;
   QueueCounters counters;

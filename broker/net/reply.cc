@@ -127,6 +127,7 @@ std::size_t ReplyEncoder::append(const QueueReply& reply, FrameWriter& out) {
   info.add_in_flight(report.in_flight);
   info.add_waiting(report.waiting);
   info.add_moving(report.moving);
+  info.add_stalled(report.stalled);
   info.add_dead(report.dead);
   info.add_consumers(report.consumers);
   info.add_published(counters.published);

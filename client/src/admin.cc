@@ -70,7 +70,7 @@ QueueReport decode(const wire::QueueInfo& info) {
   report.in_flight = info.in_flight();
   report.waiting = info.waiting();
   report.moving = info.moving();
-  report.stalled = client::is_stalled(info);
+  report.stalled = info.stalled();
   report.dead = info.dead();
   report.consumers = info.consumers();
   report.published = info.published();

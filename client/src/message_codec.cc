@@ -6,7 +6,6 @@
 
 #include "holdfast/text.h"
 #include "schema/field_limits.h"
-#include "schema/queue_settings.h"
 
 namespace holdfast::client {
 
@@ -198,18 +197,6 @@ std::string_view message_state_name(std::uint8_t state) {
     default:
       return "unknown";
   }
-}
-
-bool is_stalled(const wire::QueueInfo& info) {
-  if (info.ready() == 0 || info.settings() == nullptr) return false;
-  for (const wire::SettingValue* setting : *info.settings()) {
-    if (setting->setting() != static_cast<std::uint16_t>(QueueSetting::kOutstandingMax)) continue;
-    const std::uint64_t most = setting->value();
-    // So many that move are soon gone or, on a full disk, are not counted by the broker either.
-    const std::uint64_t moving = info.moving() - std::min<std::uint64_t>(info.moving(), most);
-    return most > 0 && info.in_flight() + info.waiting() + moving >= most;
-  }
-  return false;
 }
 
 std::chrono::system_clock::time_point from_wire_time(std::uint64_t unix_ms) {

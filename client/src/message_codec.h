@@ -1,4 +1,4 @@
-// Messages, and what becomes of them, between their public form and the tables of the wire.
+// Messages between their public form and the tables of the wire.
 
 #pragma once
 
@@ -36,8 +36,6 @@ StoredMessage decode_message(const DeliverFrame& frame, std::string_view queue,
 // "ready", "in_flight", "waiting", "moving"; "unknown" for a number that is new to this version.
 std::string_view message_state_name(std::uint8_t state);
 std::vector<AttemptReport> decode_history(const wire::AttemptsInfo& info);
-// As QueueReport::stalled.
-bool is_stalled(const wire::QueueInfo& info);
 
 std::chrono::system_clock::time_point from_wire_time(std::uint64_t unix_ms);
 

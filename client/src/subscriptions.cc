@@ -249,7 +249,7 @@ void Subscriptions::ask_for_coming(std::uint64_t key, std::function<void(Result<
     const Subscription* const of = find(key);
     if (of == nullptr) {
       done(false);
-    } else if (info->ready() > 0 && !is_stalled(*info)) {
+    } else if (info->ready() > 0 && !info->stalled()) {
       done(true);
     } else {
       ask_for_starting(*of, done);

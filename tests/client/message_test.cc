@@ -5,7 +5,6 @@
 
 #include "message_codec.h"
 #include "message_id.h"
-#include "schema/queue_settings.h"
 #include "schema/sequence_ranges.h"
 
 namespace holdfast::test {
@@ -147,38 +146,6 @@ TEST_CASE("a sequence is found in ranges of any order, and in none that ends bef
   check({{9, 2}}, {});
   check({{9, 2}, {12, 12}}, {12});
   CHECK(SequenceSet(nullptr).empty());
-}
-
-// The broker delivers past what waits for room in the dead-letter queue, up to as many again.
-TEST_CASE("a queue whose failed messages waited for a full disk was told as stalled") {
-  struct Counts {
-    std::uint64_t ready = 0;
-    std::uint64_t in_flight = 0;
-    std::uint64_t waiting = 0;
-    std::uint64_t moving = 0;
-  };
-  constexpr std::uint64_t kOutstandingMax = 10;
-  const auto is_stalled = [](const Counts& counts) {
-    flatbuffers::FlatBufferBuilder builder;
-    const wire::SettingValue setting(static_cast<std::uint16_t>(QueueSetting::kOutstandingMax), 0,
-                                     0, kOutstandingMax);
-    const auto settings = builder.CreateVectorOfStructs(&setting, 1);
-    wire::QueueInfoBuilder info(builder);
-    info.add_settings(settings);
-    info.add_ready(counts.ready);
-    info.add_in_flight(counts.in_flight);
-    info.add_waiting(counts.waiting);
-    info.add_moving(counts.moving);
-    builder.Finish(info.Finish());
-    return client::is_stalled(*flatbuffers::GetRoot<wire::QueueInfo>(builder.GetBufferPointer()));
-  };
-  CHECK(is_stalled({.ready = 1, .in_flight = 4, .waiting = 6}));
-  CHECK_FALSE(is_stalled({.in_flight = 4, .waiting = 6}));
-  CHECK_FALSE(is_stalled({.ready = 1, .in_flight = 4, .waiting = 5}));
-  CHECK_FALSE(is_stalled({.ready = 1, .moving = 10}));
-  CHECK_FALSE(is_stalled({.ready = 1, .in_flight = 4, .waiting = 5, .moving = 10}));
-  CHECK(is_stalled({.ready = 1, .in_flight = 4, .waiting = 5, .moving = 11}));
-  CHECK(is_stalled({.ready = 1, .moving = 20}));
 }
 
 }  // namespace holdfast::test

@@ -171,7 +171,8 @@ TEST_CASE("receiving from a queue with too many outstanding took two seconds lon
   Connected c(broker);
   auto receiving = receive_later(c, 1, std::chrono::milliseconds(0));
   c.peer->subscribe(5);
-  c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders", 0, 3, 2);
+  c.peer->queue_info(c.peer->expect(wire::FrameType_QueueOpen).correlation, 1, "orders", 0, 3,
+                     true);
   const ReceivedFrame list = c.peer->expect(wire::FrameType_ConsumerList);
   SUBCASE("none comes") {
     c.peer->consumer_info(list.correlation, 5, 0);

@@ -289,12 +289,32 @@ TEST_CASE("outstanding messages are bounded by outstanding-max") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kOutstandingMax, 5}});
   for (int i = 0; i < 20; ++i) f.publish("q", "m" + std::to_string(i));
+  CHECK_FALSE(f.report("q").stalled);
   const ConsumerId consumer = f.subscribe("q", 100);
   CHECK(f.delivered() == range(1, 5));
-  f.settle(consumer, wire::SettleKind_Nack, {{1, 3}}, "", Milliseconds(60'000));
+  CHECK(f.report("q").stalled);
+  f.settle(consumer, wire::SettleKind_Nack, {{1, 3}}, "", Milliseconds(10'000));
   CHECK(f.delivered().empty());
+  CHECK(f.report("q").stalled);
   f.ack(consumer, 4);
   CHECK(f.delivered() == range(6, 6));
+  f.pass(Milliseconds(10'000));
+  CHECK(f.delivered() == range(1, 3));
+  SUBCASE("nothing that is ready, nothing that is kept") {
+    f.purge("q");
+    f.ack(consumer, 1);
+    CHECK(f.report("q").ready == 0);
+    CHECK_FALSE(f.report("q").stalled);
+  }
+  SUBCASE("retries that are due come, whatever the bound is by then") {
+    f.unsubscribe(consumer);
+    f.edit_queue("q", {{QueueSetting::kOutstandingMax, 1}});
+    f.pass(Milliseconds(600'000));
+    CHECK_FALSE(f.report("q").stalled);
+    f.subscribe("q", 100);
+    CHECK(f.delivered().size() == 5);
+    CHECK(f.report("q").stalled);
+  }
 }
 
 TEST_CASE("one consumer more than there may be is refused until one has gone") {

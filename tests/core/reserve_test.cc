@@ -157,8 +157,14 @@ TEST_CASE("messages that could not become dead letters held up their whole queue
   f.store.space.publishes_allowed = false;
   f.store.space.reserve_room_bytes = 0;
   f.tell_space();
+  CHECK(f.report("q").stalled);
+  f.set_credit(consumer, 0);
   f.settle(consumer, wire::SettleKind_Reject, {{1, 10}});
+  CHECK(f.report("q").moving == 10);
+  CHECK_FALSE(f.report("q").stalled);
+  f.set_credit(consumer, 10);
   CHECK(f.delivered().size() == 10);
+  CHECK(f.report("q").stalled);
   f.settle(consumer, wire::SettleKind_Ack, {{11, 20}});
   CHECK(f.delivered().size() == 10);
   CHECK(f.report("q").messages == 20);

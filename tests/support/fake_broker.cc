@@ -196,23 +196,18 @@ void BrokerVoice::confirm(std::uint64_t correlation, std::uint64_t sequence, std
 }
 
 void BrokerVoice::queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
-                             std::uint64_t dedup_window_ms, std::uint64_t ready,
-                             std::uint64_t outstanding) {
+                             std::uint64_t dedup_window_ms, std::uint64_t ready, bool stalled) {
   flatbuffers::FlatBufferBuilder builder;
   const auto text = builder.CreateString(name.data(), name.size());
-  std::vector<wire::SettingValue> settings{
+  const std::vector<wire::SettingValue> settings{
       {static_cast<std::uint16_t>(QueueSetting::kDedupWindow), 0, 0, dedup_window_ms}};
-  if (outstanding > 0) {
-    settings.emplace_back(static_cast<std::uint16_t>(QueueSetting::kOutstandingMax), 0, 0,
-                          outstanding);
-  }
   const auto list = builder.CreateVectorOfStructs(settings);
   wire::QueueInfoBuilder info(builder);
   info.add_queue(id);
   info.add_name(text);
   info.add_settings(list);
   info.add_ready(ready);
-  info.add_waiting(outstanding);
+  info.add_stalled(stalled);
   builder.Finish(info.Finish());
   send(wire::FrameType_QueueInfo, correlation, builder);
 }

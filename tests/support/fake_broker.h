@@ -49,10 +49,9 @@ class BrokerVoice {
              bool fatal = false);
   void confirm(std::uint64_t correlation, std::uint64_t sequence, std::uint32_t count = 1,
                bool duplicate = false);
-  // `outstanding` wait, as many as its outstanding-max allows; 0: none, and it is not told.
   void queue_info(std::uint64_t correlation, std::uint32_t id, std::string_view name,
                   std::uint64_t dedup_window_ms = 600'000, std::uint64_t ready = 0,
-                  std::uint64_t outstanding = 0);
+                  bool stalled = false);
   void subscribed(std::uint64_t correlation, std::uint64_t consumer,
                   std::uint32_t lease_ms = 30'000);
   void deliver(std::uint64_t consumer, std::uint64_t sequence, std::string_view body,

@@ -34,9 +34,8 @@ struct QueueReport {
   std::uint64_t floor = 0;
   std::uint64_t messages = 0, bytes = 0, ready = 0, in_flight = 0, waiting = 0, moving = 0,
                 dead = 0;
-  // None of the ready ones is delivered: as many as outstanding-max allows are in flight or
-  // waiting. Of those moving, which are soon gone or wait for a full disk, only what is more than
-  // that counts.
+  // Some are ready and none is delivered: as many as outstanding-max allows are in flight, waiting
+  // or moving (on a full disk, as many again may move).
   bool stalled = false;
   std::uint32_t consumers = 0;
   // Events since the broker started.

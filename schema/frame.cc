@@ -36,6 +36,18 @@ std::size_t checked_body_bytes(wire::FrameType type, std::size_t body_bytes) {
   }
 }
 
+// How long a body may be. Whoever announces more is refused before any of it is waited for.
+std::size_t body_bytes_max(wire::FrameType type, std::size_t message_frame_bytes_max) {
+  switch (type) {
+    case wire::FrameType_Publish:
+    case wire::FrameType_Deliver:
+    case wire::FrameType_PeekItem:
+      return message_frame_bytes_max;
+    default:
+      return std::min(message_frame_bytes_max, kControlFrameBytesMax);
+  }
+}
+
 void write_header(std::uint8_t* at, wire::FrameType type, std::uint64_t correlation,
                   std::size_t body_bytes, std::uint64_t body_checksum) {
   wire::FrameHeader header(static_cast<std::uint32_t>(body_bytes), type, 0, kProtocolVersion,
@@ -103,14 +115,15 @@ Result<std::optional<Frame>> FrameReader::next() {
                   fmt::format("The frame has flags {}; protocol version {} knows none.",
                               header->flags(), kProtocolVersion));
   }
+  const auto type = static_cast<wire::FrameType>(header->type());
   const std::size_t body_bytes = header->length();
-  if (body_bytes > body_bytes_max_) {
-    return Status(ErrorCode::kFrameTooLarge, fmt::format("The frame has {} bytes; the limit is {}.",
-                                                         body_bytes, body_bytes_max_));
+  if (const std::size_t most = body_bytes_max(type, body_bytes_max_); body_bytes > most) {
+    return Status(ErrorCode::kFrameTooLarge,
+                  fmt::format("The body of a frame of type {} has {} bytes; the limit is {}.",
+                              static_cast<int>(type), body_bytes, most));
   }
   const std::size_t frame_bytes = padded(kFrameHeaderBytes + body_bytes);
   if (end_ - begin_ < frame_bytes) return std::optional<Frame>();
-  const auto type = static_cast<wire::FrameType>(header->type());
   const ByteSpan body(at + kFrameHeaderBytes, body_bytes);
   const std::size_t checked_bytes = checked_body_bytes(type, body_bytes);
   if (header->body_checksum() != checksum(body.first(checked_bytes))) {

@@ -78,14 +78,20 @@ TEST_CASE("a frame of another header version is refused by name") {
 
 TEST_CASE("a frame over the limit is refused before its body comes") {
   WithBystander with;
-  RawClient client = with.broker.connect();
-  std::vector<std::uint8_t> bytes = bytes_of(ping(1));
-  const auto length = static_cast<std::uint32_t>(kFrameBytesMax + 1);
-  std::memcpy(bytes.data(), &length, sizeof(length));
-  const std::uint64_t sum = checksum({bytes.data(), 24});
-  std::memcpy(bytes.data() + 24, &sum, sizeof(sum));
-  client.send_bytes(bytes);
-  client.expect_fatal(ErrorCode::kFrameTooLarge);
+  const auto refuses = [&](wire::FrameType type, std::size_t limit) {
+    CAPTURE(wire::EnumNameFrameType(type));
+    RawClient client = with.broker.connect();
+    std::vector<std::uint8_t> bytes = bytes_of(ping(1));
+    const auto length = static_cast<std::uint32_t>(limit + 1);
+    std::memcpy(bytes.data(), &length, sizeof(length));
+    bytes[4] = type;
+    const std::uint64_t sum = checksum({bytes.data(), 24});
+    std::memcpy(bytes.data() + 24, &sum, sizeof(sum));
+    client.send_bytes(bytes);
+    client.expect_fatal(ErrorCode::kFrameTooLarge);
+  };
+  refuses(wire::FrameType_Publish, kFrameBytesMax);
+  refuses(wire::FrameType_Settle, kControlFrameBytesMax);
 }
 
 TEST_CASE("a body that does not match its checksum ends the connection") {

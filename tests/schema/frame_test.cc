@@ -131,8 +131,9 @@ void check_frame(const Frame& frame, wire::FrameType type) {
 }
 
 // A frame header that announces what a test wants, with a checksum that holds.
-Bytes header(std::uint32_t length, std::uint8_t flags, std::uint16_t version) {
-  wire::FrameHeader plain(length, wire::FrameType_Ok, flags, version, 1, checksum({}), 0);
+Bytes header(std::uint32_t length, std::uint8_t flags, std::uint16_t version,
+             wire::FrameType type = wire::FrameType_Ok) {
+  wire::FrameHeader plain(length, type, flags, version, 1, checksum({}), 0);
   Bytes bytes(sizeof(plain));
   std::memcpy(bytes.data(), &plain, sizeof(plain));
   const std::uint64_t sum = checksum(ByteSpan(bytes).first(24));
@@ -262,6 +263,18 @@ TEST_CASE("a length beyond the limit, another version and unknown flags are refu
   CHECK(code_of(header(0xffffffff, 0, 1)) == ErrorCode::kFrameTooLarge);
   CHECK(code_of(header(0, 0, 2)) == ErrorCode::kVersionUnsupported);
   CHECK(code_of(header(0, 1, 1)) == ErrorCode::kFrameMalformed);
+}
+
+TEST_CASE("a body of more than 64 KiB without a message was waited for, and then malformed") {
+  constexpr auto kMore = static_cast<std::uint32_t>(kControlFrameBytesMax + 1);
+  for (int type = 0; type <= 255; ++type) {
+    CAPTURE(type);
+    const bool has_message = type == wire::FrameType_Publish || type == wire::FrameType_Deliver ||
+                             type == wire::FrameType_PeekItem;
+    const Bytes begun = header(kMore, 0, 1, static_cast<wire::FrameType>(type));
+    CHECK(code_of(begun, kFrameBytesMax) ==
+          (has_message ? ErrorCode::kOk : ErrorCode::kFrameTooLarge));
+  }
 }
 
 TEST_CASE("a flipped bit anywhere but in the padding is noticed") {

@@ -36,6 +36,7 @@
 #include "net/broker.h"
 #include "net/listen_address.h"
 #include "net/log.h"
+#include "service_manager.h"
 #include "store/faults.h"
 #include "store/store.h"
 
@@ -181,7 +182,11 @@ class StopSignals {
       signals_[index].data = &broker;
       uv_signal_start(
           &signals_[index],
-          [](uv_signal_t* handle, int) { static_cast<Broker*>(handle->data)->request_drain(); },
+          [](uv_signal_t* handle, int) {
+            // Where that fails, the start has told so.
+            [[maybe_unused]] const Status told = tell_service_manager("STOPPING=1");
+            static_cast<Broker*>(handle->data)->request_drain();
+          },
           numbers[index]);
     }
   }
@@ -238,9 +243,12 @@ int serve(const Config& config) {
       exit_code = fail(broker.status());
     } else {
       const StopSignals signals(loop, **broker);
-      write_to_standard_error(fmt::format("holdfastd {} ready on {}, data in {}\n",
-                                          HOLDFAST_VERSION, joined((*broker)->addresses()),
-                                          config.data));
+      const std::string ready =
+          fmt::format("ready on {}, data in {}", joined((*broker)->addresses()), config.data);
+      write_to_standard_error(fmt::format("holdfastd {} {}\n", HOLDFAST_VERSION, ready));
+      if (const Status told = tell_service_manager("READY=1\nSTATUS=" + ready); !told.ok()) {
+        log.warning("{}", told.message());
+      }
       // Nothing may leave the process any more: not even an orderly end.
       if (const Status status = (*broker)->run(); !status.ok()) _exit(exit_code_of(status));
       log.info("Stopped.");

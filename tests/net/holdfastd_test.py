@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -60,8 +61,15 @@ class Broker:
         """Sends the signal and returns exit code, standard output and standard error."""
         if number is not None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=LONG_S)
-        return self.process.returncode, out, "".join(self.lines) + (err or "")
+        timer = threading.Timer(LONG_S, self.process.kill)
+        timer.start()
+        try:
+            # Not communicate(), which does not know what ready() has read ahead.
+            err, out = (stream.read() if stream else ""
+                        for stream in (self.process.stderr, self.process.stdout))
+            return self.process.wait(), out, "".join(self.lines) + err
+        finally:
+            timer.cancel()
 
     def __enter__(self):
         return self
@@ -137,6 +145,36 @@ def test_it_says_when_it_is_ready_and_stops_when_told(directory):
             check(out == "", out)
             check(err.rstrip().endswith("Stopped."), err)
             check("is new: nothing was ever stored in it." in err, err)
+
+
+def test_a_service_manager_is_told(directory):
+    for name in (os.path.join(directory, "notify"), f"\0holdfast-test-{os.getpid()}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(name)
+            manager.settimeout(LONG_S)
+            os.environ["NOTIFY_SOCKET"] = name.replace("\0", "@")
+            try:
+                with Broker("--data", os.path.join(directory, "data"), "--listen", "127.0.0.1:0") as broker:
+                    said = manager.recv(4096).decode()
+                    check(said.startswith("READY=1\nSTATUS=ready on 127.0.0.1:"), said)
+                    check(broker.ready().endswith(said.removeprefix("READY=1\nSTATUS=")), said)
+                    broker.process.send_signal(signal.SIGTERM)
+                    check(manager.recv(4096) == b"STOPPING=1", "it does not say that it stops")
+                    check(broker.end()[0] == 0, "it ends well")
+            finally:
+                del os.environ["NOTIFY_SOCKET"]
+
+
+def test_a_service_manager_that_is_not_there_is_warned_of(directory):
+    for name, words in ((os.path.join(directory, "nobody"), 'told "READY=1'),
+                        ("relative", 'NOTIFY_SOCKET is "relative"'), ("/" * 108, "at most 107 bytes")):
+        def ask():
+            os.environ["NOTIFY_SOCKET"] = name
+        with Broker("--data", os.path.join(directory, "data"), "--listen", "127.0.0.1:0",
+                    prepare=ask) as broker:
+            broker.ready()
+            code, _, err = broker.end(signal.SIGTERM)
+            check(code == 0 and words in err, err)
 
 
 def test_a_hangup_stopped_a_broker_that_was_started_with_nohup(directory):

@@ -113,9 +113,9 @@ void JournalEntry::add(Kind kind, Table table, ByteSpan key, ByteSpan value) {
                             .table = static_cast<std::uint8_t>(table),
                             .key_bytes = static_cast<std::uint16_t>(key.size()),
                             .value_bytes = static_cast<std::uint32_t>(value.size())};
-  append(bytes_, bytes_of(header));
-  append(bytes_, key);
-  append(bytes_, value);
+  bytes_.append(bytes_of(header));
+  bytes_.append(key);
+  bytes_.append(value);
 }
 
 Outcome JournalEntry::put(Table table, ByteSpan key, ByteSpan value) {
@@ -185,9 +185,11 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
 
 Outcome Journal::append(JournalEntry* entry) {
   PageBytes& bytes = entry->bytes_;
-  const std::size_t changes = bytes.size() - sizeof(Header);
+  const std::size_t end = bytes.size();
+  const std::size_t changes = end - sizeof(Header);
   // The memory holds what was there before: the padding is set.
-  bytes.resize(padded(bytes.size(), kPageBytes), 0);
+  bytes.resize(entry->bytes());
+  std::memset(bytes.data() + end, 0, bytes.size() - end);
   Header header;
   header.bytes = static_cast<std::uint32_t>(changes);
   header.batch_number = entry->batch_number_;
@@ -227,13 +229,14 @@ std::uint64_t Journal::batch_at(ByteSpan file, std::size_t at) const {
 
 Journal::Replayed Journal::replay(std::uint64_t after, std::uint64_t to, ChangeSink* sink) {
   Replayed replayed;
-  PageBytes file(static_cast<std::size_t>(record_.bytes));
-  replayed.outcome = read_all(file_.descriptor(), &file);
+  PageBytes bytes(static_cast<std::size_t>(record_.bytes));
+  replayed.outcome = read_all(file_.descriptor(), &bytes);
 #ifdef HOLDFAST_BREAK_IGNORE_READ_ERROR
   replayed.outcome = Outcome();
 #endif
   if (!replayed.outcome.ok()) return replayed;
 
+  const ByteSpan file = bytes.span();
   std::size_t at = 0;
   Found found;
   while (at < file.size() && after + replayed.batches < to && find(file, at, &found) &&

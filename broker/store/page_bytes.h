@@ -3,12 +3,14 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <span>
-#include <vector>
+#include <utility>
 
 namespace holdfast::broker {
 
@@ -16,36 +18,47 @@ namespace holdfast::broker {
 // smaller than what a device writes as a whole or not.
 inline constexpr std::size_t kPageBytes = 4096;
 
-template <typename T>
-struct PageAllocator {
-  using value_type = T;
+// A vector would set what it grows by, which is about to be written, and with an allocator that
+// does not it goes byte by byte.
+class PageBytes {
+ public:
+  PageBytes() = default;
+  // Not set.
+  explicit PageBytes(std::size_t size) { resize(size); }
 
-  PageAllocator() = default;
-  template <typename Other>
-  explicit PageAllocator(const PageAllocator<Other>&) {}
-  T* allocate(std::size_t count) {
-    return static_cast<T*>(::operator new (count * sizeof(T), std::align_val_t{kPageBytes}));
+  std::uint8_t* data() { return bytes_.get(); }
+  std::size_t size() const { return size_; }
+  std::span<const std::uint8_t> span() const { return {bytes_.get(), size_}; }
+
+  // What it grows by is not set. The memory stays when it shrinks.
+  void resize(std::size_t size) {
+    if (size > capacity_) {
+      const std::size_t capacity = std::max(size, 2 * capacity_);
+      Memory larger(static_cast<std::uint8_t*>(::operator new(capacity, kAlignment)));
+      if (size_ > 0) std::memcpy(larger.get(), bytes_.get(), size_);
+      bytes_ = std::move(larger);
+      capacity_ = capacity;
+    }
+    size_ = size;
   }
-  void deallocate(T* memory, std::size_t) {
-    ::operator delete (memory, std::align_val_t{kPageBytes});
+
+  void append(std::span<const std::uint8_t> more) {
+    if (more.empty()) return;
+    const std::size_t at = size_;
+    resize(at + more.size());
+    std::memcpy(data() + at, more.data(), more.size());
   }
-  // What a vector grows by is not set: it is about to be written.
-  template <typename Element>
-  void construct(Element* place) {
-    ::new (static_cast<void*>(place)) Element;
-  }
-  friend bool operator==(const PageAllocator&, const PageAllocator&) { return true; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{kPageBytes};
+  struct Free {
+    void operator()(std::uint8_t* memory) const { ::operator delete(memory, kAlignment); }
+  };
+  using Memory = std::unique_ptr<std::uint8_t[], Free>;
+
+  Memory bytes_;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
 };
-
-// What it is made with, or grows by without a value, is not set.
-using PageBytes = std::vector<std::uint8_t, PageAllocator<std::uint8_t>>;
-
-// With an allocator of its own a vector inserts byte by byte.
-inline void append(PageBytes& bytes, std::span<const std::uint8_t> more) {
-  if (more.empty()) return;
-  const std::size_t at = bytes.size();
-  bytes.resize(at + more.size());
-  std::memcpy(bytes.data() + at, more.data(), more.size());
-}
 
 }  // namespace holdfast::broker

@@ -176,6 +176,7 @@ class PageWalk {
   bool nodes_are_sound(const std::uint8_t* bytes, bool leaf);
   bool keys_ascend(const Tree& tree, const std::uint8_t* bytes, bool leaf, const KeyBounds& bounds);
   void walk_leaf(Tree* tree, std::uint64_t page, const std::uint8_t* bytes);
+  bool place_can_be(const NodeHeader& node, const std::uint8_t* at) const;
   bool value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* at, Page* overflow,
                 ByteSpan* value);
   void check_counts(const Tree& tree);
@@ -486,12 +487,21 @@ void PageWalk::walk_leaf(Tree* tree, std::uint64_t page, const std::uint8_t* byt
     Page overflow;
     ByteSpan value;
     if ((node.flags & ~flags_allowed) != 0 ||
-        (tree->values_wanted && !value_of(tree, node, at, &overflow, &value))) {
+        !(tree->values_wanted ? value_of(tree, node, at, &overflow, &value)
+                              : place_can_be(node, at))) {
       return find_in_page(tree, page, fmt::format("has a value that is not where node {} says", i));
     }
     ++tree->counts.entries;
     if (tree->record) tree->record(key_of(at), value);
   }
+}
+
+// Whether the file has the pages on which the value is to be: what lies behind its end is a SIGBUS.
+bool PageWalk::place_can_be(const NodeHeader& node, const std::uint8_t* at) const {
+  if ((node.flags & kBigDataFlag) == 0) return true;
+  const auto first = read_at<std::uint64_t>(at + sizeof(NodeHeader) + node.key_bytes);
+  return first < report_.end_page &&
+         overflow_pages(value_bytes(node), page_bytes_) <= report_.end_page - first;
 }
 
 // The value itself is read only where somebody wants it.
@@ -502,7 +512,7 @@ bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* 
   if ((node.flags & kBigDataFlag) == 0) return true;
   const auto first = read_at<std::uint64_t>(data);
   const std::uint64_t wanted = overflow_pages(value_bytes(node), page_bytes_);
-  if (first >= report_.end_page || wanted > report_.end_page - first) return false;
+  if (!place_can_be(node, at)) return false;
   // How many there are says the first of them, too: a node that is damaged may want a gigabyte.
   *overflow = read_pages(first, 1);
   if (*overflow == nullptr) return false;

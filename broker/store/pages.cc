@@ -486,9 +486,8 @@ void PageWalk::walk_leaf(Tree* tree, std::uint64_t page, const std::uint8_t* byt
     const auto node = read_at<NodeHeader>(at);
     Page overflow;
     ByteSpan value;
-    if ((node.flags & ~flags_allowed) != 0 ||
-        !(tree->values_wanted ? value_of(tree, node, at, &overflow, &value)
-                              : place_can_be(node, at))) {
+    if ((node.flags & ~flags_allowed) != 0 || !place_can_be(node, at) ||
+        (tree->values_wanted && !value_of(tree, node, at, &overflow, &value))) {
       return find_in_page(tree, page, fmt::format("has a value that is not where node {} says", i));
     }
     ++tree->counts.entries;
@@ -504,7 +503,7 @@ bool PageWalk::place_can_be(const NodeHeader& node, const std::uint8_t* at) cons
          overflow_pages(value_bytes(node), page_bytes_) <= report_.end_page - first;
 }
 
-// The value itself is read only where somebody wants it.
+// Of a value whose place can be. It is read only where somebody wants it.
 bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* at, Page* overflow,
                         ByteSpan* value) {
   const std::uint8_t* const data = at + sizeof(NodeHeader) + node.key_bytes;
@@ -512,7 +511,6 @@ bool PageWalk::value_of(Tree* tree, const NodeHeader& node, const std::uint8_t* 
   if ((node.flags & kBigDataFlag) == 0) return true;
   const auto first = read_at<std::uint64_t>(data);
   const std::uint64_t wanted = overflow_pages(value_bytes(node), page_bytes_);
-  if (!place_can_be(node, at)) return false;
   // How many there are says the first of them, too: a node that is damaged may want a gigabyte.
   *overflow = read_pages(first, 1);
   if (*overflow == nullptr) return false;

@@ -58,6 +58,23 @@ void damage_overflow_pages(const StoreFixture& fixture) {
   write_file(data_file, damaged);
 }
 
+// Lets the values of this leaf page that have pages of their own say that they have a gigabyte: the
+// size of each is in its node, in the two halves of 32 bits that LMDB has. How many there are.
+int damage_sizes_of_values(std::string* bytes, std::uint64_t page) {
+  const std::size_t begin = page * 4096;
+  std::uint16_t nodes_end = 0;
+  std::memcpy(&nodes_end, &(*bytes)[begin + 12], sizeof(nodes_end));
+  int damaged = 0;
+  for (std::size_t at = begin + 16; at < begin + nodes_end; at += 2) {
+    std::uint16_t node = 0;
+    std::memcpy(&node, &(*bytes)[at], sizeof(node));
+    if (((*bytes)[begin + node + 4] & 1) == 0) continue;
+    (*bytes)[begin + node + 3] = 0x40;
+    ++damaged;
+  }
+  return damaged;
+}
+
 std::unique_ptr<Batch> removal_of_blocks(std::uint64_t number) {
   auto batch = std::make_unique<Batch>();
   batch->number = number;
@@ -121,6 +138,24 @@ TEST_CASE("a damaged byte in any page header is found, and the store does not op
   }
   write_file(data_file, sound);
   CHECK(check_all(data_file).findings.empty());
+}
+
+// The start did not look at it, and whoever read the block ended by SIGBUS.
+TEST_CASE("a store opened whose block went on behind the end of the data file") {
+  StoreFixture fixture;
+  make(&fixture);
+  const std::string data_file = data_file_of(fixture);
+  std::string bytes = read_file(data_file);
+  int damaged = 0;
+  REQUIRE(check_pages(data_file, PageScope::kAll, [&](const PageSeen& seen) {
+            if (seen.kind != PageKind::kLeaf || seen.table != "blocks") return;
+            damaged += damage_sizes_of_values(&bytes, seen.first);
+          }).ok());
+  REQUIRE(damaged > 0);
+  write_file(data_file, bytes);
+  const Result<std::unique_ptr<Store>> opened = Store::open(fixture.options);
+  REQUIRE_FALSE(opened.ok());
+  CHECK_NE(opened.status().message().find("has a value that is not where node"), std::string::npos);
 }
 
 TEST_CASE("a block whose overflow page is damaged is not freed: the commit fails and says so") {
@@ -262,19 +297,7 @@ TEST_CASE("a record of free pages whose size is damaged took as much memory as i
     const std::uint64_t last_page = kPages - 1;
     std::memcpy(&bytes[meta + kLastPageAt], &last_page, sizeof(last_page));
   }
-  // The size of the value of each of its nodes, in the two halves of 32 bits that LMDB has.
-  const std::size_t page = root * 4096;
-  std::uint16_t nodes_end = 0;
-  std::memcpy(&nodes_end, &bytes[page + 12], sizeof(nodes_end));
-  bool is_damaged = false;
-  for (std::size_t at = page + 16; at < page + nodes_end; at += 2) {
-    std::uint16_t node = 0;
-    std::memcpy(&node, &bytes[at], sizeof(node));
-    if ((bytes[page + node + 4] & 1) == 0) continue;  // its value is not on pages of its own
-    bytes[page + node + 3] = 0x40;
-    is_damaged = true;
-  }
-  REQUIRE(is_damaged);
+  REQUIRE(damage_sizes_of_values(&bytes, root) > 0);
   write_file(data_file, bytes);
   std::filesystem::resize_file(data_file, kPages * 4096);
 

@@ -251,6 +251,21 @@ void send_open(RawClient& client, std::uint64_t correlation) {
                     wire::CreateQueueOpen(builder, builder.CreateString("q")));
 }
 
+// A broker whose commit of the watcher's first message is held, and who looks on.
+struct HeldCommit {
+  explicit HeldCommit(const broker::BrokerOptions& options) : broker(options) {
+    broker.store().hold();
+    watcher.send_publish(1, queue, "first", "x");
+    broker.store().wait_for_commit();
+  }
+
+  RunningBroker broker;
+  RawClient watcher = broker.connect("watcher");
+  std::uint32_t queue = watcher.create_queue("q");
+  RawClient publisher = broker.connect("publisher");
+  RawClient patient = broker.connect("patient");
+};
+
 // Clients that ask and go, one after the other, until one is put off or `taken_max` were taken: how
 // many were.
 int ask_and_go(RunningBroker& broker, RawClient& watcher, std::string_view prefix, int taken_max) {
@@ -268,14 +283,8 @@ int ask_and_go(RunningBroker& broker, RawClient& watcher, std::string_view prefi
 TEST_CASE("clients that asked and went before they were answered left more and more in memory") {
   broker::BrokerOptions options = loopback_options();
   options.limits.answers_bytes_total_max = 50'000;
-  RunningBroker broker(options);
-  RawClient watcher = broker.connect("watcher");
-  const std::uint32_t queue = watcher.create_queue("q");
-  RawClient publisher = broker.connect("publisher");
-  RawClient patient = broker.connect("patient");
-  broker.store().hold();
-  watcher.send_publish(1, queue, "first", "x");
-  broker.store().wait_for_commit();
+  HeldCommit held(options);
+  auto& [broker, watcher, queue, publisher, patient] = held;
   const int taken_max = 1 + 50'000 / static_cast<int>(sizeof(broker::QueueReport));
   const int taken = ask_and_go(broker, watcher, "hasty-", taken_max + 1);
   CHECK(taken <= taken_max);
@@ -299,14 +308,8 @@ TEST_CASE("who was put off for the answers of others waited for the publishes of
   broker::BrokerOptions options = loopback_options();
   options.limits.answers_bytes_total_max = 50'000;
   options.limits.unconfirmed_bytes_total_max = 50'000;
-  RunningBroker broker(options);
-  RawClient watcher = broker.connect("watcher");
-  const std::uint32_t queue = watcher.create_queue("q");
-  RawClient publisher = broker.connect("publisher");
-  RawClient patient = broker.connect("patient");
-  broker.store().hold();
-  watcher.send_publish(1, queue, "first", "x");
-  broker.store().wait_for_commit();
+  HeldCommit held(options);
+  auto& [broker, watcher, queue, publisher, patient] = held;
   // More than half of the answers wait for this commit, and the others, with more than half of what
   // may be published, for the next one.
   const int most = 30'000 / static_cast<int>(sizeof(broker::QueueReport));
@@ -317,9 +320,9 @@ TEST_CASE("who was put off for the answers of others waited for the publishes of
   REQUIRE(ask_and_go(broker, watcher, "late-", 2 * most) < 2 * most);
   send_open(patient, 1);
   const std::uint64_t before = wait_until_held(watcher, "patient").frames_in;
-  broker.on_loop([&] {
-    broker.store().let_go_and_wait();
-    broker.store().hold();
+  broker.on_loop([&held] {
+    held.broker.store().let_go_and_wait();
+    held.broker.store().hold();
   });
   watcher.expect(wire::FrameType_Confirm);
   bool is_read = false;

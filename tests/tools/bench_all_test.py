@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-PASSED = FAILED = 0
+from cli_harness import CHECK, end, run_all, tests_of
 
 # Runs as `holdfast bench` prints them, whatever the workload.
 TOOL = """#!/bin/bash
@@ -20,15 +20,6 @@ echo '{"workload":"'"$3"'","rate":1000,"count":100,"server_cpu_s":0.001,"lat_p50
   "lat_p99_us":400,"fsync_p50_us":100,"fsync_pair_p50_us":180}' | tr -d '\\n'
 """
 FAILS = "#!/bin/bash\necho 'no disk' >&2\nexit 70\n"
-
-
-def check(condition, what):
-    global PASSED, FAILED
-    if condition:
-        PASSED += 1
-    else:
-        FAILED += 1
-        print(f"FAILED: {what}", flush=True)
 
 
 def peer(name, workload, **figures):
@@ -64,16 +55,16 @@ class Trial:
 
 def test_what_is_reached_and_what_falls_short(trial):
     code, said, _ = trial.run("sync")
-    check(code == 1 and "FALLS SHORT   sync " in said and "1.30 (261.0 us;" in said, said)
-    check(said.endswith("0 reached, 1 fall short, 0 not compared\n"), said)
+    CHECK.that(code == 1 and "FALLS SHORT   sync " in said and "1.30 (261.0 us;" in said, said)
+    CHECK.that(said.endswith("0 reached, 1 fall short, 0 not compared\n"), said)
     code, said, _ = trial.run("sync", tool=TOOL.replace('"lat_p50_us":261', '"lat_p50_us":260'))
-    check(code == 0 and said.startswith("ok ") and said.endswith("1 reached, 0 fall short, 0 not compared\n"),
+    CHECK.that(code == 0 and said.startswith("ok ") and said.endswith("1 reached, 0 fall short, 0 not compared\n"),
           said)
 
 
 def test_without_peers_nothing_is_compared_with_them(trial):
     code, said, _ = trial.run("paced")
-    check(code == 0 and said.endswith("0 reached, 0 fall short, 2 not compared\n"), said)
+    CHECK.that(code == 0 and said.endswith("0 reached, 0 fall short, 2 not compared\n"), said)
 
 
 def test_the_best_durable_peer_is_compared_with(trial):
@@ -84,40 +75,43 @@ def test_the_best_durable_peer_is_compared_with(trial):
                                           "durable": False},
                                          {"error": "it died"}]))
     code, said, _ = trial.run("--peers", peers, "paced")
-    check(code == 1, said)
-    check("FALLS SHORT   paced        paced, 1 KiB, p50" in said and "250.0 us (quick)" in said, said)
-    check("ok            paced        paced, 1 KiB, p99" in said and "401.0 us (slow)" in said, said)
-    check("left out: 1." in said and said.endswith("1 reached, 1 fall short, 0 not compared\n"), said)
+    CHECK.that(code == 1, said)
+    CHECK.that("FALLS SHORT   paced        paced, 1 KiB, p50" in said and "250.0 us (quick)" in said, said)
+    CHECK.that("ok            paced        paced, 1 KiB, p99" in said and "401.0 us (slow)" in said, said)
+    CHECK.that("left out: 1." in said and said.endswith("1 reached, 1 fall short, 0 not compared\n"), said)
 
 
 def test_what_failed_reaches_nothing(trial):
     code, said, errors = trial.run("paced", "fan", tool=FAILS)
-    check(code == 1 and "no disk" in errors, errors)
-    check(said.endswith("0 reached, 4 fall short, 0 not compared\n"), said)
+    CHECK.that(code == 1 and "no disk" in errors, errors)
+    CHECK.that(said.endswith("0 reached, 4 fall short, 0 not compared\n"), said)
 
 
 def test_what_is_wrong_is_told(trial):
     wrong = trial.file("wrong", "{}", "{")
     code, _, errors = trial.run("--peers", wrong, "paced")
-    check(code == 1 and f"{wrong}, line 2: " in errors, errors)
+    CHECK.that(code == 1 and f"{wrong}, line 2: " in errors, errors)
     code, _, errors = trial.run("speed")
-    check(code == 2 and "there is no row speed" in errors, errors)
+    CHECK.that(code == 2 and "there is no row speed" in errors, errors)
     code, _, errors = trial.run("--rounds", "0", "sync")
-    check(code == 2 and "--rounds must be at least 1" in errors, errors)
+    CHECK.that(code == 2 and "--rounds must be at least 1" in errors, errors)
+
+
+def in_a_directory(test):
+    def run(bench_all):
+        with tempfile.TemporaryDirectory(prefix="holdfast-bench-all-") as directory:
+            test(Trial(bench_all, directory))
+            left = sorted(path.name for path in pathlib.Path(directory).iterdir() if path.is_dir())
+            CHECK.that(not left, f"{test.__name__} leaves {left}")
+    return run
 
 
 def main():
     if len(sys.argv) != 2:
         print(__doc__.split("\n\n")[1])
         return 64
-    for name, test in sorted(globals().items()):
-        if name.startswith("test_"):
-            with tempfile.TemporaryDirectory(prefix="holdfast-bench-all-") as directory:
-                test(Trial(sys.argv[1], directory))
-                left = sorted(path.name for path in pathlib.Path(directory).iterdir() if path.is_dir())
-                check(not left, f"{name} leaves {left}")
-    print(f"{PASSED} passed, {FAILED} failed")
-    return 0 if FAILED == 0 else 1
+    run_all([(name, in_a_directory(test)) for name, test in tests_of(globals())], sys.argv[1])
+    return end()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "store/pages.h"
 
 namespace holdfast::ioerror {
 
@@ -82,6 +83,17 @@ bool is_only_zeroes(const Call& call) {
   });
 }
 
+std::uint64_t pages_in_use(const std::string& data_file) {
+  const disk::NotWatched guard;
+  std::uint64_t pages = 0;
+  const Result<broker::PageReport> report =
+      broker::check_pages(data_file, broker::PageScope::kAll, [&](const broker::PageSeen& seen) {
+        if (seen.kind != broker::PageKind::kFree) pages += seen.count;
+      });
+  CHECK(report.ok(), "{}", report.status().message());
+  return pages;
+}
+
 }  // namespace
 
 std::string_view fault_name(FaultKind kind) { return kNames[static_cast<std::size_t>(kind)]; }
@@ -93,7 +105,7 @@ bool is_of_reads(FaultKind kind) {
 
 Fate FaultInjector::before(const Call& call) {
   for (std::size_t kind = 0; kind < kFaultKinds; ++kind) {
-    if (concerns(static_cast<FaultKind>(kind), call)) ++counted_[kind];
+    if (concerns(static_cast<FaultKind>(kind), call)) ++counted_.calls[kind];
   }
   const Fate fate = fate_of(call);
   if (call.kind == CallKind::kSync && fate.error != 0) {
@@ -113,7 +125,7 @@ Fate FaultInjector::before(const Call& call) {
 }
 
 Fate FaultInjector::fate_of(const Call& call) {
-  const std::uint64_t count = counted_[static_cast<std::size_t>(fault_.kind)];
+  const std::uint64_t count = counted_.calls[static_cast<std::size_t>(fault_.kind)];
   if (fault_.at == 0) return {};
   if (fault_.kind == FaultKind::kDiskFull) {
     full_ = count >= fault_.at && count < fault_.at + kFullWrites;
@@ -134,12 +146,12 @@ void FaultInjector::after(const Call& call, std::int64_t result) {
   Recorder::after(call, result);
   if (call.kind == CallKind::kMap && result > 0 &&
       std::string_view(call.path).ends_with("data.mdb")) {
-    after_map(reinterpret_cast<std::uint8_t*>(result));
+    after_map(directory_ + "/" + call.path, reinterpret_cast<std::uint8_t*>(result));
   }
 }
 
 // In the place of the page that is to fail it maps one behind the end of a file.
-void FaultInjector::after_map(std::uint8_t* map) {
+void FaultInjector::after_map(const std::string& data_file, std::uint8_t* map) {
   constexpr std::size_t kLastPageAt = 136;  // in a meta page
   std::uint64_t last_page = 0;
   for (const std::size_t meta_page : {0, 1}) {
@@ -147,8 +159,10 @@ void FaultInjector::after_map(std::uint8_t* map) {
     std::memcpy(&last, map + meta_page * kPageBytes + kLastPageAt, sizeof(last));
     last_page = std::max(last_page, last);
   }
-  std::uint64_t& counted = counted_[static_cast<std::size_t>(FaultKind::kPageError)];
+  std::uint64_t& counted = counted_.calls[static_cast<std::size_t>(FaultKind::kPageError)];
   counted = std::max(counted, last_page + 1);
+  if (fault_.at == 0)
+    counted_.pages_in_use = std::max(counted_.pages_in_use, pages_in_use(data_file));
   if (fault_.kind != FaultKind::kPageError || fault_.at == 0 || fault_.at > last_page + 1) return;
   const int empty = ::memfd_create("unreadable", MFD_CLOEXEC);
   std::uint8_t* const page = map + (fault_.at - 1) * kPageBytes;

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "disk/recorder.h"
@@ -40,23 +41,31 @@ struct Fault {
   std::uint64_t at = 0;  // counted from 1; 0: none, the calls are counted only
 };
 
+struct CallCounts {
+  // Of each kind; of page errors, the pages of the data file when it was mapped.
+  std::array<std::uint64_t, kFaultKinds> calls{};
+  // Of those pages the ones that were not free, counted where no fault is to come.
+  std::uint64_t pages_in_use = 0;
+};
+
 class FaultInjector : public disk::Recorder {
  public:
-  FaultInjector(disk::Log& log, Fault fault) : Recorder(log, {}), log_(log), fault_(fault) {}
+  FaultInjector(disk::Log& log, const std::string& directory, Fault fault)
+      : Recorder(log, {}), log_(log), directory_(directory), fault_(fault) {}
   disk::Fate before(const disk::Call& call) override;
   void after(const disk::Call& call, std::int64_t result) override;
   bool disk_is_full() override { return full_; }
 
-  // Calls of each kind so far; of page errors, the pages of the data file when it was mapped.
-  const std::array<std::uint64_t, kFaultKinds>& counted() const { return counted_; }
+  const CallCounts& counted() const { return counted_; }
 
  private:
   disk::Fate fate_of(const disk::Call& call);
-  void after_map(std::uint8_t* map);
+  void after_map(const std::string& data_file, std::uint8_t* map);
 
   disk::Log& log_;
+  const std::string& directory_;
   Fault fault_;
-  std::array<std::uint64_t, kFaultKinds> counted_{};
+  CallCounts counted_;
   bool full_ = false;
 };
 

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -108,7 +109,7 @@ int Trial::in_child(disk::LifePlan plan, Fault fault, bool is_killed) {
     ::alarm(kLifeSecondsMax);
     say_into(said);
     const disk::NotWatched guard;
-    FaultInjector injector(log_, fault);
+    FaultInjector injector(log_, plan.directory, fault);
     broker::explain_faults("holdfastd", plan.directory);
     disk::watch_calls(plan.directory, &injector);
     disk::Life life(plan, before, log_);
@@ -116,9 +117,9 @@ int Trial::in_child(disk::LifePlan plan, Fault fault, bool is_killed) {
     // A broker whose store failed leaves it as it is.
     if (end == disk::LifeEnd::kDone && !is_killed) life.close();
     if (fault.at == 0) {
-      const auto& counted = injector.counted();
+      const CallCounts& counted = injector.counted();
       log_.append({.kind = EntryKind::kNothing},
-                  {reinterpret_cast<const char*>(counted.data()), sizeof(counted)});
+                  {reinterpret_cast<const char*>(&counted), sizeof(counted)});
     }
     ::_exit(end == disk::LifeEnd::kDone      ? 0
             : end == disk::LifeEnd::kRefused ? kExitRefused
@@ -143,16 +144,15 @@ void Trial::begin_anew() {
   if (is_of_reads(fault_.kind)) leave_a_journal();
 }
 
-std::array<std::uint64_t, kFaultKinds> Trial::count_calls() {
+CallCounts Trial::count_calls() {
   begin_anew();
   const int status = live(workload_, kSteps, {});
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a life without faults ended with {}",
         status);
-  std::array<std::uint64_t, kFaultKinds> counted{};
+  CallCounts counted;
   for (const disk::Entry* entry : log_.entries()) {
     if (entry->kind != EntryKind::kNothing) continue;  // the last of them counts
-    std::copy_n(entry->bytes().data(), sizeof(counted),
-                reinterpret_cast<std::uint8_t*>(counted.data()));
+    std::memcpy(&counted, entry->bytes().data(), sizeof(counted));
   }
   return counted;
 }

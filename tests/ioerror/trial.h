@@ -40,7 +40,7 @@ class Trial {
       : directory_(std::move(directory)), workload_(workload), fault_(fault), log_(log) {}
   TrialResult run();
   // Calls of each kind that a life without a fault makes.
-  std::array<std::uint64_t, kFaultKinds> count_calls();
+  CallCounts count_calls();
 
  private:
   // Returns how the process ended, as waitpid() says.

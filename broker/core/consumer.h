@@ -89,7 +89,8 @@ struct Consumer {
   }
 
   // No lease of it ends before then: it stands so among its subscription's holders. max(): it does
-  // not stand there, because nothing is in flight or it is ending.
+  // not stand there, because nothing is in flight, it is ending, or it stands in its session's
+  // leases_over.
   MonotonicTime look_at = MonotonicTime::max();
 
   // Leases mostly end in the order in which they began: a list, added to near its end. One that

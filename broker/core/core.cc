@@ -337,6 +337,9 @@ void Core::session_closed(SessionId session, Now now) { state_->session_closed(s
 void Core::session_room(SessionId session, std::uint64_t bytes, Now now) {
   state_->session_room(session, bytes, now);
 }
+void Core::session_unread(SessionId session, bool unread, Now now) {
+  state_->session_unread(session, unread, now);
+}
 
 void Core::publish(const PublishRequest& request, Now now) { state_->publish(request, now); }
 void Core::subscribe(const SubscribeRequest& request, Now now) { state_->subscribe(request, now); }

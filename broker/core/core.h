@@ -80,6 +80,11 @@ class Core {
   // if there is no room any more, and leaves its room to others if it is not. Until it is told for
   // the first time a session has room for everything.
   void session_room(SessionId session, std::uint64_t bytes, Now now);
+  // From now on what the session sends is left unread, though it takes what it is sent; or it is
+  // read again. Leases of its consumers do not end meanwhile, nor for as long afterwards as it was,
+  // up to kUnreadTimeMax: acks that came in time may lie there.
+  void session_unread(SessionId session, bool unread, Now now);
+  static constexpr Milliseconds kUnreadTimeMax{1'000};
 
   // ---- requests ----
   void publish(const PublishRequest& request, Now now);

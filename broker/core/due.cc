@@ -77,6 +77,26 @@ void Core::State::look_at(Consumer& consumer, MonotonicTime when) {
   if (when != MonotonicTime::max()) holders.emplace(std::pair(when, consumer.id), &consumer);
 }
 
+void Core::State::session_unread(SessionId id, bool unread, Now now) {
+  const auto found = sessions.find(id);
+  if (found == sessions.end()) return;
+  SessionState& session = found->second;
+  if (unread == session.unread_since.has_value()) return;
+  if (unread) {
+    session.unread_since = now.monotonic;
+    return;
+  }
+  const Milliseconds was_unread = now.monotonic - *session.unread_since;
+  session.unread_since.reset();
+  session.leases_last_until = std::max(session.leases_last_until,
+                                       now.monotonic + std::min(was_unread, Core::kUnreadTimeMax));
+  for (const ConsumerId one : std::exchange(session.leases_over, {})) {
+    Consumer& consumer = *consumers.at(one);
+    look_at(consumer, std::min(consumer.look_at, session.leases_last_until));
+    arm(*consumer.queue, consumer.look_at);
+  }
+}
+
 // ---- what ----
 
 void Core::State::leave(Consumer& consumer) {
@@ -84,6 +104,7 @@ void Core::State::leave(Consumer& consumer) {
   forget_turn(consumer);
   leave_line(consumer);
   look_at(consumer, MonotonicTime::max());
+  consumer.session->leases_over.erase(consumer.id);
   Subscription& subscription = consumer.queue->subscription;
   subscription.watermark_asked = 0;  // others ask again
   std::vector<Consumer*>& among = subscription.consumers;
@@ -143,8 +164,18 @@ bool Core::State::end_leases(Queue& queue, Now now) {
 }
 
 bool Core::State::end_leases_of(Consumer& consumer, Now now) {
+  SessionState& session = *consumer.session;
+  if (session.unread_since) {
+    session.leases_over.insert(consumer.id);
+    look_at(consumer, MonotonicTime::max());
+    return true;
+  }
+  if (session.leases_last_until > now.monotonic) {
+    look_at(consumer, session.leases_last_until);
+    return true;
+  }
   Queue& queue = *consumer.queue;
-  LeaseLostNotice notice{consumer.session->id, consumer.id, wire::Cause_LeaseExpired, {}};
+  LeaseLostNotice notice{session.id, consumer.id, wire::Cause_LeaseExpired, {}};
   Outstanding* entry = consumer.earliest();
   for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer.earliest()) {
     if (ends_left == 0) break;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -23,6 +24,13 @@ struct SessionState {
   std::string client_name;
   std::set<ConsumerId> consumers;
   bool is_closed = false;  // remains until the last of them has ended
+
+  // What it sends is left unread since then; none: it is read.
+  std::optional<MonotonicTime> unread_since;
+  // No lease of its consumers ends before, so that the acks are read that came in time.
+  MonotonicTime leases_last_until = MonotonicTime::min();
+  // Consumers of which one may be over, to be looked at when it is read again.
+  std::set<ConsumerId> leases_over;
 
   // Bytes that may still be delivered, as room_of() counts them, since its owner told last.
   std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();

@@ -224,6 +224,7 @@ struct Core::State {
   // The consumer has it in flight, until its deadline at most.
   static void hold(Consumer& consumer, Outstanding& entry);
   static void look_at(Consumer& consumer, MonotonicTime when);
+  void session_unread(SessionId id, bool unread, Now now);
   // The consumer takes part in nothing any more; what it holds is taken from it when its queue sees
   // it off.
   void leave(Consumer& consumer);

@@ -79,6 +79,7 @@ class Peers::Peer final : public ConnectionOwner {
   bool writable = true;          // since the low mark: not above the high one, nor out of room
   std::size_t room_told = 0;     // to the core
   std::size_t room_left = 0;     // of that
+  bool unread_told = false;      // to the core
   bool wants_a_look = false;     // is in attention_
   bool is_in_line = false;       // in line_
   bool is_put_off = false;       // until fewer answers wait, over all peers
@@ -300,6 +301,7 @@ void Peers::attend_one(Peer& peer, Now now) {
         starved_ = true;
       }
     }
+    tell_unread(peer, now);
   }
   schedule(peer);
 }
@@ -333,6 +335,14 @@ void Peers::tell_room(Peer& peer, std::size_t room, Now now) {
   context_.core.session_room(peer.session->id(), room, now);
 }
 
+// Not of one that does not take its output: it would hold on to its messages by not reading them.
+void Peers::tell_unread(Peer& peer, Now now) {
+  const bool unread = !peer.connection.reading() && takes_output(peer);
+  if (unread == peer.unread_told || !peer.in_core) return;
+  peer.unread_told = unread;
+  context_.core.session_unread(peer.session->id(), unread, now);
+}
+
 void Peers::update_sums(Peer& peer) {
   const bool closed = peer.connection.state() == Connection::State::kClosed;
   const std::size_t output = closed ? 0 : peer.connection.output_bytes();
@@ -347,11 +357,14 @@ void Peers::update_sums(Peer& peer) {
   peer.is_unconfirmed = unconfirmed;
 }
 
+bool Peers::takes_output(const Peer& peer) const {
+  return peer.writable && peer.connection.output_bytes() <= output_high();
+}
+
 bool Peers::may_read(const Peer& peer) const {
   const std::uint64_t unconfirmed = peer.session->unconfirmed_bytes();
-  return peer.writable && !peer.is_in_line && !peer.is_put_off &&
-         peer.connection.output_bytes() <= output_high() && !peer.session->waits_for_much() &&
-         unconfirmed < context_.options.unconfirmed_bytes_max &&
+  return takes_output(peer) && !peer.is_in_line && !peer.is_put_off &&
+         !peer.session->waits_for_much() && unconfirmed < context_.options.unconfirmed_bytes_max &&
          (unconfirmed == 0 || unconfirmed_bytes_ <= limits_.unconfirmed_bytes_total_max);
 }
 

@@ -19,6 +19,8 @@
 // - answers not yet appended: of all frames together so many are dealt with before attend(), so
 //   that a flood is answered in pieces, and what the pieces leave behind is bounded as above.
 //
+// Of a peer that is left unread though it takes its output the core is told: its leases last.
+//
 // Belongs to the loop's thread.
 
 #pragma once
@@ -125,10 +127,12 @@ class Peers {
   void attend_one(Peer& peer, Now now);
   void update_room(Peer& peer, Now now);
   void tell_room(Peer& peer, std::size_t room, Now now);
+  void tell_unread(Peer& peer, Now now);
   void update_sums(Peer& peer);
   void end_session(Peer& peer, Now now);
   void end_with_error(Peer& peer, const Status& error, Now now);
   void close(Peer& peer);
+  bool takes_output(const Peer& peer) const;
   bool may_read(const Peer& peer) const;
   bool sums_hold(const Peer& peer) const;
   std::size_t output_high() const;

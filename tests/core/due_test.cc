@@ -322,4 +322,72 @@ TEST_CASE("a message acked late by an earlier holder is not told to one that is 
   CHECK(in_flight(f) == 0);
 }
 
+// On a disk that hung, what a consumer sent was not read while too many answers waited: its acks
+// came in time, and with the last attempt their messages became dead letters.
+TEST_CASE("a lease ended while the ack that came in time was left unread") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.publish("q", "b");
+  f.publish("q", "c");
+  const ConsumerId consumer = f.subscribe("q", 2, 1'000);
+  f.subscribe("q", 1, 1'000, SessionId(3));
+  REQUIRE(f.delivered() == range(1, 3));
+  f.core().session_unread(SessionId(2), true, f.now());
+  f.pass(Milliseconds(60'000));
+  CHECK(f.dead_letters("q").size() == 1);  // of the one that is read
+  CHECK(in_flight(f) == 2);
+  f.core().session_unread(SessionId(2), false, f.now());
+  f.pass(Milliseconds(999));
+  f.ack(consumer, 1);
+  CHECK(f.last_settled().settled == 1);
+  CHECK(f.last_settled().late == 0);
+  CHECK(in_flight(f) == 1);
+  CHECK(f.lost_leases().size() == 1);
+  // Who did not ack has had its time.
+  f.pass(Milliseconds(1));
+  CHECK(f.lost_leases().size() == 1);
+  CHECK(f.dead_letters("q").size() == 2);
+  CHECK(in_flight(f) == 0);
+}
+
+TEST_CASE("a lease does not last longer than what was left unread needs") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.subscribe("q", 1, 1'000);
+  REQUIRE(f.delivered() == range(1, 1));
+  const auto leave_unread = [&f](int ms) {
+    f.core().session_unread(SessionId(2), true, f.now());
+    f.pass(Milliseconds(ms));
+    f.core().session_unread(SessionId(2), false, f.now());
+  };
+  SUBCASE("read again long before its end") {
+    leave_unread(300);
+    f.pass(Milliseconds(699));
+    CHECK(in_flight(f) == 1);
+    f.pass(Milliseconds(1));
+  }
+  SUBCASE("left unread for a moment at its end") {
+    f.pass(Milliseconds(990));
+    leave_unread(20);
+    f.pass(Milliseconds(19));
+    CHECK(in_flight(f) == 1);
+    f.pass(Milliseconds(1));
+  }
+  SUBCASE("left unread for moments over and over") {
+    for (int i = 0; i < 100; ++i) {
+      leave_unread(10);
+      f.pass(Milliseconds(10));
+    }
+  }
+  SUBCASE("its consumer goes") {
+    f.core().session_unread(SessionId(2), true, f.now());
+    f.pass(Milliseconds(5'000));
+    CHECK(in_flight(f) == 1);
+    f.disconnect();
+  }
+  CHECK(in_flight(f) == 0);
+}
+
 }  // namespace holdfast::broker

@@ -143,6 +143,35 @@ TEST_CASE(
   }));
 }
 
+// It is not read for as long as its publish is not confirmed.
+TEST_CASE("a disk that hung took the lease from a consumer that had acked in time") {
+  CHECK(holds_given_time([](Milliseconds deadline) {
+    const Milliseconds lease = 5 * deadline;
+    broker::BrokerOptions options = loopback_options();
+    options.session.unconfirmed_bytes_max = 1;
+    RunningBroker broker(options);
+    RawClient worker = broker.connect("worker");
+    RawClient other = broker.connect("other");
+    const std::uint32_t queue = worker.create_queue("q", {{QueueSetting::kLease, in_ms(lease)}});
+    worker.publish(queue, "a", "x");
+    worker.publish(queue, "b", "x");
+    const std::uint64_t consumer = worker.subscribe("q", 1);
+    worker.expect(wire::FrameType_Deliver);
+    other.subscribe("q", 1);
+    other.expect(wire::FrameType_Deliver);
+    broker.store().hold();
+    worker.send_publish(7, queue, "c", "x");
+    broker.store().wait_for_commit();
+    worker.send_settle(8, consumer, wire::SettleKind_Ack, {{1, 1}});
+    other.expect(wire::FrameType_LeaseLost);  // it began, and ends, later
+    broker.store().let_go();
+    worker.expect(wire::FrameType_Confirm);
+    const RawFrame settled = worker.expect(wire::FrameType_Settled);
+    CHECK(settled.table<wire::Settled>().settled() == 1);
+    return settled.table<wire::Settled>().late() == 0;
+  }));
+}
+
 TEST_CASE("a message goes from publisher to consumer with the bytes that were published") {
   RunningBroker broker;
   RawClient publisher = broker.connect("publisher");

@@ -52,6 +52,8 @@ void World::act(Action action) {
       return disconnect(script_.random.below(kClients));
     case Action::kRoom:
       return change_room();
+    case Action::kUnread:
+      return change_unread();
     case Action::kSettle:
       return settle_some();
     case Action::kExtend:
@@ -400,6 +402,14 @@ void World::give_room(SessionId id, std::uint64_t bytes) {
   note("session {} has room for {} bytes", id.value, bytes);
   model_.set_room(id, bytes);
   core_->session_room(id, bytes, now_);
+}
+
+void World::change_unread() {
+  const SessionId id = session(script_.random.between(1, kClients - 1));
+  const bool unread = !model_.is_unread(id);
+  note("session {} is {}", id.value, unread ? "left unread" : "read again");
+  model_.set_unread(id, unread, now_);
+  core_->session_unread(id, unread, now_);
 }
 
 // ---- managing ----

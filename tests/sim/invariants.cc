@@ -272,6 +272,11 @@ void Model::on(const LeaseLostNotice& notice, Now now) {
       if (notice.cause == wire::Cause_LeaseExpired && lost.lease_end > now.monotonic) {
         find("held", fmt::format("the lease of message {} ended early", sequence));
       }
+      if (notice.cause == wire::Cause_LeaseExpired && !is_heard(consumer.session, now)) {
+        find("held", fmt::format("the lease of message {} ended, and what its consumer has sent "
+                                 "was left unread",
+                                 sequence));
+      }
       let_go(queues_.at(consumer.queue), lost, now, std::nullopt);
     }
   }
@@ -417,6 +422,7 @@ void Model::check_all_told(QueueId id) {
 
 void Model::advanced(Now now) {
   for (const auto& [id, consumer] : consumers_) {
+    if (!is_heard(consumer.session, now)) continue;
     for (const Sequence sequence : consumer.held) {
       if (message(consumer.queue, sequence)->lease_end <= now.monotonic) {
         find("held", fmt::format("the lease of message {} of {} does not end", sequence,

@@ -200,6 +200,23 @@ void Model::set_credit(ConsumerId consumer, std::uint32_t credit) {
 
 void Model::set_room(SessionId session, std::uint64_t bytes) { rooms_[session] = bytes; }
 
+void Model::set_unread(SessionId session, bool unread, Now now) {
+  if (unread) {
+    unread_since_[session] = now.monotonic;
+    return;
+  }
+  const Milliseconds was_unread = now.monotonic - unread_since_.at(session);
+  unread_since_.erase(session);
+  MonotonicTime& until = leases_last_until_[session];
+  until = std::max(until, now.monotonic + std::min(was_unread, Core::kUnreadTimeMax));
+}
+
+bool Model::is_heard(SessionId session, Now now) const {
+  const auto until = leases_last_until_.find(session);
+  return !is_unread(session) &&
+         (until == leases_last_until_.end() || until->second <= now.monotonic);
+}
+
 void Model::end_consumer(ConsumerId id, Now now) {
   const auto found = consumers_.find(id);
   if (found == consumers_.end()) return;
@@ -219,6 +236,8 @@ void Model::end_session(SessionId session, Now now) {
   }
   for (const ConsumerId id : ended) end_consumer(id, now);
   rooms_.erase(session);
+  unread_since_.erase(session);
+  leases_last_until_.erase(session);
   ended_sessions_.insert(session);
   std::erase_if(pending_, [session](const auto& entry) {
     const Kind kind = entry.second.kind;

@@ -178,6 +178,9 @@ class Model {
   void set_credit(ConsumerId consumer, std::uint32_t credit);
   // Bytes that the session may be delivered from now on.
   void set_room(SessionId session, std::uint64_t bytes);
+  // What it sends is left unread from now on, or not any more.
+  void set_unread(SessionId session, bool unread, Now now);
+  bool is_unread(SessionId session) const { return unread_since_.contains(session); }
   void end_consumer(ConsumerId consumer, Now now);
   void end_session(SessionId session, Now now);
   void begin_drain() { draining_ = true; }
@@ -245,6 +248,8 @@ class Model {
   void on(const SettledReply& reply);
   void on(const ExtendedReply& reply);
   void on(const LeaseLostNotice& notice, Now now);
+  // Whether leases of its consumers may end.
+  bool is_heard(SessionId session, Now now) const;
   void on(const ErrorReply& reply);
   void on(const SubscribedReply& reply);
   void on(const PeekReply& reply);
@@ -280,6 +285,8 @@ class Model {
   // Those of queues whose deletion was asked for, until they are told.
   std::map<ConsumerId, ConsumerModel> ending_;
   std::map<SessionId, std::uint64_t> rooms_;  // bytes, of those that were told
+  std::map<SessionId, MonotonicTime> unread_since_;
+  std::map<SessionId, MonotonicTime> leases_last_until_;  // of those that were left unread before
   std::set<SessionId> ended_sessions_;
   std::map<std::uint64_t, Pending> pending_;
   std::deque<Publish> publishes_;

@@ -18,6 +18,7 @@ Script::Script(std::uint64_t seed) : random(seed) {
   set_weight(Action::kCredit, 15, 4);
   set_weight(Action::kDisconnect, 10, 3);
   set_weight(Action::kRoom, 10, 3);
+  set_weight(Action::kUnread, 10, 3);
   set_weight(Action::kSettle, 300, 0);
   set_weight(Action::kExtend, 20, 3);
   set_weight(Action::kPass, 150, 0);

@@ -39,6 +39,7 @@ enum class Action : std::uint8_t {
   kCredit,
   kDisconnect,
   kRoom,
+  kUnread,
   kSettle,
   kExtend,
   kPass,
@@ -57,7 +58,7 @@ enum class Action : std::uint8_t {
   kFailCommit,  // an error of the device: the broker stops, and what is on disk is unknown
   kFullCommit,  // the batch under way finds no room, several times
 };
-inline constexpr std::size_t kActionCount = 23;
+inline constexpr std::size_t kActionCount = 24;
 
 class Script {
  public:

@@ -123,6 +123,7 @@ class World {
   bool frame_is_lost(SessionId session);
   void change_room();
   void give_room(SessionId id, std::uint64_t bytes);
+  void change_unread();
   void purge();
   void edit();
   void delete_queue();

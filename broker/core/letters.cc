@@ -24,10 +24,13 @@ Status check_letters(const LettersRequest& request) {
                         "names {} and its limit is {}.",
                         kLettersMax, named, request.limit)};
   }
-  if (named >= 1 && named <= kLettersMax) return {};
-  return {ErrorCode::kInvalidArgument,
-          fmt::format("The frame names {} sequences; without `all` it names 1 to {}.", named,
-                      kLettersMax)};
+  if (named < 1 || named > kLettersMax) {
+    return {ErrorCode::kInvalidArgument,
+            fmt::format("The frame names {} sequences; without `all` it names 1 to {}.", named,
+                        kLettersMax)};
+  }
+  if (std::ranges::find(request.sequences, Sequence{0}) == request.sequences.end()) return {};
+  return {ErrorCode::kInvalidArgument, "The frame names the sequence 0; sequences begin at 1."};
 }
 }  // namespace
 

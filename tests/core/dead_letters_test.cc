@@ -242,6 +242,20 @@ TEST_CASE("redrive and discard leave alone what a consumer of the dead-letter qu
   CHECK(f.report("q.dead").messages == 1);
 }
 
+// The answer said 1 not found, of which the first was 0, that is, none.
+TEST_CASE("a redrive of the sequence 0 did not find it, instead of being refused") {
+  CoreFixture f;
+  f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}});
+  f.publish("q", "a");
+  f.nack(f.subscribe("q", 1), 1);
+  for (const bool redrive : {true, false}) {
+    const MovedReply moved = redrive ? f.redrive("q", {1, 0}) : f.discard("q", {1, 0});
+    CHECK(moved.moved == 0);
+    CHECK(f.last_error().code() == ErrorCode::kInvalidArgument);
+    CHECK(f.report("q.dead").messages == 1);
+  }
+}
+
 TEST_CASE("redrive into a full queue is refused and keeps the dead letter") {
   CoreFixture f;
   f.create_queue("q", {{QueueSetting::kMaxAttempts, 1}, {QueueSetting::kMaxMessages, 1}});

@@ -140,8 +140,8 @@ class Admin {
   Result<AttemptsReport> attempts(std::string_view queue, std::uint64_t sequence);
 
   // Back to the end of their source queue. `queue` is that or its dead-letter queue. 1 to 256
-  // sequences a call, none of them 0, else kInvalidArgument. What cannot be moved is no error of the call: see
-  // MoveReport.
+  // sequences a call, none of them 0, else kInvalidArgument. What cannot be moved is no error of
+  // the call: see MoveReport.
   Result<MoveReport> redrive(std::string_view queue, const std::vector<std::uint64_t>& sequences,
                              bool dry_run = false);
   // One step of at most `limit` (1 to 256, else kInvalidArgument) from sequence `from` to sequence

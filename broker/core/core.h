@@ -81,8 +81,9 @@ class Core {
   // the first time a session has room for everything.
   void session_room(SessionId session, std::uint64_t bytes, Now now);
   // From now on what the session sends is left unread, though it takes what it is sent; or it is
-  // read again. Leases of its consumers do not end meanwhile, nor for as long afterwards as it was,
-  // up to kUnreadTimeMax: acks that came in time may lie there.
+  // read again. A lease that would end meanwhile ends when it has been read again for as long as it
+  // was not, up to kUnreadTimeMax, even if it is left unread again: so do those that would end in
+  // that time. Acks that came in time may lie there.
   void session_unread(SessionId session, bool unread, Now now);
   static constexpr Milliseconds kUnreadTimeMax{1'000};
 

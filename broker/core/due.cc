@@ -86,13 +86,16 @@ void Core::State::session_unread(SessionId id, bool unread, Now now) {
     session.unread_since = now.monotonic;
     return;
   }
-  const Milliseconds was_unread = now.monotonic - *session.unread_since;
-  session.unread_since.reset();
-  session.leases_last_until = std::max(session.leases_last_until,
-                                       now.monotonic + std::min(was_unread, Core::kUnreadTimeMax));
+  const MonotonicTime since = *std::exchange(session.unread_since, std::nullopt);
+  const MonotonicTime until =
+      now.monotonic + std::min<Milliseconds>(now.monotonic - since, Core::kUnreadTimeMax);
+  if (until > session.spared_until) {
+    session.spared_since = since;
+    session.spared_until = until;
+  }
   for (const ConsumerId one : std::exchange(session.leases_over, {})) {
     Consumer& consumer = *consumers.at(one);
-    look_at(consumer, std::min(consumer.look_at, session.leases_last_until));
+    look_at(consumer, std::min(consumer.look_at, session.spared_until));
     arm(*consumer.queue, consumer.look_at);
   }
 }
@@ -165,19 +168,13 @@ bool Core::State::end_leases(Queue& queue, Now now) {
 
 bool Core::State::end_leases_of(Consumer& consumer, Now now) {
   SessionState& session = *consumer.session;
-  if (session.unread_since) {
-    session.leases_over.insert(consumer.id);
-    look_at(consumer, MonotonicTime::max());
-    return true;
-  }
-  if (session.leases_last_until > now.monotonic) {
-    look_at(consumer, session.leases_last_until);
-    return true;
-  }
   Queue& queue = *consumer.queue;
   LeaseLostNotice notice{session.id, consumer.id, wire::Cause_LeaseExpired, {}};
   Outstanding* entry = consumer.earliest();
-  for (; entry != nullptr && entry->deadline <= now.monotonic; entry = consumer.earliest()) {
+  const auto end = [&] {
+    return entry == nullptr ? MonotonicTime::max() : session.end_of_lease(entry->deadline);
+  };
+  for (; end() <= now.monotonic; entry = consumer.earliest()) {
     if (ends_left == 0) break;
     --ends_left;
     add_to_ranges(notice.ranges, entry->sequence);
@@ -186,7 +183,8 @@ bool Core::State::end_leases_of(Consumer& consumer, Now now) {
     seal_if_full();
   }
   if (!notice.ranges.empty()) say(std::move(notice));
-  look_at(consumer, entry == nullptr ? MonotonicTime::max() : entry->deadline);
+  if (entry != nullptr && end() == MonotonicTime::max()) session.leases_over.insert(consumer.id);
+  look_at(consumer, end());
   return consumer.look_at > now.monotonic;
 }
 

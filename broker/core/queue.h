@@ -78,7 +78,8 @@ struct Subscription {
   std::vector<Consumer*> consumers;  // each knows its place
   std::list<Consumer*> ending;       // no longer among them, and perhaps still holding something
   std::list<Consumer*> available;    // those that may have credit, next in turn first
-  // Those with something in flight, and perhaps some that had, each under its look_at.
+  // Those with something in flight, and perhaps some that had, each under its look_at; but not
+  // those in their sessions' leases_over.
   std::map<std::pair<MonotonicTime, ConsumerId>, Consumer*> holders;
   std::uint64_t in_flight = 0;  // starting included
 

@@ -27,10 +27,17 @@ struct SessionState {
 
   // What it sends is left unread since then; none: it is read.
   std::optional<MonotonicTime> unread_since;
-  // No lease of its consumers ends before, so that the acks are read that came in time.
-  MonotonicTime leases_last_until = MonotonicTime::min();
-  // Consumers of which one may be over, to be looked at when it is read again.
+  // Leases of its consumers that were to end since the one time do not end before the other.
+  MonotonicTime spared_since = MonotonicTime::max();
+  MonotonicTime spared_until = MonotonicTime::min();
+  // Consumers of which one is over, to be looked at when it is read again.
   std::set<ConsumerId> leases_over;
+
+  // When a lease that was to end then may end; max(): not before it is read again.
+  MonotonicTime end_of_lease(MonotonicTime deadline) const {
+    if (unread_since && deadline >= *unread_since) return MonotonicTime::max();
+    return deadline >= spared_since ? std::max(deadline, spared_until) : deadline;
+  }
 
   // Bytes that may still be delivered, as room_of() counts them, since its owner told last.
   std::uint64_t room_bytes = std::numeric_limits<std::uint64_t>::max();

@@ -183,6 +183,7 @@ void Connection::hold(Now now) {
     held_ = true;
     uv_read_stop(&socket_.stream);
     deadlines_.reading(false, now.monotonic);
+    owner_.on_held(now);
   }
   owner_.wants_attention();
 }

@@ -16,8 +16,8 @@
 // destroy it.
 //
 // From within calls that the owner makes it is called back by resume() (on_frame(),
-// on_broken(), wants_attention()) and end_with() (wants_attention()) alone. Belongs to the loop's
-// thread.
+// on_broken(), wants_attention(), on_held()) and end_with() (wants_attention()) alone. Belongs to
+// the loop's thread.
 
 #pragma once
 
@@ -53,6 +53,8 @@ class ConnectionOwner {
   virtual void on_broken(const Status& error, Now now) = 0;
   // Something changed that the end of the turn must look at.
   virtual void wants_attention() = 0;
+  // It is not read on, and wants attention as well.
+  virtual void on_held(Now now) = 0;
   // So much is buffered of all connections' input that each reads little, and once in a turn.
   virtual bool input_is_scarce() const = 0;
   // After close(): the connection may be destroyed, also from here.

@@ -60,6 +60,7 @@ class Peers::Peer final : public ConnectionOwner {
     peers.update_sums(*this);
     peers.wants_attention(*this);
   }
+  void on_held(Now now) override { peers.tell_unread(*this, true, now); }
   bool input_is_scarce() const override { return peers.input_is_scarce(); }
   void on_closed() override { peers.on_closed(*this); }
   Now now() const override { return read_clocks(); }
@@ -296,12 +297,13 @@ void Peers::attend_one(Peer& peer, Now now) {
     update_room(peer, now);
     if (!connection.reading()) {
       if (may_read(peer)) {
+        tell_unread(peer, false, now);
         connection.resume(now);
       } else if (sums_hold(peer)) {
         starved_ = true;
       }
     }
-    tell_unread(peer, now);
+    tell_unread(peer, !connection.reading(), now);
   }
   schedule(peer);
 }
@@ -335,9 +337,9 @@ void Peers::tell_room(Peer& peer, std::size_t room, Now now) {
   context_.core.session_room(peer.session->id(), room, now);
 }
 
-// Not of one that does not take its output: it would hold on to its messages by not reading them.
-void Peers::tell_unread(Peer& peer, Now now) {
-  const bool unread = !peer.connection.reading() && takes_output(peer);
+// One with much output waiting is not spared: it would keep its messages by not reading.
+void Peers::tell_unread(Peer& peer, bool unread, Now now) {
+  unread = unread && takes_output(peer);
   if (unread == peer.unread_told || !peer.in_core) return;
   peer.unread_told = unread;
   context_.core.session_unread(peer.session->id(), unread, now);

@@ -19,7 +19,7 @@
 // - answers not yet appended: of all frames together so many are dealt with before attend(), so
 //   that a flood is answered in pieces, and what the pieces leave behind is bounded as above.
 //
-// Of a peer that is left unread though it takes its output the core is told: its leases last.
+// Of a peer that is left unread though little output waits the core is told: its leases last.
 //
 // Belongs to the loop's thread.
 
@@ -127,7 +127,7 @@ class Peers {
   void attend_one(Peer& peer, Now now);
   void update_room(Peer& peer, Now now);
   void tell_room(Peer& peer, std::size_t room, Now now);
-  void tell_unread(Peer& peer, Now now);
+  void tell_unread(Peer& peer, bool unread, Now now);
   void update_sums(Peer& peer);
   void end_session(Peer& peer, Now now);
   void end_with_error(Peer& peer, const Status& error, Now now);

@@ -378,8 +378,16 @@ TEST_CASE("a lease does not last longer than what was left unread needs") {
   SUBCASE("left unread for moments over and over") {
     for (int i = 0; i < 100; ++i) {
       leave_unread(10);
-      f.pass(Milliseconds(10));
+      f.pass(Milliseconds(1));
     }
+  }
+  SUBCASE("and then left unread for long") {
+    f.pass(Milliseconds(500));
+    leave_unread(600);
+    f.core().session_unread(SessionId(2), true, f.now());
+    f.pass(Milliseconds(599));
+    CHECK(in_flight(f) == 1);
+    f.pass(Milliseconds(1));
   }
   SUBCASE("its consumer goes") {
     f.core().session_unread(SessionId(2), true, f.now());

@@ -83,15 +83,13 @@ bool is_only_zeroes(const Call& call) {
   });
 }
 
-std::uint64_t pages_in_use(const std::string& data_file) {
-  const disk::NotWatched guard;
-  std::uint64_t pages = 0;
+void add_pages_in_use(const std::string& data_file, std::bitset<kPagesMax>* pages) {
   const Result<broker::PageReport> report =
       broker::check_pages(data_file, broker::PageScope::kAll, [&](const broker::PageSeen& seen) {
-        if (seen.kind != broker::PageKind::kFree) pages += seen.count;
+        if (seen.kind == broker::PageKind::kFree) return;
+        for (std::uint64_t i = 0; i < seen.count; ++i) pages->set(seen.first + i);
       });
   CHECK(report.ok(), "{}", report.status().message());
-  return pages;
 }
 
 }  // namespace
@@ -146,6 +144,7 @@ void FaultInjector::after(const Call& call, std::int64_t result) {
   Recorder::after(call, result);
   if (call.kind == CallKind::kMap && result > 0 &&
       std::string_view(call.path).ends_with("data.mdb")) {
+    const disk::NotWatched guard;
     after_map(directory_ + "/" + call.path, reinterpret_cast<std::uint8_t*>(result));
   }
 }
@@ -161,8 +160,7 @@ void FaultInjector::after_map(const std::string& data_file, std::uint8_t* map) {
   }
   std::uint64_t& counted = counted_.calls[static_cast<std::size_t>(FaultKind::kPageError)];
   counted = std::max(counted, last_page + 1);
-  if (fault_.at == 0)
-    counted_.pages_in_use = std::max(counted_.pages_in_use, pages_in_use(data_file));
+  if (fault_.at == 0) add_pages_in_use(data_file, &counted_.pages_in_use);
   if (fault_.kind != FaultKind::kPageError || fault_.at == 0 || fault_.at > last_page + 1) return;
   const int empty = ::memfd_create("unreadable", MFD_CLOEXEC);
   std::uint8_t* const page = map + (fault_.at - 1) * kPageBytes;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -41,11 +42,14 @@ struct Fault {
   std::uint64_t at = 0;  // counted from 1; 0: none, the calls are counted only
 };
 
+// Of the data file of a small workload.
+inline constexpr std::size_t kPagesMax = 4096;
+
 struct CallCounts {
   // Of each kind; of page errors, the pages of the data file when it was mapped.
   std::array<std::uint64_t, kFaultKinds> calls{};
-  // Of those pages the ones that were not free, counted where no fault is to come.
-  std::uint64_t pages_in_use = 0;
+  // Which of those pages were not free, looked at where no fault is to come.
+  std::bitset<kPagesMax> pages_in_use;
 };
 
 class FaultInjector : public disk::Recorder {

@@ -272,7 +272,8 @@ void Model::on(const LeaseLostNotice& notice, Now now) {
       if (notice.cause == wire::Cause_LeaseExpired && lost.lease_end > now.monotonic) {
         find("held", fmt::format("the lease of message {} ended early", sequence));
       }
-      if (notice.cause == wire::Cause_LeaseExpired && !is_heard(consumer.session, now)) {
+      if (notice.cause == wire::Cause_LeaseExpired &&
+          is_spared(consumer.session, lost.lease_end, now)) {
         find("held", fmt::format("the lease of message {} ended, and what its consumer has sent "
                                  "was left unread",
                                  sequence));
@@ -422,9 +423,9 @@ void Model::check_all_told(QueueId id) {
 
 void Model::advanced(Now now) {
   for (const auto& [id, consumer] : consumers_) {
-    if (!is_heard(consumer.session, now)) continue;
     for (const Sequence sequence : consumer.held) {
-      if (message(consumer.queue, sequence)->lease_end <= now.monotonic) {
+      const MonotonicTime end = message(consumer.queue, sequence)->lease_end;
+      if (end <= now.monotonic && !may_be_spared(consumer.session, end, now)) {
         find("held", fmt::format("the lease of message {} of {} does not end", sequence,
                                  queues_.at(consumer.queue).name));
       }

@@ -205,16 +205,25 @@ void Model::set_unread(SessionId session, bool unread, Now now) {
     unread_since_[session] = now.monotonic;
     return;
   }
-  const Milliseconds was_unread = now.monotonic - unread_since_.at(session);
-  unread_since_.erase(session);
-  MonotonicTime& until = leases_last_until_[session];
-  until = std::max(until, now.monotonic + std::min(was_unread, Core::kUnreadTimeMax));
+  const MonotonicTime since = unread_since_.extract(session).mapped();
+  const MonotonicTime until =
+      std::min(now.monotonic + (now.monotonic - since), now.monotonic + Milliseconds(1'000));
+  Spared& spared = spared_.try_emplace(session).first->second;
+  if (spared.until < until) spared = {since, until, spared.until};
 }
 
-bool Model::is_heard(SessionId session, Now now) const {
-  const auto until = leases_last_until_.find(session);
-  return !is_unread(session) &&
-         (until == leases_last_until_.end() || until->second <= now.monotonic);
+bool Model::is_spared(SessionId session, MonotonicTime lease_end, Now now) const {
+  const auto unread = unread_since_.find(session);
+  if (unread != unread_since_.end() && unread->second <= lease_end) return true;
+  const auto spared = spared_.find(session);
+  return spared != spared_.end() && spared->second.since <= lease_end &&
+         now.monotonic < spared->second.until;
+}
+
+bool Model::may_be_spared(SessionId session, MonotonicTime lease_end, Now now) const {
+  const auto spared = spared_.find(session);
+  return is_spared(session, lease_end, now) ||
+         (spared != spared_.end() && now.monotonic < spared->second.until_before);
 }
 
 void Model::end_consumer(ConsumerId id, Now now) {
@@ -237,7 +246,7 @@ void Model::end_session(SessionId session, Now now) {
   for (const ConsumerId id : ended) end_consumer(id, now);
   rooms_.erase(session);
   unread_since_.erase(session);
-  leases_last_until_.erase(session);
+  spared_.erase(session);
   ended_sessions_.insert(session);
   std::erase_if(pending_, [session](const auto& entry) {
     const Kind kind = entry.second.kind;

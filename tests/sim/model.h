@@ -248,8 +248,9 @@ class Model {
   void on(const SettledReply& reply);
   void on(const ExtendedReply& reply);
   void on(const LeaseLostNotice& notice, Now now);
-  // Whether leases of its consumers may end.
-  bool is_heard(SessionId session, Now now) const;
+  // Whether a lease of its consumers that was to end then, and that time is over, goes on.
+  bool is_spared(SessionId session, MonotonicTime lease_end, Now now) const;
+  bool may_be_spared(SessionId session, MonotonicTime lease_end, Now now) const;
   void on(const ErrorReply& reply);
   void on(const SubscribedReply& reply);
   void on(const PeekReply& reply);
@@ -286,7 +287,14 @@ class Model {
   std::map<ConsumerId, ConsumerModel> ending_;
   std::map<SessionId, std::uint64_t> rooms_;  // bytes, of those that were told
   std::map<SessionId, MonotonicTime> unread_since_;
-  std::map<SessionId, MonotonicTime> leases_last_until_;  // of those that were left unread before
+  // Of those that were left unread before: the time in which leases had to end to be spared, and
+  // until when they are.
+  struct Spared {
+    MonotonicTime since{};
+    MonotonicTime until{};
+    MonotonicTime until_before{};  // those that were spared before may still be
+  };
+  std::map<SessionId, Spared> spared_;
   std::set<SessionId> ended_sessions_;
   std::map<std::uint64_t, Pending> pending_;
   std::deque<Publish> publishes_;
